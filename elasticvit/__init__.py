@@ -1,0 +1,25 @@
+"""One weight-shared supernet of mobile vision transformers, searched without retraining.
+
+Reading order: arch, space, blocks, ops, flops, costs (no torch so far), nn.net, nn.supernet, training.loop, accuracy,
+export.graph, export.fold, export.tflite, latency, search.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from elasticvit.arch import Arch
+from elasticvit.flops import macs, paper_mflops, params
+from elasticvit.space import Space
+
+if TYPE_CHECKING:
+    from elasticvit.nn.files import load_supernet
+
+__all__ = ["Arch", "Space", "load_supernet", "macs", "paper_mflops", "params"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of a module attribute
+    # Loaded on first use: search and cost code must not pull in torch.
+    if name == "load_supernet":
+        from elasticvit.nn.files import load_supernet
+
+        return load_supernet
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
