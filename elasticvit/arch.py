@@ -136,9 +136,7 @@ class Arch:
             raise ArchError(f"not an architecture: {error}; compare with GET /supernets or Arch.to_json()") from error
 
     @classmethod
-    def from_moonlit(
-        cls, lists: Sequence[Any], hidden: int = PAPER_HIDDEN, classes: int = PAPER_CLASSES
-    ) -> "Arch":
+    def from_moonlit(cls, lists: Sequence[Any], hidden: int = PAPER_HIDDEN, classes: int = PAPER_CLASSES) -> "Arch":
         """Read the authors' 10-list: resolution, channels[7], depths[7], conv ratios, kernels, MLP ratios, heads,
         windows, QK scales, V scales, each flat over layers. Heads are recomputed, as the authors' code does.
 

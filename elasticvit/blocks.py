@@ -91,9 +91,7 @@ def ffn(side: int, width: int, mlp_ratio: int) -> Block:
 
 
 def head(side: int, width: int, hidden: int, classes: int) -> Block:
-    return Block(
-        BlockKind.HEAD, side, 1, width, classes, expand=HEAD_EXPANSION, hidden=hidden, classes=classes
-    )
+    return Block(BlockKind.HEAD, side, 1, width, classes, expand=HEAD_EXPANSION, hidden=hidden, classes=classes)
 
 
 def halve(side: int, stride: int) -> int:
