@@ -48,7 +48,7 @@ def _available_precision(value: str) -> str:
 
 T = TypeVar("T")
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
 Whole = Annotated[int, Field(strict=True)]
@@ -694,7 +694,6 @@ class TokenView(Answer):
     name: str
     role: Role
     created_at: UtcTime
-    last_used_at: UtcTime | None
     revoked_at: UtcTime | None
 
 

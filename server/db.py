@@ -1,0 +1,203 @@
+"""The database: an engine made for several processes at once, transactions, and migration to the present schema.
+
+SQLite runs in WAL mode. A transaction that writes begins with BEGIN IMMEDIATE: two processes then wait for each other,
+where a read that turns into a write would be refused at once ("database is locked").
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import alembic.command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from server.errors import (
+    DatabaseTooNew,
+    DiskFull,
+    ForeignDatabase,
+    InfraError,
+    ReadOnlyHome,
+    SettingsError,
+    Unavailable,
+    from_os_error,
+)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30.0
+MIGRATION_LOCK = 7_205_531  # any constant: the advisory lock of ours in PostgreSQL
+
+
+class Database:
+    """Transactions on one database, for all threads of a process. Rows stay usable after the transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+        self._writing = self.engine.execution_options(immediate=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One consistent view of the data; nothing is kept of what is changed in it."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed at the end, rolled back by any exception."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def make_engine(url: str) -> Engine:
+    """Raises SettingsError for a URL of neither SQLite nor PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except Exception as error:
+        raise SettingsError("ELASTICVIT_DATABASE_URL is not a database URL such as sqlite:////path/farm.db") from error
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise SettingsError("ELASTICVIT_DATABASE_URL must be a sqlite:///FILE or a postgresql:// URL")
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=30)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN would come too late; `_begin_sqlite` sends ours
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={int(BUSY_SECONDS * 1e3)}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def migrate(database: Database) -> str | None:
+    """Bring the schema up to this code's; processes that start together take turns.
+
+    An older SQLite file is copied first; returns the copy's path, None where nothing had to be copied.
+    Raises DatabaseTooNew, ForeignDatabase, ReadOnlyHome, DiskFull, Unavailable.
+    """
+    try:
+        with _migration_lock(database.engine):
+            return _migrate(database)
+    except DBAPIError as error:
+        raise from_database_error(error) from error
+
+
+def _migrate(database: Database) -> str | None:
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        tables = inspect(connection).get_table_names()
+    if current is None and tables:
+        raise ForeignDatabase(f"{_name(database.engine)} holds other tables: point ELASTICVIT_DATABASE_URL elsewhere")
+    if current is not None and not _known(scripts, current):
+        raise DatabaseTooNew(
+            f"{_name(database.engine)} has revision {current}, made by a newer version of this server: upgrade it"
+        )
+    if current == scripts.get_current_head():
+        return None
+    copy = _backup(database.engine, current) if current is not None else None
+    upgrade(database)
+    return copy
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Run the migrations up to `revision` in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with database.engine.execution_options(immediate=True).begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, revision)
+
+
+def from_database_error(error: DBAPIError) -> InfraError:
+    """The server's error for what the database refused."""
+    said = str(error.orig).lower()
+    if "full" in said or "no space" in said or "disk i/o error" in said:
+        return DiskFull("the database has no space left: free some on its disk and try again")
+    if "readonly" in said or "read-only" in said or "unable to open" in said or "permission denied" in said:
+        return ReadOnlyHome(
+            f"the database cannot be written ({error.orig}): set ELASTICVIT_HOME to a folder you may write"
+        )
+    return Unavailable(f"the database does not answer as it should, try again: {error.orig}")
+
+
+def _known(scripts: ScriptDirectory, revision: str) -> bool:
+    try:
+        return scripts.get_revision(revision) is not None
+    except CommandError:
+        return False
+
+
+def _backup(engine: Engine, revision: str) -> str | None:
+    """Copy an SQLite file beside itself, whole or not at all."""
+    if engine.dialect.name != "sqlite":
+        return None
+    source = _file(engine)
+    target = source.with_name(f"{source.name}.before-{revision}")
+    part = source.with_name(f".part-{target.name}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = source.with_name(f"{source.name}.before-{revision}-{number}")
+    try:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(part)) as new:
+            old.backup(new)
+        part.replace(target)
+    except sqlite3.OperationalError as error:
+        raise InfraError(f"the older database cannot be copied to {target} before its migration: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return str(target)
+
+
+@contextmanager
+def _migration_lock(engine: Engine) -> Iterator[None]:
+    if engine.dialect.name == "sqlite":
+        path = _file(engine).with_name(f"{_file(engine).name}.migration-lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise from_os_error(error, f"the folder {path.parent}") from error
+    else:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+
+
+def _file(engine: Engine) -> Path:
+    assert engine.url.database is not None
+    return Path(engine.url.database)
+
+
+def _name(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)

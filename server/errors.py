@@ -1,0 +1,158 @@
+"""The errors of the server package, each with its HTTP status and kind.
+
+ServerError
+├── UserError            422  the caller can put it right
+│   ├── BadValue         422
+│   ├── Infeasible       422  smallest_ms, binding
+│   ├── KeyReused        422  an Idempotency-Key with another body
+│   ├── Unauthorized     401
+│   ├── Forbidden        403
+│   ├── NotFound         404
+│   ├── TooLarge         413
+│   └── Conflict         409
+│       ├── NoPredictor  409
+│       ├── Finished     409  a finished job does not change
+│       └── StaleLease   409
+└── InfraError           500  the operator can put it right
+    ├── Unavailable      503
+    ├── DiskFull         507
+    ├── ReadOnlyHome     503
+    ├── DatabaseTooNew   503
+    ├── ForeignDatabase  503
+    └── SettingsError    500
+"""
+
+# ruff: noqa: N818  the names say what is wrong; "Error" at the end of each would add nothing
+
+from __future__ import annotations
+
+import errno
+from http import HTTPStatus
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+from server.wire import Failure, FailureKind, Problem
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class ServerError(Exception):
+    """Root; `detail` is a sentence that says what to do, `extras` are figures for the problem document."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[FailureKind] = "infra"
+
+    def __init__(self, detail: str, **extras: JsonValue) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extras = extras
+
+    def problem(self) -> Problem:
+        return problem(self.status, self.detail, kind=self.kind, **self.extras)
+
+    def failure(self) -> Failure:
+        """The same as the failure of a job."""
+        return Failure(kind=self.kind, detail=self.detail[:4000])
+
+
+class UserError(ServerError):
+    status = 422
+    kind = "user"
+
+
+class BadValue(UserError):
+    """A value that cannot be used."""
+
+
+class Infeasible(UserError):
+    """No architecture meets the request: `smallest_ms` is the least reachable, `binding` the bound missed."""
+
+    def __init__(self, detail: str, *, smallest_ms: float | None, binding: str, **extras: JsonValue) -> None:
+        super().__init__(detail, smallest_ms=smallest_ms, binding=binding, **extras)
+
+
+class KeyReused(UserError):
+    """The Idempotency-Key was used with another body before."""
+
+
+class Unauthorized(UserError):
+    status = 401
+
+
+class Forbidden(UserError):
+    status = 403
+
+
+class NotFound(UserError):
+    status = 404
+
+
+class TooLarge(UserError):
+    status = 413
+
+
+class Conflict(UserError):
+    """The request does not fit the present state."""
+
+    status = 409
+
+
+class NoPredictor(Conflict):
+    """The device cannot be predicted yet."""
+
+
+class Finished(Conflict):
+    """The job is finished and stays as it is."""
+
+
+class StaleLease(Conflict):
+    """The lease is no longer the caller's."""
+
+
+class InfraError(ServerError):
+    pass
+
+
+class Unavailable(InfraError):
+    status = 503
+
+
+class DiskFull(InfraError):
+    status = 507
+
+
+class ReadOnlyHome(InfraError):
+    status = 503
+
+
+class DatabaseTooNew(InfraError):
+    status = 503
+
+
+class ForeignDatabase(InfraError):
+    status = 503
+
+
+class SettingsError(InfraError):
+    pass
+
+
+def problem(status: int, detail: str, *, kind: FailureKind | None = None, **extras: JsonValue) -> Problem:
+    """The problem document of an HTTP status; `kind` by default is `user` below 500 and `infra` above."""
+    title = HTTPStatus(status).phrase
+    return Problem(
+        title=title, status=status, kind=kind or ("user" if status < 500 else "infra"), detail=detail, **extras
+    )
+
+
+def from_os_error(error: OSError, what: str) -> InfraError:
+    """The server's error for a failed file operation; `what` names the file or folder."""
+    if error.errno in FULL:
+        return DiskFull(f"no space left for {what}: free some on that disk and try again")
+    if error.errno in READ_ONLY:
+        return ReadOnlyHome(
+            f"{what} cannot be written ({error.strerror}): set ELASTICVIT_HOME to a folder you may write"
+        )
+    return InfraError(f"{what} cannot be used: {error.strerror or error}")

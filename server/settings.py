@@ -1,0 +1,68 @@
+"""The server's settings: read from `ELASTICVIT_*` once, checked at start, passed on as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.errors import SettingsError
+
+PREFIX = "ELASTICVIT_"
+
+
+class Settings(BaseSettings):
+    """All knobs of server and workers; sizes in MB are 10^6 bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    home: Path = Path(".elasticvit")
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    sweep_seconds: float = Field(default=5.0, gt=0, le=3600)
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
+    offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
+    poll_seconds: float = Field(default=0.5, gt=0, le=3600)
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    max_upload_mb: float = Field(default=200.0, gt=0)
+    max_body_mb: float = Field(default=32.0, gt=0)
+    expect_host: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def url(self) -> str:
+        """The database's SQLAlchemy URL; without one given, `farm.db` in the home folder."""
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'farm.db'}"
+
+    @property
+    def admin_token_file(self) -> Path:
+        return self.home / "admin.token"
+
+    @property
+    def blobs_folder(self) -> Path:
+        return self.home / "blobs"
+
+    @property
+    def supernets_folder(self) -> Path:
+        return self.home / "supernets"
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.max_upload_mb * 1e6)
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 1e6)
+
+
+def load_settings() -> Settings:
+    """Settings from the environment. Raises SettingsError naming every variable that does not fit."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = (f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError("these environment variables do not fit: " + "; ".join(wrong)) from error

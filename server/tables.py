@@ -1,0 +1,249 @@
+"""What is stored: one SQLModel class a table. A wire value that nobody queries by its fields is kept whole as JSON.
+
+JSON values are replaced, never changed in place: SQLAlchemy does not see inside. Latencies are milliseconds.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, TypeDecorator, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: UTC in the database, aware in Python, whatever the database thinks of time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def new_id(prefix: str, now: datetime) -> str:
+    """An id that sorts by time of making, so that lists are paged by it."""
+    return f"{prefix}-{int(now.timestamp() * 1000):011x}{secrets.token_hex(4)}"
+
+
+class Token(SQLModel, table=True):
+    """A bearer token; only the hash of its secret is kept."""
+
+    id: str = Field(primary_key=True)
+    name: str
+    role: str
+    secret_sha256: str = Field(unique=True)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Supernet(SQLModel, table=True):
+    """A supernet file in the home folder's `supernets/`; `file` is its name there."""
+
+    name: str = Field(primary_key=True)
+    file: str
+    sha256: str
+    size_bytes: int = Field(sa_type=BigInteger)
+    space: Any = Field(default=None, sa_type=JSON(none_as_null=True), nullable=True)
+    classes: int | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    is_default: bool = False
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Model(SQLModel, table=True):
+    """A deployable file; its bytes are the blob `sha256`."""
+
+    id: str = Field(primary_key=True)
+    name: str | None = None
+    source: str = Field(index=True)
+    sha256: str = Field(index=True)
+    size_bytes: int = Field(sa_type=BigInteger)
+    precision: str | None = None
+    arch: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    arch_id: str | None = Field(default=None, index=True)
+    macs: int | None = Field(default=None, sa_type=BigInteger)
+    params: int | None = Field(default=None, sa_type=BigInteger)
+    accuracy: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    supernet: str | None = Field(default=None, foreign_key="supernet.name")
+    manifest: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Agent(SQLModel, table=True):
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    token_id: str = Field(foreign_key="token.id")
+    version: str
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    last_seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Profile(SQLModel, table=True):
+    """A device profile: the key under which latencies may be compared."""
+
+    id: str = Field(primary_key=True)
+    key: dict[str, Any] = Field(sa_type=JSON)
+    anchor_reference_ms: float | None = None
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Device(SQLModel, table=True):
+    """A device as its agent last described it; whether it is offline follows from `last_seen_at`."""
+
+    name: str = Field(primary_key=True)
+    agent_id: str = Field(foreign_key="agent.id", index=True)
+    kind: str
+    state: str
+    description: dict[str, Any] = Field(sa_type=JSON)
+    conditions: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    profile_id: str = Field(foreign_key="profile.id")
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    last_seen_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Job(SQLModel, table=True):
+    """Queued work; `services/jobs.py` has the state machine. `key` makes a child unique under its parent."""
+
+    __table_args__ = (
+        UniqueConstraint("parent_id", "key", name="uq_job_parent_key"),
+        Index("ix_job_queue", "status", "kind", "device"),
+    )
+
+    id: str = Field(primary_key=True)
+    kind: str
+    status: str
+    priority: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    device: str | None = None
+    model_id: str | None = Field(default=None, foreign_key="model.id")
+    parent_id: str | None = Field(default=None, foreign_key="job.id")
+    key: str | None = None
+    payload: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    progress: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    result: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    failure: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    attempts: int = 0
+    failures: int = 0
+    max_attempts: int = 3
+    lease_id: str | None = None
+    lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Attempt(SQLModel, table=True):
+    """One try at a job; its id is the lease's id, its number the fencing token."""
+
+    __table_args__ = (UniqueConstraint("job_id", "number", name="uq_attempt_job_number"),)
+
+    id: str = Field(primary_key=True)
+    job_id: str = Field(foreign_key="job.id")
+    number: int
+    owner: str = Field(index=True)
+    leased_at: datetime = Field(sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    outcome: str | None = None
+    failure: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    log: str = ""
+    report_sha256: str | None = None
+
+
+class Measurement(SQLModel, table=True):
+    """One measuring session; `session` is what was reported, without the profile, which is in OpRow."""
+
+    id: str = Field(primary_key=True)
+    lease_id: str = Field(foreign_key="attempt.id", unique=True)
+    job_id: str = Field(foreign_key="job.id", index=True)
+    model_id: str = Field(foreign_key="model.id", index=True)
+    profile_id: str = Field(foreign_key="profile.id", index=True)
+    device: str = Field(index=True)
+    p50_raw_ms: float
+    p90_raw_ms: float
+    anchor_p50_ms: float | None = None
+    anchor_sha256: str | None = None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    cv: float | None = None
+    anchor_drift: float | None = None
+    stable: bool
+    unstable_reason: str | None = None
+    emulated: bool
+    fully_accelerated: bool | None = None
+    samples: int
+    session: dict[str, Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class OpRow(SQLModel, table=True):
+    """Time of one operator in a session's profile run; `position` is the execution order."""
+
+    measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
+    position: int = Field(primary_key=True)
+    node: int
+    tag: str
+    count: int
+    total_us: float
+    avg_us: float
+
+
+class BlockRow(SQLModel, table=True):
+    """Time of one block of a measured arch, from its operators; the rows that block predictors are fitted to."""
+
+    measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
+    position: int = Field(primary_key=True)
+    profile_id: str = Field(foreign_key="profile.id", index=True)
+    kind: str
+    block: str = Field(index=True)
+    latency_ms: float
+
+
+class Predictor(SQLModel, table=True):
+    """A version of the latency predictor of one profile, made by `job_id`; its bytes are the blob `sha256`.
+
+    `smallest` and `largest` hold `predicted_ms` of the ends of the space, `interval` what bounds are made of.
+    """
+
+    __table_args__ = (UniqueConstraint("profile_id", "version", name="uq_predictor_profile_version"),)
+
+    id: str = Field(primary_key=True)
+    profile_id: str = Field(foreign_key="profile.id")
+    version: int
+    device: str
+    supernet: str = Field(foreign_key="supernet.name")
+    job_id: str | None = Field(default=None, foreign_key="job.id", unique=True)
+    sha256: str
+    anchor_reference_ms: float
+    smallest: dict[str, Any] = Field(sa_type=JSON)
+    largest: dict[str, Any] = Field(sa_type=JSON)
+    interval: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    summary: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Search(SQLModel, table=True):
+    """A search as it was asked for; its state and answer are its job's."""
+
+    id: str = Field(primary_key=True)
+    job_id: str = Field(foreign_key="job.id", unique=True)
+    request: dict[str, Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """The first answer to a key, given again to the same body."""
+
+    token_id: str = Field(primary_key=True, foreign_key="token.id")
+    path: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    body_sha256: str
+    answer: dict[str, Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
