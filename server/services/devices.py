@@ -1,0 +1,197 @@
+"""Agents, the devices beside them, and the profiles under which latencies are compared."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlmodel import Session, col, func, select
+
+from server.errors import BadValue, Conflict, Forbidden, NotFound
+from server.services.pages import page
+from server.services.storable import storable
+from server.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, new_id
+from server.wire import (
+    AgentRegister,
+    DeviceBeat,
+    DeviceDescription,
+    DeviceState,
+    DeviceView,
+    JobStatus,
+    Page,
+    PredictorRef,
+    ProfileKey,
+    ProfileView,
+)
+
+
+def register(session: Session, body: AgentRegister, token_id: str, now: datetime, offline_after: timedelta) -> Agent:
+    """Make or renew an agent and its devices. A device belongs to the agent that named it last.
+
+    Raises Conflict while another token's agent of that name is alive.
+    """
+    names = [device.name for device in body.devices]
+    if len(set(names)) < len(names):
+        raise BadValue("two devices of one agent have the same name: give each its own")
+    agent = session.exec(select(Agent).where(Agent.name == body.name)).first()
+    if agent is None:
+        agent = Agent(
+            id=new_id("agent", now), name=body.name, token_id=token_id, version="", created_at=now, last_seen_at=now
+        )
+    elif agent.token_id != token_id and now - agent.last_seen_at <= offline_after:
+        raise Conflict(f"an agent named '{body.name}' is alive with another token: stop it or choose another name")
+    agent.token_id, agent.version, agent.last_seen_at = token_id, body.version, now
+    session.add(agent)
+    session.flush()
+    for description in body.devices:
+        _register_device(session, agent, description, now)
+    for device in session.exec(select(Device).where(Device.agent_id == agent.id)):
+        if device.name not in names:
+            device.state = DeviceState.OFFLINE.value
+            session.add(device)
+    return agent
+
+
+def heartbeat(session: Session, agent_id: str, beats: list[DeviceBeat], token_id: str, now: datetime) -> None:
+    """Raises NotFound for an unknown agent or device, Forbidden for another's."""
+    agent = get_agent(session, agent_id, token_id)
+    agent.last_seen_at = now
+    session.add(agent)
+    for beat in beats:
+        device = session.get(Device, beat.name)
+        if device is None or device.agent_id != agent_id:
+            raise NotFound(f"device '{beat.name}' is not registered by this agent: register again")
+        device.state, device.last_seen_at, device.conditions = beat.state.value, now, storable(beat.conditions)
+        session.add(device)
+
+
+def get_agent(session: Session, agent_id: str, token_id: str) -> Agent:
+    """Raises NotFound, Forbidden."""
+    agent = session.get(Agent, agent_id)
+    if agent is None:
+        raise NotFound(f"there is no agent '{agent_id}': register first")
+    if agent.token_id != token_id:
+        raise Forbidden(f"agent '{agent.name}' speaks with another token")
+    return agent
+
+
+def owned(session: Session, agent_id: str, names: list[str]) -> list[str]:
+    """Those of the devices that belong to the agent."""
+    return list(session.exec(select(Device.name).where(Device.agent_id == agent_id, col(Device.name).in_(names))))
+
+
+def get(session: Session, name: str) -> Device:
+    """Raises NotFound, naming the devices there are."""
+    device = session.get(Device, name)
+    if device is None:
+        known = list(session.exec(select(Device.name).order_by(col(Device.name)).limit(100)))
+        said = f"known devices: {', '.join(known)}" if known else "no device is registered yet: start an agent"
+        raise NotFound(f"there is no device '{name}'; {said}", known=list(known))
+    return device
+
+
+def description(device: Device) -> DeviceDescription:
+    return DeviceDescription.model_validate(device.description)
+
+
+def state(session: Session, device: Device, now: datetime, offline_after: timedelta) -> DeviceState:
+    """As its agent said, but offline when nothing was heard of it, and busy while it holds a lease."""
+    if now - device.last_seen_at > offline_after:
+        return DeviceState.OFFLINE
+    taken = (JobStatus.LEASED.value, JobStatus.RUNNING.value)
+    holding = select(Job.id).join(Attempt, col(Attempt.id) == Job.lease_id)
+    holding = holding.where(Job.device == device.name, col(Job.status).in_(taken), Attempt.owner == device.agent_id)
+    if device.state == DeviceState.IDLE and session.exec(holding.limit(1)).first() is not None:
+        return DeviceState.BUSY
+    return DeviceState(device.state)
+
+
+def listing(
+    session: Session, page_token: str | None, max_results: int, now: datetime, offline_after: timedelta
+) -> Page[DeviceView]:
+    """By name."""
+    return page(
+        session,
+        select(Device),
+        col(Device.name),
+        page_token,
+        max_results,
+        lambda device: view(session, device, now, offline_after),
+        descending=False,
+    )
+
+
+def view(session: Session, device: Device, now: datetime, offline_after: timedelta) -> DeviceView:
+    about = description(device)
+    agent = session.get(Agent, device.agent_id)
+    newest = select(Predictor).where(Predictor.profile_id == device.profile_id)
+    predictor = session.exec(newest.order_by(col(Predictor.version).desc()).limit(1)).first()
+    return DeviceView(
+        **about.model_dump(exclude={"serial"}),
+        state=state(session, device, now, offline_after),
+        agent=agent.name if agent else None,
+        profile_id=device.profile_id,
+        predictor=PredictorRef(id=predictor.id, device=device.name, version=predictor.version) if predictor else None,
+        last_seen_at=device.last_seen_at,
+    )
+
+
+def ensure_profile(session: Session, key: ProfileKey, now: datetime) -> Profile:
+    """The profile of a key, made when it is new."""
+    profile = session.get(Profile, key.id)
+    if profile is None:
+        profile = Profile(id=key.id, key=key.model_dump(mode="json"), created_at=now)
+        session.add(profile)
+        session.flush()
+    return profile
+
+
+def get_profile(session: Session, profile_id: str) -> Profile:
+    """Raises NotFound."""
+    profile = session.get(Profile, profile_id)
+    if profile is None:
+        raise NotFound(f"there is no device profile '{profile_id}': GET /profiles lists them")
+    return profile
+
+
+def profiles(session: Session, page_token: str | None, max_results: int) -> Page[ProfileView]:
+    return page(
+        session,
+        select(Profile),
+        col(Profile.id),
+        page_token,
+        max_results,
+        lambda profile: profile_view(session, profile),
+        descending=False,
+    )
+
+
+def profile_view(session: Session, profile: Profile) -> ProfileView:
+    counted = session.exec(select(func.count()).select_from(Measurement).where(Measurement.profile_id == profile.id))
+    return ProfileView(
+        id=profile.id,
+        key=ProfileKey.model_validate(profile.key),
+        anchor_reference_ms=profile.anchor_reference_ms,
+        measurements=counted.one(),
+        created_at=profile.created_at,
+    )
+
+
+def _register_device(session: Session, agent: Agent, about: DeviceDescription, now: datetime) -> None:
+    device = session.get(Device, about.name)
+    profile = ensure_profile(session, about.profile(), now)
+    if device is None:
+        device = Device(
+            name=about.name,
+            agent_id=agent.id,
+            kind=about.kind,
+            state="",
+            description={},
+            profile_id=profile.id,
+            created_at=now,
+            last_seen_at=now,
+        )
+    device.agent_id, device.kind, device.profile_id = agent.id, about.kind, profile.id
+    device.description = storable(about.model_dump(mode="json"))
+    device.state, device.last_seen_at = DeviceState.IDLE.value, now
+    session.add(device)
+    session.flush()

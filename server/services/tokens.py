@@ -1,0 +1,101 @@
+"""Bearer tokens: made once, shown once, stored as a hash. They carry 256 random bits, so a plain SHA-256 is enough."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from datetime import datetime
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from server.blobs import write_private
+from server.db import Database
+from server.errors import NotFound, Unauthorized, from_os_error
+from server.services.pages import page
+from server.tables import Token, new_id
+from server.wire import Page, Role, TokenCreated, TokenView
+
+PREFIX = "evt_"
+SECRET = re.compile(rf"{PREFIX}[0-9a-f]{{64}}")
+
+
+def create(session: Session, name: str, role: Role, now: datetime) -> TokenCreated:
+    secret = PREFIX + secrets.token_hex(32)
+    token = _add(session, name, role, secret, now)
+    return TokenCreated(**view(token).model_dump(), token=secret)
+
+
+def authenticate(session: Session, secret: str | None) -> Token:
+    """The token of a secret. Raises Unauthorized."""
+    if secret is None:
+        raise Unauthorized(
+            "send a token: Authorization: Bearer TOKEN (the first one is in admin.token in the home folder)"
+        )
+    token = _find(session, secret)
+    if token is None or token.revoked_at is not None:
+        raise Unauthorized("this token is not known or was revoked: ask an admin for a new one")
+    return token
+
+
+def revoke(session: Session, token_id: str, now: datetime) -> TokenView:
+    """Raises NotFound."""
+    token = session.get(Token, token_id)
+    if token is None:
+        raise NotFound(f"there is no token '{token_id}': GET /tokens lists them")
+    token.revoked_at = token.revoked_at or now
+    session.add(token)
+    return view(token)
+
+
+def ensure_admin(database: Database, file: Path, now: datetime) -> None:
+    """See to it that `file` (mode 0600) holds the secret of a valid admin token. Raises InfraError."""
+    with database.write() as session:
+        secret = read_secret(file)
+        token = _find(session, secret) if secret else None
+        if token is not None and token.revoked_at is None:
+            return
+        if secret is None or token is not None:
+            secret = PREFIX + secrets.token_hex(32)
+        _add(session, "first-admin", Role.ADMIN, secret, now)
+        session.flush()
+        write_private(file, secret + "\n")
+
+
+def read_secret(file: Path) -> str | None:
+    """The secret in a token file, None when there is none."""
+    try:
+        secret = file.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise from_os_error(error, str(file)) from error
+    return secret if SECRET.fullmatch(secret) else None
+
+
+def listing(session: Session, page_token: str | None, max_results: int) -> Page[TokenView]:
+    return page(session, select(Token), col(Token.id), page_token, max_results, view)
+
+
+def view(token: Token) -> TokenView:
+    return TokenView(
+        id=token.id, name=token.name, role=Role(token.role), created_at=token.created_at, revoked_at=token.revoked_at
+    )
+
+
+def _find(session: Session, secret: str) -> Token | None:
+    digest = _digest(secret)
+    token = session.exec(select(Token).where(Token.secret_sha256 == digest)).first()
+    return token if token is not None and hmac.compare_digest(token.secret_sha256, digest) else None
+
+
+def _add(session: Session, name: str, role: Role, secret: str, now: datetime) -> Token:
+    token = Token(id=new_id("token", now), name=name, role=role.value, secret_sha256=_digest(secret), created_at=now)
+    session.add(token)
+    return token
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
