@@ -132,11 +132,10 @@ class Space:
 
     def valid(self, codes: Codes) -> NDArray[np.bool_]:
         """Which rows are members, shape (n,)."""
-        inside: NDArray[np.bool_] = ((codes >= 0) & (codes < self.sizes)).all(axis=1)
+        inside = np.all((codes >= 0) & (codes < self.sizes), axis=1)
         safe = np.where(inside[:, None], codes, 0)
         widths = np.stack([np.array(w)[safe[:, at]] for at, w in zip(WIDTH_AT, self._widths, strict=True)], axis=1)
-        grows: NDArray[np.bool_] = (np.diff(widths, axis=1) >= 0).all(axis=1)
-        return inside & grows
+        return np.asarray(inside & np.all(np.diff(widths, axis=1) >= 0, axis=1))
 
     def encode(self, arch: Arch) -> Codes:
         """The code of a stage-wise member, shape (D,). Raises `SpaceError` naming the value that is outside."""

@@ -1,0 +1,138 @@
+"""Supernet files: safetensors with a JSON card, written whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from elasticvit.errors import SpaceError, SupernetFileError
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.space import Space
+
+FORMAT = "elasticvit-supernet/1"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a supernet is: its classes, data and how its images are scaled.
+
+    A network sees `(pixel / 255 - mean) / std` per channel. `data` names the images that recalibration may use;
+    `terms` are conditions that travel with every model, None where there are none.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    data: str
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    terms: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class LoadedSuperNet(SuperNet):
+    """A supernet with the card of its file."""
+
+    def __init__(self, space: Space, card: Card) -> None:
+        super().__init__(space)
+        self.card = card
+
+
+def save_supernet(path: Path, supernet: SuperNet, card: Card) -> None:
+    """Write a supernet file; readers see the old file or the new one, never a part.
+
+    Raises:
+        SupernetFileError: the card does not fit the supernet, a weight is not finite, or the disk refuses.
+    """
+    if len(card.class_names) != supernet.space.classes:
+        raise SupernetFileError(f"{len(card.class_names)} class names for {supernet.space.classes} classes")
+    state = {name: tensor.detach().contiguous() for name, tensor in supernet.net.state_dict().items()}
+    _check_finite(state, path)
+    header = {"format": FORMAT, "space": supernet.space.to_json(), "card": json.dumps(asdict(card))}
+    data = save(state, metadata=header)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(part).replace(path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
+
+
+def load_supernet(path: str | Path) -> LoadedSuperNet:
+    """Read a supernet file, in eval mode on the CPU.
+
+    Raises:
+        SupernetFileError: missing, truncated, of another format, with missing, extra or misshapen tensors, or not
+            finite; the message names what is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SupernetFileError(f"no supernet file {path}")
+    space, card, state = _read(path)
+    with torch.device("meta"):
+        supernet = LoadedSuperNet(space, card)
+    wanted = supernet.net.state_dict()
+    if missing := sorted(wanted.keys() - state.keys()):
+        raise SupernetFileError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}")
+    if extra := sorted(state.keys() - wanted.keys()):
+        raise SupernetFileError(f"{path}: {len(extra)} tensors are not part of the network, the first is {extra[0]}")
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            found, due = tuple(tensor.shape), tuple(wanted[name].shape)
+            raise SupernetFileError(f"{path}: {name} has shape {found}, its space needs {due}")
+    _check_finite(state, path)
+    supernet.net.load_state_dict(state, assign=True)
+    return supernet.eval()
+
+
+def read_card(path: str | Path) -> tuple[Space, Card]:
+    """Space and card of a supernet file without its weights. Raises `SupernetFileError`."""
+    with _opened(Path(path)) as file:
+        return _header(Path(path), file.metadata())
+
+
+def _read(path: Path) -> tuple[Space, Card, dict[str, torch.Tensor]]:
+    with _opened(path) as file:
+        space, card = _header(path, file.metadata())
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    # Half-precision files are for storage; networks run in float32.
+    return space, card, {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+
+
+def _opened(path: Path) -> Any:  # noqa: ANN401 - safetensors has no public type for it
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise SupernetFileError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None) -> tuple[Space, Card]:
+    metadata = metadata or {}
+    if metadata.get("format") != FORMAT:
+        raise SupernetFileError(f"{path} is no supernet file of format {FORMAT}: found {metadata.get('format')!r}")
+    try:
+        data = json.loads(metadata["card"])
+        for key in ("class_names", "mean", "std"):
+            data[key] = tuple(data[key])
+        return Space.from_json(metadata["space"]), Card(**data)
+    except (KeyError, TypeError, ValueError, SpaceError) as error:
+        raise SupernetFileError(f"{path} has a damaged header: {error}") from error
+
+
+def _check_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise SupernetFileError(f"{path}: {name} holds NaN or infinite numbers")
