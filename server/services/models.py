@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -111,6 +112,10 @@ def ref(model: Model) -> BlobRef:
 def manifest_bytes(model: Model) -> bytes:
     """The manifest as it is downloaded."""
     return json.dumps(model.manifest, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def listing(

@@ -1,0 +1,150 @@
+"""Models, their files, and the supernets they come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.responses import FileResponse
+
+from server.blobs import CHUNK, Draft
+from server.errors import BadValue, NotFound
+from server.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Worker
+from server.services import models, supernets
+from server.wire import ModelView, Name, Page, SupernetView
+
+router = APIRouter(tags=["models"])
+Format = Literal["tflite", "onnx", "pt2", "manifest"]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
+BINARY = "application/octet-stream"
+FILE_ANSWER = {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}, 304: {}}
+UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            BINARY: {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("/models", status_code=201, openapi_extra=UPLOAD)
+async def upload_model(
+    request: Request, state: TheState, _token: Worker, response: Response, name: Annotated[Name | None, Query()] = None
+) -> ModelView:
+    """Upload a .tflite of your own: its bytes as the body, or as `file` of a form. It can then be measured."""
+    with state.blobs.draft(state.settings.max_upload_bytes) as draft:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            await _read_form(request, draft)
+        else:
+            async for chunk in request.stream():
+                await run_in_threadpool(draft.write, chunk)
+        view = await run_in_threadpool(_add, state, draft, name)
+    response.headers["Location"] = view.url
+    return view
+
+
+@router.get("/models")
+def list_models(
+    state: TheState,
+    _token: Reader,
+    page_token: PageToken = None,
+    max_results: MaxResults = 50,
+    source: models.Source | None = None,
+    arch_id: str | None = None,
+) -> Page[ModelView]:
+    with state.database.read() as session:
+        return models.listing(session, page_token, max_results, source, arch_id)
+
+
+@router.get("/models/{model_id}")
+def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
+    with state.database.read() as session:
+        return models.view(models.get(session, model_id))
+
+
+@router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+def download_model(
+    model_id: str,
+    state: TheState,
+    _token: Downloader,
+    format: Annotated[Format, Query()] = "tflite",
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The model's file; `ETag` is its SHA-256."""
+    with state.database.read() as session:
+        model = models.get(session, model_id)
+    if format == "manifest":
+        manifest = models.manifest_bytes(model)
+        return _manifest(manifest, if_none_match)
+    if format != "tflite":
+        raise NotFound(f"models cannot be downloaded as {format} yet: ask for format=tflite")
+    return _file(state, model.sha256, if_none_match, f"{model.arch_id or model.id}.tflite")
+
+
+@router.get("/blobs/{sha256}", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+def get_blob(
+    sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
+    state: TheState,
+    _token: Downloader,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    return _file(state, sha256, if_none_match, sha256)
+
+
+@router.get("/supernets")
+def list_supernets(
+    state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
+) -> Page[SupernetView]:
+    with state.database.read() as session:
+        return supernets.listing(session, page_token, max_results)
+
+
+@router.get("/supernets/{name}")
+def get_supernet(name: str, state: TheState, _token: Reader) -> SupernetView:
+    with state.database.read() as session:
+        return supernets.view(supernets.get(session, name))
+
+
+async def _read_form(request: Request, draft: Draft) -> None:
+    async with request.form(max_files=1, max_fields=10) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise BadValue('the form has no file: send the .tflite as its part "file"')
+        while chunk := await file.read(CHUNK):
+            await run_in_threadpool(draft.write, chunk)
+
+
+def _add(state: State, draft: Draft, name: str | None) -> ModelView:
+    manifest = models.check_upload(draft)
+    with state.database.write() as session:
+        return models.view(models.add_upload(session, draft, manifest, name, state.now))
+
+
+def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Response:
+    path = state.blobs.find(sha256)
+    etag = f'"{sha256}"'
+    if _matches(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return FileResponse(path, media_type=BINARY, filename=name, headers={"ETag": etag})
+
+
+def _manifest(content: bytes, if_none_match: str | None) -> Response:
+    etag = f'"{models.sha256(content)}"'
+    if _matches(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(content, media_type="application/json", headers={"ETag": etag})
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    given = [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]
+    return "*" in given or etag in given

@@ -1,0 +1,46 @@
+"""Idempotency-Key: the first answer to a key is kept and given again to the same body from the same token."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlmodel import Session
+
+from server.errors import KeyReused
+from server.tables import IdempotencyKey
+from server.wire import Accepted, Request
+
+
+def once(
+    session: Session,
+    key: str | None,
+    token_id: str,
+    path: str,
+    body: Request,
+    now: datetime,
+    make: Callable[[], Accepted],
+) -> Accepted:
+    """`make()`, or what it gave the first time. Raises KeyReused when the body is another one."""
+    if key is None:
+        return make()
+    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    known = session.get(IdempotencyKey, (token_id, path, key))
+    if known is not None:
+        if known.body_sha256 != digest:
+            raise KeyReused("this Idempotency-Key was used with another body: choose a new key for a new request")
+        return Accepted.model_validate(known.answer)
+    answer = make()
+    session.add(
+        IdempotencyKey(
+            token_id=token_id,
+            path=path,
+            key=key,
+            body_sha256=digest,
+            answer=answer.model_dump(mode="json"),
+            created_at=now,
+        )
+    )
+    session.flush()
+    return answer

@@ -1,0 +1,262 @@
+"""Measuring sessions: accepted once, kept whole, and given to those who fit predictors.
+
+Machines drift in speed, so what is compared is p50 x anchor reference / anchor now. The reference belongs to the device
+profile and is fixed with its first predictor; before that a measurement has raw figures only. Measurements of two
+profiles never meet, and emulated or unstable ones are kept but not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from server.errors import BadValue, NotFound, StaleLease
+from server.services import devices, jobs, models
+from server.services.pages import page
+from server.services.statistics import figures
+from server.services.storable import storable
+from server.tables import BlockRow, Job, Measurement, Model, OpRow, Profile, new_id
+from server.wire import (
+    JobStatus,
+    MeasurementDetail,
+    MeasurementSession,
+    MeasurementView,
+    MeasureProtocol,
+    OpTime,
+    Page,
+    Report,
+    Reported,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A session of one of our models, as predictors need it. `ops` in execution order, empty without a profile run."""
+
+    measurement_id: str
+    model_id: str
+    arch_id: str
+    arch: dict[str, Any]
+    p50_raw_ms: float
+    p90_raw_ms: float
+    anchor_p50_ms: float
+    ops: tuple[OpTime, ...]
+
+
+def accept(session: Session, report: Report, now: datetime) -> Reported:
+    """Take an agent's word on a lease: store what was measured and finish the job, or let it fail.
+
+    The same report again changes nothing and gets the same answer. Raises NotFound, StaleLease, BadValue.
+    """
+    tried = jobs.get_attempt(session, report.lease_id)
+    digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
+    if tried.number == report.attempt and tried.report_sha256 == digest:
+        return _reported(session, jobs.get(session, tried.job_id), report.lease_id)
+    if tried.report_sha256 is not None:
+        raise StaleLease(f"another report on lease '{report.lease_id}' was accepted before: drop this one")
+    if report.session is not None:
+        job = _measured(session, report, report.session, now)
+    else:
+        assert report.failure is not None
+        job = jobs.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
+    tried.report_sha256, tried.log = digest, report.log.replace("\0", "")
+    session.add(tried)
+    session.flush()
+    return _reported(session, job, report.lease_id)
+
+
+def rows(
+    session: Session, profile_id: str, *, supernet: str | None = None, model_ids: Iterable[str] | None = None
+) -> list[Measured]:
+    """The usable sessions of a profile, oldest first: stable, not emulated, with anchor, of models with an arch."""
+    wanted = (
+        select(Measurement, Model)
+        .join(Model, col(Model.id) == Measurement.model_id)
+        .where(
+            Measurement.profile_id == profile_id,
+            col(Measurement.stable).is_(True),
+            col(Measurement.emulated).is_(False),
+            col(Measurement.anchor_p50_ms).is_not(None),
+            col(Model.arch_id).is_not(None),
+        )
+    )
+    if supernet is not None:
+        wanted = wanted.where(Model.supernet == supernet)
+    if model_ids is not None:
+        wanted = wanted.where(col(Model.id).in_(list(model_ids)))
+    found = session.exec(wanted.order_by(col(Measurement.id))).all()
+    return [_usable(session, measurement, model) for measurement, model in found]
+
+
+def add_block_rows(session: Session, measurement_id: str, blocks: Sequence[tuple[str, str, float]]) -> None:
+    """Keep the block times of a session: (kind, block key, latency_ms) in network order; kept once."""
+    measurement = get(session, measurement_id)
+    if session.get(BlockRow, (measurement_id, 0)) is not None:
+        return
+    for position, (kind, block, latency_ms) in enumerate(blocks):
+        session.add(
+            BlockRow(
+                measurement_id=measurement_id,
+                position=position,
+                profile_id=measurement.profile_id,
+                kind=kind,
+                block=block,
+                latency_ms=latency_ms,
+            )
+        )
+    session.flush()
+
+
+def block_rows(session: Session, profile_id: str) -> Sequence[BlockRow]:
+    wanted = select(BlockRow).where(BlockRow.profile_id == profile_id)
+    return session.exec(wanted.order_by(col(BlockRow.measurement_id), col(BlockRow.position))).all()
+
+
+def fix_anchor_reference(session: Session, profile_id: str) -> float:
+    """The profile's anchor reference in ms; the first call fixes it as the median of the anchor p50s so far.
+
+    Raises BadValue while no usable session measured the anchor.
+    """
+    profile = devices.get_profile(session, profile_id)
+    if profile.anchor_reference_ms is None:
+        measured = session.exec(select(Measurement).where(Measurement.profile_id == profile_id)).all()
+        anchors = [m.anchor_p50_ms for m in measured if m.anchor_p50_ms is not None and m.stable and not m.emulated]
+        if not anchors:
+            raise BadValue("no stable measurement with the anchor yet: measure on this device first")
+        profile.anchor_reference_ms = median(anchors)
+        session.add(profile)
+        for measurement in measured:
+            _normalise(measurement, profile)
+            session.add(measurement)
+        session.flush()
+    return profile.anchor_reference_ms
+
+
+def get(session: Session, measurement_id: str) -> Measurement:
+    """Raises NotFound."""
+    measurement = session.get(Measurement, measurement_id)
+    if measurement is None:
+        raise NotFound(f"there is no measurement '{measurement_id}': GET /measurements lists them")
+    return measurement
+
+
+def of_job(session: Session, job_id: str) -> Measurement | None:
+    """What a measuring job brought, None when it brought nothing."""
+    return session.exec(select(Measurement).where(Measurement.job_id == job_id)).first()
+
+
+def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
+    """The profile run of a session, in execution order."""
+    wanted = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
+    return tuple(
+        OpTime(node=op.node, tag=op.tag, count=op.count, total_us=op.total_us, avg_us=op.avg_us)
+        for op in session.exec(wanted)
+    )
+
+
+def listing(
+    session: Session,
+    page_token: str | None,
+    max_results: int,
+    *,
+    model_id: str | None = None,
+    device: str | None = None,
+    profile_id: str | None = None,
+) -> Page[MeasurementView]:
+    """Newest first."""
+    wanted = select(Measurement)
+    for column, value in (
+        (Measurement.model_id, model_id),
+        (Measurement.device, device),
+        (Measurement.profile_id, profile_id),
+    ):
+        if value is not None:
+            wanted = wanted.where(col(column) == value)
+    return page(session, wanted, col(Measurement.id), page_token, max_results, view)
+
+
+def view(measurement: Measurement) -> MeasurementView:
+    return MeasurementView(**measurement.model_dump(include=set(MeasurementView.model_fields)))
+
+
+def detail(session: Session, measurement: Measurement) -> MeasurementDetail:
+    profile = [op.model_dump() for op in ops(session, measurement.id)]
+    raw = MeasurementSession.model_validate({**measurement.session, "profile": profile or None})
+    return MeasurementDetail(**view(measurement).model_dump(), session=raw)
+
+
+def _measured(session: Session, report: Report, measured: MeasurementSession, now: datetime) -> Job:
+    job = jobs.get(session, jobs.get_attempt(session, report.lease_id).job_id)
+    if measured.device.name != job.device:
+        raise BadValue(f"this lease is for device '{job.device}', the report is from '{measured.device.name}'")
+    measurement_id = new_id("measurement", now)
+    job = jobs.finish(session, report.lease_id, report.attempt, {"measurement_id": measurement_id}, now)
+    session.add(_row(session, job, report.lease_id, measurement_id, measured, now))
+    session.flush()
+    for position, op in enumerate(measured.profile or ()):
+        session.add(OpRow(measurement_id=measurement_id, position=position, **op.model_dump()))
+    return job
+
+
+def _row(
+    session: Session, job: Job, lease_id: str, measurement_id: str, measured: MeasurementSession, now: datetime
+) -> Measurement:
+    assert job.model_id is not None and job.device is not None
+    protocol = MeasureProtocol.model_validate(job.payload["protocol"])
+    profile = devices.ensure_profile(session, measured.device.profile(protocol.threads, protocol.cpu_mask), now)
+    result = figures(measured)
+    anchor = models.anchor(session)
+    row = Measurement(
+        id=measurement_id,
+        lease_id=lease_id,
+        job_id=job.id,
+        model_id=job.model_id,
+        profile_id=profile.id,
+        device=job.device,
+        p50_raw_ms=result.p50_raw_ms,
+        p90_raw_ms=result.p90_raw_ms,
+        anchor_p50_ms=result.anchor_p50_ms,
+        anchor_sha256=anchor.sha256 if anchor and result.anchor_p50_ms is not None else None,
+        cv=result.cv,
+        anchor_drift=result.anchor_drift,
+        stable=result.unstable_reason is None,
+        unstable_reason=result.unstable_reason,
+        emulated=measured.emulated or measured.device.kind == "emulated",
+        fully_accelerated=measured.fully_accelerated,
+        samples=result.samples,
+        session=storable(measured.model_dump(mode="json", exclude={"profile"})),
+        created_at=now,
+    )
+    _normalise(row, profile)
+    return row
+
+
+def _normalise(measurement: Measurement, profile: Profile) -> None:
+    if profile.anchor_reference_ms is not None and measurement.anchor_p50_ms:
+        speed = profile.anchor_reference_ms / measurement.anchor_p50_ms
+        measurement.p50_ms, measurement.p90_ms = measurement.p50_raw_ms * speed, measurement.p90_raw_ms * speed
+
+
+def _usable(session: Session, measurement: Measurement, model: Model) -> Measured:
+    assert model.arch_id is not None and model.arch is not None and measurement.anchor_p50_ms is not None
+    return Measured(
+        measurement_id=measurement.id,
+        model_id=model.id,
+        arch_id=model.arch_id,
+        arch=model.arch,
+        p50_raw_ms=measurement.p50_raw_ms,
+        p90_raw_ms=measurement.p90_raw_ms,
+        anchor_p50_ms=measurement.anchor_p50_ms,
+        ops=ops(session, measurement.id),
+    )
+
+
+def _reported(session: Session, job: Job, lease_id: str) -> Reported:
+    stored = session.exec(select(Measurement.id).where(Measurement.lease_id == lease_id)).first()
+    return Reported(job_id=job.id, status=JobStatus(job.status), measurement_id=stored)

@@ -1,0 +1,115 @@
+"""Predictor versions: which one answers for a device, and what it says of the ends of the space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, func, select
+
+from server.blobs import Blobs
+from server.errors import NotFound
+from server.services import measurements
+from server.services.pages import page
+from server.tables import Predictor, Supernet, new_id
+from server.wire import Page, PredictorRef, PredictorView, Statistic
+
+
+def create(
+    session: Session,
+    blobs: Blobs,
+    *,
+    profile_id: str,
+    device: str,
+    supernet: str,
+    data: bytes,
+    smallest: Mapping[str, Any],
+    largest: Mapping[str, Any],
+    interval: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    now: datetime,
+    job_id: str | None = None,
+) -> Predictor:
+    """Keep a fitted predictor as the profile's next version; the same job adds one version only.
+
+    `smallest` and `largest` need `predicted_ms`; `interval` is read by `upper_ms`.
+    """
+    if job_id is not None and (made := session.exec(select(Predictor).where(Predictor.job_id == job_id)).first()):
+        return made
+    newest = session.exec(select(func.max(Predictor.version)).where(Predictor.profile_id == profile_id)).one()
+    row = Predictor(
+        id=new_id("predictor", now),
+        profile_id=profile_id,
+        version=(newest or 0) + 1,
+        device=device,
+        supernet=supernet,
+        job_id=job_id,
+        sha256=blobs.put(data),
+        anchor_reference_ms=measurements.fix_anchor_reference(session, profile_id),
+        smallest=dict(smallest),
+        largest=dict(largest),
+        interval=dict(interval),
+        summary=dict(summary),
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def newest(session: Session, profile_id: str, supernet: str) -> Predictor | None:
+    """The version that answers for a profile, None while none was fitted."""
+    wanted = select(Predictor).where(Predictor.profile_id == profile_id, Predictor.supernet == supernet)
+    return session.exec(wanted.order_by(col(Predictor.version).desc()).limit(1)).first()
+
+
+def smallest_upper_ms(
+    session: Session, predictor: Predictor, supernet: Supernet, confidence: float, statistic: Statistic
+) -> float | None:
+    """The least upper bound that any arch of the supernet's space has on the predictor's profile, in ms.
+
+    None when the predictor does not tell; the search itself then finds out.
+    """
+    smallest = predictor.smallest.get("predicted_ms")
+    if smallest is None or predictor.supernet != supernet.name:
+        return None
+    return upper_ms(predictor, float(smallest), confidence, statistic)
+
+
+def upper_ms(predictor: Predictor, predicted_ms: float, confidence: float, statistic: Statistic) -> float:
+    """The upper end of the interval around a prediction.
+
+    `interval` maps a statistic to `{confidence: relative half width}`, confidences as decimal strings; the next
+    higher confidence that is given answers. Without any the prediction stands for itself.
+    """
+    widths = {float(at): float(width) for at, width in predictor.interval.get(statistic, {}).items()}
+    enough = [width for at, width in sorted(widths.items()) if at >= confidence]
+    width = enough[0] if enough else max(widths.values(), default=0.0)
+    return predicted_ms * (1.0 + width)
+
+
+def get(session: Session, predictor_id: str) -> Predictor:
+    """Raises NotFound."""
+    row = session.get(Predictor, predictor_id)
+    if row is None:
+        raise NotFound(f"there is no predictor '{predictor_id}': GET /predictors lists them")
+    return row
+
+
+def listing(
+    session: Session, page_token: str | None, max_results: int, device: str | None = None
+) -> Page[PredictorView]:
+    """Newest first."""
+    wanted = select(Predictor)
+    if device is not None:
+        wanted = wanted.where(Predictor.device == device)
+    return page(session, wanted, col(Predictor.id), page_token, max_results, view)
+
+
+def ref(predictor: Predictor) -> PredictorRef:
+    return PredictorRef(id=predictor.id, device=predictor.device, version=predictor.version)
+
+
+def view(predictor: Predictor) -> PredictorView:
+    return PredictorView(**predictor.model_dump(include=set(PredictorView.model_fields)))

@@ -1,0 +1,123 @@
+"""Searches: what can be refused at once is; the rest is a job that `server.executor` does."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlmodel import Session, col, select
+
+from server.errors import BadValue, Infeasible, NoPredictor, NotFound
+from server.services import devices, jobs, predictors, supernets
+from server.services.pages import page
+from server.tables import Job, Search, new_id
+from server.wire import (
+    Accepted,
+    JobKind,
+    JobStatus,
+    Page,
+    Progress,
+    SearchRequest,
+    SearchResult,
+    SearchView,
+    Target,
+)
+
+PRIORITY = 10  # somebody waits for the answer
+
+
+def create(session: Session, request: SearchRequest, now: datetime, max_attempts: int) -> Accepted:
+    """Queue a search; the job's payload is `{search_id, request, supernet, predictor_id}`.
+
+    Raises BadValue, NotFound, NoPredictor, Infeasible, Conflict.
+    """
+    if len(request.targets) > 1:
+        raise BadValue("a fleet of more than one device is not supported yet: search for each device by itself")
+    target = request.targets[0]
+    device = devices.get(session, target.device)
+    supernet = supernets.resolve(session, request.supernet)
+    predictor = predictors.newest(session, device.profile_id, supernet.name)
+    if predictor is None and not request.allow_uncalibrated:
+        raise NoPredictor(
+            f"there is no latency predictor for '{device.name}' and supernet '{supernet.name}' yet: keep it idle "
+            f'and POST /jobs {{"kind": "calibrate", "device": "{device.name}"}}, or set "allow_uncalibrated": true '
+            "for an estimate without a promise"
+        )
+    if predictor is not None:
+        smallest_ms = predictors.smallest_upper_ms(session, predictor, supernet, request.confidence, request.statistic)
+        check_feasible(target, smallest_ms)
+    search_id = new_id("search", now)
+    asked = request.model_dump(mode="json")
+    payload = {
+        "search_id": search_id,
+        "request": asked,
+        "supernet": supernet.name,
+        "predictor_id": predictor.id if predictor else None,
+    }
+    job = jobs.enqueue(
+        session,
+        kind=JobKind.SEARCH,
+        now=now,
+        payload=payload,
+        device=device.name,
+        priority=PRIORITY,
+        max_attempts=max_attempts,
+    )
+    session.add(Search(id=search_id, job_id=job.id, request=asked, created_at=now))
+    session.flush()
+    return Accepted(id=search_id, status=JobStatus(job.status), url=url(search_id))
+
+
+def check_feasible(target: Target, smallest_ms: float | None) -> None:
+    """Raises Infeasible when the budget is below the least upper bound that can be reached."""
+    if smallest_ms is not None and target.budget.latency_ms < smallest_ms:
+        raise Infeasible(
+            f"no model reaches {target.budget.latency_ms:g} ms on '{target.device}' with this confidence: "
+            f"the smallest is bounded by {smallest_ms:.3f} ms; ask for more",
+            smallest_ms=smallest_ms,
+            binding="latency_ms",
+            device=target.device,
+        )
+
+
+def get(session: Session, search_id: str) -> tuple[Search, Job]:
+    """Raises NotFound."""
+    search = session.get(Search, search_id)
+    if search is None:
+        raise NotFound(f"there is no search '{search_id}': GET /searches lists them")
+    return search, jobs.get(session, search.job_id)
+
+
+def cancel(session: Session, search_id: str, now: datetime) -> SearchView:
+    """Cancel the search and what it queued. Raises NotFound, Finished."""
+    search, job = get(session, search_id)
+    return view(search, jobs.cancel(session, job.id, now))
+
+
+def listing(session: Session, page_token: str | None, max_results: int) -> Page[SearchView]:
+    """Newest first."""
+    return page(
+        session,
+        select(Search),
+        col(Search.id),
+        page_token,
+        max_results,
+        lambda search: view(search, jobs.get(session, search.job_id)),
+    )
+
+
+def view(search: Search, job: Job) -> SearchView:
+    return SearchView(
+        id=search.id,
+        status=JobStatus(job.status),
+        progress=Progress.model_validate(job.progress) if job.progress else None,
+        error=jobs.error(job),
+        result=SearchResult.model_validate(job.result) if job.result else None,
+        request=SearchRequest.model_validate(search.request),
+        url=url(search.id),
+        created_at=search.created_at,
+        finished_at=job.finished_at,
+    )
+
+
+def url(search_id: str) -> str:
+    return f"/searches/{search_id}"

@@ -1,0 +1,89 @@
+"""Supernet files in the home folder: safetensors with a JSON header that says which space and classes they serve."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from server.blobs import file_sha256
+from server.errors import BadValue, Conflict, NotFound
+from server.services.pages import page
+from server.tables import Supernet
+from server.wire import Page, SupernetView
+
+MAX_HEADER_BYTES = 100_000_000
+
+
+def register(
+    session: Session,
+    *,
+    name: str,
+    file: Path,
+    now: datetime,
+    space: Mapping[str, Any] | str | None = None,
+    classes: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Supernet:
+    """Know a file that lies in the supernets folder; the first one is the default. Registering it again updates it."""
+    row = session.get(Supernet, name)
+    if row is None:
+        default = session.exec(select(Supernet.name).where(col(Supernet.is_default).is_(True))).first()
+        row = Supernet(name=name, file="", sha256="", size_bytes=0, is_default=default is None, created_at=now)
+    row.file, row.sha256, row.size_bytes = file.name, file_sha256(file), file.stat().st_size
+    row.space = dict(space) if isinstance(space, Mapping) else space
+    row.classes, row.provenance = classes, dict(provenance or {})
+    session.add(row)
+    session.flush()
+    return row
+
+
+def read_header(file: Path) -> dict[str, str]:
+    """The `__metadata__` of a safetensors file. Raises BadValue when it is none."""
+    with file.open("rb") as opened:
+        head = opened.read(8)
+        size = struct.unpack("<Q", head)[0] if len(head) == 8 else MAX_HEADER_BYTES + 1
+        try:
+            if size > MAX_HEADER_BYTES:
+                raise ValueError("no header")
+            metadata: dict[str, str] = json.loads(opened.read(size)).get("__metadata__", {})
+        except (ValueError, AttributeError) as error:
+            raise BadValue(f"{file.name} is not a safetensors file") from error
+    return metadata
+
+
+def resolve(session: Session, name: str | None) -> Supernet:
+    """The named supernet, or the default one. Raises NotFound, Conflict while there is none at all."""
+    if name is not None:
+        return get(session, name)
+    row = session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))).first()
+    if row is None:
+        raise Conflict("no supernet is loaded yet: wait until GET /readyz is 200")
+    return row
+
+
+def get(session: Session, name: str) -> Supernet:
+    """Raises NotFound, naming those there are."""
+    row = session.get(Supernet, name)
+    if row is None:
+        known = list(session.exec(select(Supernet.name).order_by(col(Supernet.name)).limit(100)))
+        raise NotFound(f"there is no supernet '{name}'; known: {', '.join(known) or 'none yet'}", known=list(known))
+    return row
+
+
+def path(supernet: Supernet, folder: Path) -> Path:
+    return folder / supernet.file
+
+
+def listing(session: Session, page_token: str | None, max_results: int) -> Page[SupernetView]:
+    """By name."""
+    return page(session, select(Supernet), col(Supernet.name), page_token, max_results, view, descending=False)
+
+
+def view(supernet: Supernet) -> SupernetView:
+    return SupernetView(**supernet.model_dump(exclude={"file"}))
