@@ -1,0 +1,47 @@
+# Everything a newcomer needs; every target works in a fresh clone with only Python 3.11 and make.
+# TORCH_INDEX=URL installs torch from another index (for instance PyTorch's index of CPU builds).
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := elasticvit server device_agent android_bench tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check bench format
+
+help:  ## Show these targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## Make .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing pip, then torch, then the rest (about two minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip==26.3
+	@$(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --config-settings editable_mode=compat -e '.[all]'
+	@touch $@
+
+run: $(STAMP)  ## Serve on http://127.0.0.1:8000 with this machine as device `host`
+	@exec $(BIN)/elasticvit up
+
+demo: $(STAMP)  ## One search, measured on this machine, against a server of its own
+	@$(BIN)/elasticvit demo
+
+test: $(STAMP)  ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Lint, types, import rules
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_imports.py
+
+bench: $(STAMP)  ## Print every figure that the README claims
+	@$(BIN)/python -m benchmarks
+
+format: $(STAMP)  ## Format the sources
+	@$(BIN)/ruff check --fix $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)

@@ -1,0 +1,58 @@
+"""Files beside the code that others rely on: the compose file, the pinned versions, the Makefile's targets."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_compose_file_fits_the_compose_schema() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+
+
+def _wanted() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [line for group in groups for line in group if not line.startswith("elasticvit[")]
+
+
+@pytest.mark.parametrize("requirement", sorted(set(_wanted())))
+def test_every_dependency_is_pinned(requirement: str) -> None:
+    name = re.sub(r"[-_.]+", "-", re.split(r"[\[<>=]", requirement)[0]).lower()
+    assert name in _pins()
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    pins = _pins()
+    wrong = {
+        dist.name: (dist.version, pins[name])
+        for dist in metadata.distributions()
+        if (name := re.sub(r"[-_.]+", "-", dist.name).lower()) in pins and dist.version.split("+")[0] != pins[name]
+    }
+    assert wrong == {}
+
+
+def test_agents_install_nothing_heavy() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    light = " ".join(project["dependencies"] + project["optional-dependencies"]["host"])
+    for heavy in ("torch", "sqlmodel", "fastapi", "numpy", "scikit"):
+        assert heavy not in light
+
+
+@pytest.mark.parametrize("target", ["setup", "run", "demo", "test", "check", "bench"])
+def test_the_makefile_has_the_targets_of_the_contract(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
