@@ -73,8 +73,8 @@ static int parse_seed(const struct flag* flag, const char* value, struct error* 
   char* end;
   errno = 0;
   unsigned long long number = strtoull(value, &end, 10);
-  if (!isdigit((unsigned char)*value) || *end || errno) {
-    return fail(error, EXIT_ARGUMENT, "%s is '%s': give a whole number that fits in 64 bits", flag->name, value);
+  if (!isdigit((unsigned char)*value) || *end || errno || number > INT64_MAX) {
+    return fail(error, EXIT_ARGUMENT, "%s is '%s': give a whole number from 0 to 2^63 - 1", flag->name, value);
   }
   *(uint64_t*)flag->slot = number;
   return 0;
