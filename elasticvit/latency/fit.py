@@ -1,0 +1,142 @@
+"""Measurements to a `LatencyPredictor`: rates, nn-Meter's forests, the table, and the calibration on whole networks.
+
+The calibration must see errors as large as those on networks never measured. So the sums it is fitted to come from
+cross-fitting: networks are dealt into folds by their time, and the blocks of each are predicted from the rows of the
+other folds only.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+import numpy as np
+
+from elasticvit.blocks import Block, BlockKind, blocks
+from elasticvit.errors import PredictorError
+from elasticvit.latency.calibration import Calibration, Statistic, fit_calibration, mean_error, within
+from elasticvit.latency.nnmeter import VERSION, BlockForest, train_forest
+from elasticvit.latency.predictor import LatencyPredictor, Milliseconds, Summary, space_blocks
+from elasticvit.latency.prior import fit_prior
+from elasticvit.latency.rows import BlockRow, WholeSample
+from elasticvit.space import Space
+
+FEWEST_MODELS = 8
+FOLDS = 8
+
+Forests = Mapping[BlockKind, BlockForest]
+
+
+def fit_predictor(
+    space: Space, rows: Sequence[BlockRow], wholes: Sequence[WholeSample], folds: int = FOLDS
+) -> LatencyPredictor:
+    """Fit a predictor for the members of a space; deterministic but for `summary.seconds`.
+
+    Args:
+        rows: blocks inside measured networks, of one device profile.
+        wholes: networks measured as a whole on it, stable sessions only; some may have no rows. Several samples of one
+            architecture count as one network, with their medians.
+        folds: parts of the cross-fitting; as many as networks leaves out one at a time.
+
+    Raises:
+        PredictorError: fewer than eight networks, no rows, or a time that is not positive.
+    """
+    started = time.perf_counter()
+    samples = _one_a_network(wholes)
+    _check(rows, samples)
+    forests = _train(rows, hold_out=True)
+    overhead_ms = float(np.median([sample.overhead_ms for sample in samples]))
+    distinct = space_blocks(space)
+    times = _predict(forests, distinct)
+    calibrations = _calibrate(samples, _cross_fitted_sums(rows, samples, folds))
+    residuals = calibrations["p50"].residuals
+    return LatencyPredictor(
+        space=space,
+        block_ms={block.key: float(times[block]) for block in distinct},
+        overhead_ms=overhead_ms,
+        calibrations=calibrations,
+        summary=Summary(
+            rows=len(rows),
+            models=len(samples),
+            within_10=within(residuals),
+            mean_error=mean_error(residuals),
+            block_within_10={kind.value: forest.acc10 for kind, forest in forests.items()},
+            rows_sha256=_fingerprint(rows),
+            nn_meter=VERSION,
+            seconds=time.perf_counter() - started,
+        ),
+    )
+
+
+def _one_a_network(wholes: Sequence[WholeSample]) -> list[WholeSample]:
+    """One sample a network, fastest first."""
+    merged = []
+    for _, group in groupby(sorted(wholes, key=lambda s: s.arch.id), key=lambda s: s.arch.id):
+        same = list(group)
+        p50, p90, overhead = (
+            float(np.median([getattr(s, name) for s in same])) for name in ("p50_ms", "p90_ms", "overhead_ms")
+        )
+        merged.append(WholeSample(same[0].arch, p50, p90, overhead))
+    return sorted(merged, key=lambda s: (s.p50_ms, s.arch.id))
+
+
+def _check(rows: Sequence[BlockRow], samples: Sequence[WholeSample]) -> None:
+    if len(samples) < FEWEST_MODELS:
+        raise PredictorError(
+            f"a latency predictor needs {FEWEST_MODELS} measured networks, there are {len(samples)}: measure"
+            f" {FEWEST_MODELS - len(samples)} more on this device profile"
+        )
+    if len({row.arch_id for row in rows}) < FEWEST_MODELS // 2:
+        raise PredictorError(f"a latency predictor needs operator profiles of at least {FEWEST_MODELS // 2} networks")
+    times = [row.ms for row in rows] + [ms for sample in samples for ms in (sample.p50_ms, sample.p90_ms)]
+    if not (np.isfinite(times).all() and min(times) > 0):
+        raise PredictorError("measured times must be positive and finite; leave out the session that has others")
+
+
+def _train(rows: Sequence[BlockRow], hold_out: bool) -> Forests:
+    prior = fit_prior(rows)
+    return {
+        kind: train_forest(kind, [row for row in rows if row.block.kind is kind], prior.predict_ms, hold_out)
+        for kind in BlockKind
+    }
+
+
+def _predict(forests: Forests, distinct: Sequence[Block]) -> dict[Block, float]:
+    times: dict[Block, float] = {}
+    for kind, forest in forests.items():
+        mine = [block for block in distinct if block.kind is kind]
+        times |= dict(zip(mine, forest.predict_ms(mine).tolist(), strict=True))
+    return times
+
+
+def _cross_fitted_sums(rows: Sequence[BlockRow], samples: Sequence[WholeSample], folds: int) -> Milliseconds:
+    """Sum over blocks and overhead of every network, each without its own fold's rows, shape (n,)."""
+    sums = np.zeros(len(samples))
+    for fold in _deal(len(samples), folds):
+        held_out = {samples[i].arch.id for i in fold}
+        forests = _train([row for row in rows if row.arch_id not in held_out], hold_out=False)
+        overhead_ms = float(np.median([s.overhead_ms for s in samples if s.arch.id not in held_out]))
+        times = _predict(forests, list(dict.fromkeys(b for i in fold for b in blocks(samples[i].arch))))
+        for i in fold:
+            sums[i] = overhead_ms + sum(times[block] for block in blocks(samples[i].arch))
+    return sums
+
+
+def _deal(n: int, folds: int) -> Iterator[list[int]]:
+    """Indices in order of time, dealt like cards: every fold has fast and slow networks."""
+    for fold in range(min(folds, n)):
+        yield list(range(fold, n, min(folds, n)))
+
+
+def _calibrate(samples: Sequence[WholeSample], sums: Milliseconds) -> dict[Statistic, Calibration]:
+    p50 = fit_calibration(sums, np.array([s.p50_ms for s in samples]))
+    # The same slope, so that p90 is p50 times a ratio and never falls below it.
+    p90 = fit_calibration(sums, np.array([s.p90_ms for s in samples]), slope=p50.line.slope)
+    return {"p50": p50, "p90": p90}
+
+
+def _fingerprint(rows: Sequence[BlockRow]) -> str:
+    lines = sorted(json.dumps([row.arch_id, asdict(row.block), row.ms]) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

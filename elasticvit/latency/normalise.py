@@ -1,0 +1,88 @@
+"""Samples of a session to numbers that can be compared: percentiles, the anchor's speed, and whether to believe them.
+
+Machines drift in speed. Every session measures a fixed anchor in between, and latencies are stated at the speed at
+which the anchor takes its reference time. Standard library only: agents and servers use it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from elasticvit.errors import PredictorError
+
+# Beyond these a session is kept, marked unstable, and not used.
+LARGEST_CV = 0.10
+LARGEST_DRIFT = 0.25
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The percentile by linear interpolation between order statistics (as numpy's). Raises `PredictorError`."""
+    if not samples:
+        raise PredictorError("no samples: the run measured nothing; look at its log")
+    ordered = sorted(samples)
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def p50_ms(samples_ns: Sequence[int]) -> float:
+    """Median of raw samples in nanoseconds, milliseconds."""
+    return percentile(samples_ns, 50) / 1e6
+
+
+def p90_ms(samples_ns: Sequence[int]) -> float:
+    """90th percentile of raw samples in nanoseconds, milliseconds."""
+    return percentile(samples_ns, 90) / 1e6
+
+
+def normalised_ms(raw_ms: float, anchor_now_ms: float, anchor_reference_ms: float) -> float:
+    """The latency at the speed at which the anchor takes its reference time. Raises `PredictorError`."""
+    if not (anchor_now_ms > 0 and anchor_reference_ms > 0):
+        raise PredictorError(
+            f"anchor times must be positive, got {anchor_now_ms} ms now and {anchor_reference_ms} ms as reference"
+        )
+    return raw_ms * anchor_reference_ms / anchor_now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """Whether a session's numbers can be used.
+
+    Attributes:
+        cv: coefficient of variation, over rounds, of the model's p50 to the anchor's.
+        drift: how far the anchor's p50 moved over the rounds: largest / smallest - 1.
+        reason: why it is not stable, or "".
+    """
+
+    cv: float
+    drift: float
+    reason: str
+
+    @property
+    def stable(self) -> bool:
+        return not self.reason
+
+
+def stability(
+    model_p50s_ms: Sequence[float],
+    anchor_p50s_ms: Sequence[float],
+    largest_cv: float = LARGEST_CV,
+    largest_drift: float = LARGEST_DRIFT,
+) -> Stability:
+    """Judge a session by its rounds, one p50 of model and anchor each. Raises `PredictorError` without rounds."""
+    if len(model_p50s_ms) != len(anchor_p50s_ms) or not model_p50s_ms:
+        raise PredictorError(
+            f"a session needs one p50 of model and anchor a round, got {len(model_p50s_ms)} and {len(anchor_p50s_ms)}"
+        )
+    if min(*model_p50s_ms, *anchor_p50s_ms) <= 0:
+        raise PredictorError("a p50 of zero or less: the clock of the device cannot be trusted")
+    ratios = [model / anchor for model, anchor in zip(model_p50s_ms, anchor_p50s_ms, strict=True)]
+    cv = stdev(ratios) / fmean(ratios) if len(ratios) > 1 else 0.0
+    drift = max(anchor_p50s_ms) / min(anchor_p50s_ms) - 1
+    reasons = []
+    if cv > largest_cv:
+        reasons.append(f"the ratio to the anchor varies by {cv:.0%} over rounds (at most {largest_cv:.0%})")
+    if drift > largest_drift:
+        reasons.append(f"the anchor drifted by {drift:.0%} (at most {largest_drift:.0%})")
+    return Stability(cv, drift, "; ".join(reasons))
