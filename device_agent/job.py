@@ -1,0 +1,136 @@
+"""One lease from beginning to end: files, measuring, and the report; the lease is renewed all the while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from device_agent.api import Server
+from device_agent.cache import Cache, CorruptDownload
+from device_agent.device import Device, Files
+from device_agent.errors import AgentError, ApiError, Halted, InfraFault, ServerAway, StaleLease, WorkError
+from device_agent.halt import Halt
+from server.wire import BlobRef, Failure, Lease, LeaseRenewal, Progress, Report
+
+log = structlog.get_logger()
+
+# Renewals may fail twice in a row before the lease runs out.
+RENEWALS_PER_LEASE = 3
+RETRY_SECONDS = 1.0
+MAX_LOG = 64_000
+
+
+class Renewal:
+    """Renews a lease in a thread inside the `with`; sets `halt` when the lease is gone."""
+
+    def __init__(self, server: Server, lease: Lease, lease_seconds: float, halt: Halt) -> None:
+        self._server = server
+        self._lease = lease
+        self._every_seconds = lease_seconds / RENEWALS_PER_LEASE
+        self._halt = halt
+        self._over = threading.Event()
+        self._progress = Progress(stage="fetching the model")
+        self.lost = False
+
+    def progress(self, progress: Progress) -> None:
+        """What the next renewal tells; telling at once would disturb the measurement."""
+        self._progress = progress
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._run, name=f"renew-{self._lease.lease_id}", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+
+    def _run(self) -> None:
+        wait_seconds = 0.0  # the first at once: it tells that the work began
+        while not self._over.wait(wait_seconds):
+            wait_seconds = self._renew()
+
+    def _renew(self) -> float:
+        """Seconds until the next one."""
+        body = LeaseRenewal(attempt=self._lease.attempt, progress=self._progress)
+        try:
+            self._server.renew(self._lease.lease_id, body)
+        except StaleLease as error:
+            if not self._over.is_set():
+                self.lost = True
+                self._over.set()
+                self._halt.set(f"the lease is gone: {error}")
+        except AgentError as error:
+            log.warning("the lease could not be renewed", lease=self._lease.lease_id, reason=str(error))
+            return min(RETRY_SECONDS, self._every_seconds)
+        return self._every_seconds
+
+
+def do(lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, stop: Halt) -> Report | None:
+    """Work on a lease; the report, or None where the lease was lost and nobody waits for one. Raises nothing."""
+    halt = Halt(stop)
+    with Renewal(server, lease, lease_seconds, halt) as renewal:
+        try:
+            return _measure(lease, device, server, cache, lease_seconds, halt, renewal)
+        except Halted as error:
+            log.warning("work dropped", job=lease.job_id, reason=str(error))
+            return None if renewal.lost else failed(lease, error)
+        except WorkError as error:
+            log.warning("work failed", job=lease.job_id, kind=error.kind, reason=str(error))
+            return failed(lease, error)
+        except Exception as error:  # a fault of ours must not leave the job hanging until its lease runs out
+            log.exception("work failed unexpectedly", job=lease.job_id)
+            return failed(lease, InfraFault(f"the agent failed ({type(error).__name__}: {error}): read its log"))
+
+
+def failed(lease: Lease, error: WorkError) -> Report:
+    failure: Failure = error.failure()
+    return Report(
+        lease_id=lease.lease_id, attempt=lease.attempt, outcome="failed", failure=failure, log=error.log[-MAX_LOG:]
+    )
+
+
+def _measure(
+    lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, halt: Halt, renewal: Renewal
+) -> Report:
+    name = device.describe().name
+    if lease.device != name:
+        raise InfraFault(
+            f"a lease for device '{lease.device}' was given to '{name}': use server and agent of one version"
+        )
+    begin_s = time.monotonic()
+    with ExitStack() as stack:
+        model = _fetch(lease.model, cache, stack, lease_seconds, halt)
+        anchor = _fetch(lease.anchor, cache, stack, lease_seconds, halt) if lease.anchor else None
+        log.info("measuring", job=lease.job_id, device=name, model=lease.model.sha256[:12], attempt=lease.attempt)
+        session = device.measure(lease, Files(model=model, anchor=anchor), halt, renewal.progress)
+    log.info("measured", job=lease.job_id, seconds=round(time.monotonic() - begin_s, 1))
+    return Report(lease_id=lease.lease_id, attempt=lease.attempt, outcome="measured", session=session)
+
+
+def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: float, halt: Halt) -> Path:
+    """A file of the lease, held until the stack ends; tried again for as long as a lease lasts, damaged bytes once."""
+    deadline_s = time.monotonic() + patience_seconds
+    corrupt = 0
+    while True:
+        try:
+            return stack.enter_context(cache.hold(blob, halt))
+        except CorruptDownload:
+            corrupt += 1
+            if corrupt > 1:
+                raise
+        except ServerAway as error:
+            if time.monotonic() > deadline_s:
+                raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
+        except (ApiError, AgentError) as error:
+            if isinstance(error, WorkError):
+                raise
+            raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
+        halt.check()
+        halt.wait(min(RETRY_SECONDS, patience_seconds))

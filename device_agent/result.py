@@ -1,0 +1,116 @@
+"""The result file of android_bench (schema 1), checked and turned into what travels.
+
+The contract is in android_bench/README.md; fields that are not listed here are not needed and ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from device_agent.errors import InfraFault
+from server.wire import BenchRun, OpTime
+
+# Of more samples than this, evenly spaced ones are kept: the quantiles stay and a report stays small.
+MAX_KEPT_SAMPLES = 5000
+MAX_TAG = 500
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Threads(_Part):
+    asked: int
+    got: int
+
+
+class Affinity(_Part):
+    """Hexadecimal masks; `asked` is None where the kernel was left to choose."""
+
+    asked: str | None
+    got: str | None
+
+
+class BenchOp(_Part):
+    """`count` events of one operation in all runs of the profile."""
+
+    node: int = Field(ge=-1)
+    tag: str
+    count: int = Field(ge=0)
+    total_us: float = Field(ge=0)
+
+
+class Profile(_Part):
+    runs: int = Field(ge=1)
+    ops: list[BenchOp]
+
+
+class BenchResult(_Part):
+    """One benchmark process. Times as they are named; clocks in kHz by CPU, temperatures in thousandths of °C."""
+
+    version: Literal[1] = Field(alias="schema")
+    samples_ns: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
+    init_us: float | None = Field(default=None, ge=0)
+    first_us: float | None = Field(default=None, ge=0)
+    threads: Threads
+    affinity: Affinity
+    cut_short: bool = False
+    fully_accelerated: bool | None = None
+    peak_rss_kb: int | None = None
+    involuntary_switches: int | None = None
+    cpu_khz_before: list[int | None] = []
+    cpu_khz_after: list[int | None] = []
+    temperature_mc_before: list[dict[str, Any]] = []
+    temperature_mc_after: list[dict[str, Any]] = []
+    profile: Profile | None = None
+
+    def bench_run(self) -> BenchRun:
+        return BenchRun(
+            samples_ns=_thinned(self.samples_ns, MAX_KEPT_SAMPLES),
+            init_ms=_ms(self.init_us),
+            first_ms=_ms(self.first_us),
+            conditions=self._conditions(),
+        )
+
+    def op_times(self) -> list[OpTime] | None:
+        """The profile's operations in execution order, None without one; `avg_us` is per inference."""
+        if self.profile is None:
+            return None
+        runs = self.profile.runs
+        return [
+            OpTime(node=op.node, tag=op.tag[:MAX_TAG], count=op.count, total_us=op.total_us, avg_us=op.total_us / runs)
+            for op in self.profile.ops
+        ]
+
+    def _conditions(self) -> dict[str, Any]:
+        names = {"threads", "affinity", "cut_short", "involuntary_switches"}
+        names |= {"cpu_khz_before", "cpu_khz_after", "temperature_mc_before", "temperature_mc_after"}
+        conditions = self.model_dump(mode="json", include=names)
+        if len(self.samples_ns) > MAX_KEPT_SAMPLES:
+            conditions["samples_taken"] = len(self.samples_ns)
+        return conditions
+
+
+def read_result(data: bytes) -> BenchResult:
+    """Raises InfraFault where android_bench and this agent do not understand each other."""
+    try:
+        return BenchResult.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InfraFault(
+            f"android_bench wrote a result that this agent does not understand ({where}: {first['msg']}): "
+            "use the two of one version"
+        ) from error
+
+
+def _ms(us: float | None) -> float | None:
+    return None if us is None else us / 1e3
+
+
+def _thinned(samples: list[int], most: int) -> list[int]:
+    if len(samples) <= most:
+        return samples
+    return [samples[i * len(samples) // most] for i in range(most)]

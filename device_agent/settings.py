@@ -1,0 +1,85 @@
+"""The agent's settings: read from `ELASTICVIT_AGENT_*` and the command line once, checked at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from device_agent.errors import SettingsError
+from server.wire import Name
+
+PREFIX = "ELASTICVIT_AGENT_"
+
+
+class Settings(BaseSettings):
+    """All knobs. Times are seconds, sizes 10^6 bytes; how often to poll and renew is the server's word.
+
+    `host` makes this machine a device, called `host_name`. `bench` and `library` replace the android_bench program
+    and the LiteRT library that are found by default. A benchmark process is killed `bench_grace_seconds` after twice
+    the protocol's `max_secs` (warm-up and timed runs are bounded by it, loading is not).
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    server_url: str = "http://127.0.0.1:8000"
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    home: Path = Path(".elasticvit/agents/host")
+    name: Name = "host"
+    host: bool = False
+    host_name: Name = "host"
+    bench: Path | None = None
+    library: Path | None = None
+    bench_grace_seconds: float = Field(default=30.0, gt=0, le=3600)
+    cache_mb: float = Field(default=2000.0, gt=0)
+    request_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
+    max_backoff_seconds: float = Field(default=10.0, gt=0, le=3600)
+    stop_seconds: float = Field(default=5.0, gt=0, le=60)
+    exit_with_parent: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("server_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"'{value}' is not a server's address: give http://HOST:PORT or https://HOST")
+        return value.rstrip("/")
+
+    @property
+    def token_path(self) -> Path:
+        return self.token_file or self.home / "token"
+
+    @property
+    def cache_bytes(self) -> int:
+        return int(self.cache_mb * 1e6)
+
+    def read_token(self) -> str:
+        """The token as it is now; a file is read each time, so that a new token needs no restart.
+
+        Raises SettingsError.
+        """
+        if self.token is not None:
+            return self.token.get_secret_value()
+        try:
+            token = self.token_path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"no token in {self.token_path} ({error}): make one of role 'agent', name its file with --token-file"
+            ) from error
+        if not token or not token.isascii() or not token.isprintable():
+            raise SettingsError(f"{self.token_path} does not hold a token: write the token into it, alone on a line")
+        return token
+
+
+def load_settings(**given: Any) -> Settings:  # noqa: ANN401  checked by the class
+    """Settings from the environment, overridden by `given`. Raises SettingsError naming all that does not fit."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = (f"{'_'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"these settings ({PREFIX}* or flags) do not fit: " + "; ".join(wrong)) from error
