@@ -1,0 +1,159 @@
+"""Evolutionary search: the most accurate members of a space within limits that are never broken, and their frontier.
+
+The population is a batch of codes and everything about it is array arithmetic, so a search looks at about a hundred
+thousand candidates in a second. Three sources of children: crossings and mutations of good parents, mutations of the
+frontier's members, and every single step from the best few, with exchanges of one step up for one down, because what is
+left at a hard limit is a packing problem that random changes settle slowly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elasticvit.errors import SearchError
+from elasticvit.search.limits import Limit, LimitError, OfCodes, Values, check_each, excess
+from elasticvit.search.pareto import pareto_front
+from elasticvit.space import Codes, Space
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What a search found; every member keeps every limit.
+
+    Attributes:
+        codes, latency_ms, accuracy: the trade-off, by rising latency and accuracy; shapes (m, D), (m,), (m,).
+            Latency is the cost of the first limit.
+        best, best_latency_ms, best_accuracy: the answers, most accurate first, the faster of equals; distinct.
+        seen: how many candidates were looked at.
+    """
+
+    codes: Codes
+    latency_ms: Values
+    accuracy: Values
+    best: Codes
+    best_latency_ms: Values
+    best_accuracy: Values
+    seen: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Candidates and what is known of them."""
+
+    codes: Codes
+    latency: Values
+    accuracy: Values
+    excess: Values
+
+    def take(self, at: NDArray[np.int64]) -> "_Group":
+        return _Group(self.codes[at], self.latency[at], self.accuracy[at], self.excess[at])
+
+    def plus(self, other: "_Group") -> "_Group":
+        joined = _Group(
+            np.concatenate([self.codes, other.codes]),
+            np.concatenate([self.latency, other.latency]),
+            np.concatenate([self.accuracy, other.accuracy]),
+            np.concatenate([self.excess, other.excess]),
+        )
+        _, first = np.unique(joined.codes, axis=0, return_index=True)
+        return joined.take(np.sort(first))
+
+    def ranked(self, n: int) -> "_Group":
+        """The n best: within the limits before beyond them, then the more accurate, then the faster."""
+        order = np.lexsort((self.latency, -self.accuracy, self.excess))
+        return self.take(order[:n])
+
+    def ranked_by_resolution(self, n: int) -> "_Group":
+        """The best of each resolution, n in all: a resolution changes every cost, and its best is found late."""
+        resolutions = np.unique(self.codes[:, 0])
+        share = -(-n // len(resolutions))
+        own = [self.take(np.flatnonzero(self.codes[:, 0] == r)).ranked(share) for r in resolutions]
+        joined = own[0]
+        for group in own[1:]:
+            joined = joined.plus(group)
+        return joined.ranked(n)
+
+    def front(self) -> "_Group":
+        kept = np.flatnonzero(self.excess == 0)
+        return self.take(kept[pareto_front(self.latency[kept], self.accuracy[kept])])
+
+
+def evolve(
+    space: Space,
+    accuracy: OfCodes,
+    limits: Sequence[Limit],
+    rng: np.random.Generator,
+    count: int = 1,
+    population: int = 512,
+    rounds: int = 40,
+) -> Frontier:
+    """Search a space; deterministic for a seed.
+
+    Args:
+        accuracy: of codes (n, D), shape (n,), higher is better.
+        limits: at least one; the first is the latency, the frontier's other axis.
+        count: how many answers are wanted; fewer come back only if no more keep the limits.
+
+    Raises:
+        LimitError: no member keeps the limits; told at once where a single limit is too low.
+        SearchError: no limits, or a count below one.
+    """
+    if not limits or count < 1:
+        raise SearchError("a search needs at least one limit and a count of one or more")
+    check_each(limits)
+
+    def judge(codes: Codes) -> _Group:
+        costs = [limit.cost(codes) for limit in limits]
+        return _Group(codes, costs[0], accuracy(codes), excess(limits, costs))
+
+    seeds = np.stack([limit.smallest for limit in limits])
+    group = judge(np.unique(np.concatenate([seeds, space.sample(rng, 4 * population)]), axis=0))
+    front, seen = group.front(), len(group.codes)
+    group = group.ranked(population)
+    for turn in range(rounds):
+        children = judge(_children(space, group, front, rng, population))
+        seen += len(children.codes)
+        front = front.plus(children).front()
+        group = group.plus(children)
+        size = max(population, 4 * count)
+        group = group.ranked_by_resolution(size) if turn < rounds / 2 else group.ranked(size)
+    kept = group.plus(front).plus(judge(seeds))
+    kept = kept.take(np.flatnonzero(kept.excess == 0))
+    if not len(kept.codes):
+        names = " and ".join(limit.name for limit in limits)
+        raise LimitError(f"no subnet was found that keeps {names} together", limits[0].smallest_cost, names)
+    best, front = kept.ranked(count), kept.front()
+    return Frontier(front.codes, front.latency, front.accuracy, best.codes, best.latency, best.accuracy, seen)
+
+
+def _children(space: Space, group: _Group, front: _Group, rng: np.random.Generator, n: int) -> Codes:
+    # Parents by rank, the better the likelier: the square of a uniform draw favours the head.
+    def parents(k: int) -> Codes:
+        return group.codes[(len(group.codes) * rng.random(k) ** 2).astype(np.int64)]
+
+    crossed = space.mutate(space.cross(parents(n), parents(n), rng), rng, 0.03)
+    mutated = space.mutate(parents(n), rng, 0.08)
+    pool = front.codes if len(front.codes) else group.codes
+    spread = space.mutate(pool[rng.integers(0, len(pool), n // 2)], rng, 0.06)
+    steps = _steps(space, group.codes[:8])
+    swaps = _swaps(space, group.codes[:32], rng, n)
+    children: Codes = np.unique(np.concatenate([crossed, mutated, spread, steps, swaps]), axis=0)
+    return children
+
+
+def _steps(space: Space, codes: Codes) -> Codes:
+    """Every member one step away from one of the codes."""
+    unit = np.eye(codes.shape[1], dtype=np.int8)
+    near: Codes = (codes[:, None] + np.concatenate([unit, -unit])[None]).reshape(-1, codes.shape[1])
+    return near[space.valid(near)]
+
+
+def _swaps(space: Space, codes: Codes, rng: np.random.Generator, n: int) -> Codes:
+    """Members with one random position a step up and another a step down; at most n."""
+    rows: Codes = np.repeat(codes, -(-n // len(codes)), axis=0)[:n]
+    at = np.arange(len(rows))
+    rows[at, rng.integers(0, rows.shape[1], len(rows))] += 1
+    rows[at, rng.integers(0, rows.shape[1], len(rows))] -= 1
+    return rows[space.valid(rows)]
