@@ -46,6 +46,10 @@ def _available_precision(value: str) -> str:
     return value
 
 
+def _without_nul(value: str) -> str:
+    return value.replace("\0", "")  # what a device prints may hold any byte; databases take all but this one
+
+
 T = TypeVar("T")
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$")]
@@ -619,7 +623,7 @@ class Report(Request):
     outcome: Literal["measured", "failed"]
     session: MeasurementSession | None = None
     failure: Failure | None = None
-    log: Annotated[str, StringConstraints(max_length=64_000)] = ""
+    log: Annotated[str, StringConstraints(max_length=64_000), AfterValidator(_without_nul)] = ""
 
     @model_validator(mode="after")
     def _matching(self) -> Report:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import datetime
 
 from sqlmodel import Session
 
 from server.errors import KeyReused
+from server.services.storable import digest
 from server.tables import IdempotencyKey
 from server.wire import Accepted, Request
 
@@ -25,10 +25,10 @@ def once(
     """`make()`, or what it gave the first time. Raises KeyReused when the body is another one."""
     if key is None:
         return make()
-    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    fingerprint = digest(body.model_dump())
     known = session.get(IdempotencyKey, (token_id, path, key))
     if known is not None:
-        if known.body_sha256 != digest:
+        if known.body_sha256 != fingerprint:
             raise KeyReused("this Idempotency-Key was used with another body: choose a new key for a new request")
         return Accepted.model_validate(known.answer)
     answer = make()
@@ -37,7 +37,7 @@ def once(
             token_id=token_id,
             path=path,
             key=key,
-            body_sha256=digest,
+            body_sha256=fingerprint,
             answer=answer.model_dump(mode="json"),
             created_at=now,
         )

@@ -7,7 +7,6 @@ profiles never meet, and emulated or unstable ones are kept but not used.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +19,7 @@ from server.errors import BadValue, NotFound, StaleLease
 from server.services import devices, jobs, models
 from server.services.pages import page
 from server.services.statistics import figures
-from server.services.storable import storable
+from server.services.storable import digest, storable
 from server.tables import BlockRow, Job, Measurement, Model, OpRow, Profile, new_id
 from server.wire import (
     JobStatus,
@@ -55,8 +54,8 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
     The same report again changes nothing and gets the same answer. Raises NotFound, StaleLease, BadValue.
     """
     tried = jobs.get_attempt(session, report.lease_id)
-    digest = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
-    if tried.number == report.attempt and tried.report_sha256 == digest:
+    fingerprint = digest(report.model_dump())
+    if tried.number == report.attempt and tried.report_sha256 == fingerprint:
         return _reported(session, jobs.get(session, tried.job_id), report.lease_id)
     if tried.report_sha256 is not None:
         raise StaleLease(f"another report on lease '{report.lease_id}' was accepted before: drop this one")
@@ -65,7 +64,7 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
     else:
         assert report.failure is not None
         job = jobs.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
-    tried.report_sha256, tried.log = digest, report.log.replace("\0", "")
+    tried.report_sha256, tried.log = fingerprint, report.log
     session.add(tried)
     session.flush()
     return _reported(session, job, report.lease_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TypeVar
 
@@ -19,3 +20,8 @@ def storable(value: V) -> V:
     if b"\\u0000" in encoded:
         raise BadValue("a text in the body holds a NUL character")
     return value
+
+
+def digest(value: object) -> str:
+    """The SHA-256 of a JSON value, whatever the order of its keys. Raises BadValue like `storable`."""
+    return hashlib.sha256(json.dumps(storable(value), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,41 @@
+"""A real app on a real home folder, driven over HTTP through ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.app import create_app
+from server.settings import Settings
+from tests.server.server_farm import Clock, Farm, TestClient
+
+
+@pytest.fixture
+def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
+    """Farms on `tmp_path/home`; making one again is a restart."""
+    open_clients: list[TestClient] = []
+
+    def make(clock: Clock | None = None, **settings: Any) -> Farm:  # noqa: ANN401
+        while open_clients:
+            open_clients.pop().__exit__(None, None, None)
+        clock = clock or Clock()
+        home = tmp_path / "home"
+        # The sweep is called by hand, so that nothing depends on when it runs.
+        chosen: dict[str, Any] = {"home": home, "lease_seconds": 60, "sweep_seconds": 3600, **settings}
+        app = create_app(Settings(**chosen), clock)
+        client = TestClient(app, raise_server_exceptions=False)
+        client.__enter__()
+        open_clients.append(client)
+        return Farm(client=client, clock=clock, home=home, state=app.state.server)
+
+    yield make
+    while open_clients:
+        open_clients.pop().__exit__(None, None, None)
+
+
+@pytest.fixture
+def farm(make_farm: Callable[..., Farm]) -> Farm:
+    return make_farm()
