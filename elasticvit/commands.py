@@ -1,0 +1,213 @@
+"""The commands that need no server. `app` is mounted by the `elasticvit` script.
+
+Exit status: 0 done; 1 it could not be done; 2 it was asked for wrongly, or is not available yet.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import numpy as np
+import typer
+
+from elasticvit.arch import Arch
+from elasticvit.blocks import blocks
+from elasticvit.errors import ArchError, DataError, ElasticVitError, ExportError
+from elasticvit.flops import macs, paper_mflops, params
+from elasticvit.published import PUBLISHED
+from elasticvit.space import PRESETS, Space
+
+if TYPE_CHECKING:  # torch is loaded by the commands that need it
+    from elasticvit.nn.files import Card
+    from elasticvit.nn.net import Net
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+class Precision(StrEnum):
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    DYNAMIC_INT8 = "dynamic_int8"
+    INT8 = "int8"
+
+
+class Format(StrEnum):
+    TFLITE = "tflite"
+    ONNX = "onnx"
+    PT2 = "pt2"
+
+
+ArchOption = Annotated[
+    str,
+    typer.Option("--arch", help="A published name (S1), an id, or a JSON file; smallest and largest of a supernet."),
+]
+SupernetOption = Annotated[Path | None, typer.Option("--supernet", help="The supernet file with the weights.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The file to write; replaced whole or left as it is.")]
+
+
+@app.command()
+def space(
+    preset: Annotated[str, typer.Argument(help="paper or small; or a supernet file.")] = "paper",
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Print this many random members instead.")] = 0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Print a space as JSON: its dimensions, how many members it has, its smallest and largest."""
+    with _errors():
+        chosen = _space(preset)
+        if sample:
+            for code in chosen.sample(np.random.default_rng(seed), sample):
+                typer.echo(chosen.decode(code).to_json())
+            return
+        ends = {"smallest": chosen.smallest(), "largest": chosen.largest()}
+        _say(
+            {"name": chosen.name, "members": chosen.count(), "dimensions": dict(chosen.dimensions)}
+            | {name: {"arch_id": arch.id, "macs": macs(arch), "params": params(arch)} for name, arch in ends.items()}
+        )
+
+
+@app.command()
+def flops(
+    arch: ArchOption,
+    by_block: Annotated[bool, typer.Option("--blocks", help="Also every block's share.")] = False,
+) -> None:
+    """Print an architecture's exact MACs and parameters, and the paper's formula, as JSON."""
+    with _errors():
+        found = find_arch(arch)
+        answer: dict[str, object] = {"arch_id": found.id, "macs": macs(found), "params": params(found)}
+        answer["paper_mflops"] = paper_mflops(found)
+        if by_block:
+            answer["blocks"] = [{"key": b.key, "macs": macs(b), "params": params(b)} for b in blocks(found)]
+        _say(answer)
+
+
+@app.command()
+def extract(arch: ArchOption, supernet: Annotated[Path, typer.Option("--supernet")], out: OutOption) -> None:
+    """Cut one network's weights out of a supernet, as they are, into a safetensors file."""
+    with _errors():
+        from elasticvit.export.netfile import write_net
+        from elasticvit.nn.files import load_supernet
+
+        loaded = load_supernet(supernet)
+        net = loaded.extract(find_arch(arch, loaded.space))
+        write_net(net, loaded.card, out)
+        _say({"arch_id": net.arch.id, "macs": macs(net.arch), "params": params(net.arch), "file": str(out)})
+
+
+@app.command()
+def export(
+    arch: ArchOption,
+    out: OutOption,
+    supernet: SupernetOption = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="For timing: weights from a seed.")] = False,
+    precision: Annotated[Precision, typer.Option("--precision")] = Precision.FLOAT32,
+    kind: Annotated[Format, typer.Option("--format")] = Format.TFLITE,
+    seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
+) -> None:
+    """Write a model that phones run, checked against torch, and its manifest beside it."""
+    if precision is not Precision.FLOAT32:
+        _end(f"precision {precision} is not available yet; float32 is", EXIT_USAGE)
+    if kind is not Format.TFLITE:
+        _end(f"format {kind} is not available yet; tflite is", EXIT_USAGE)
+    if random_weights == (supernet is not None):
+        _end("give either --supernet FILE or --random-weights", EXIT_USAGE)
+    with _errors():
+        from elasticvit.export import export_net, manifest_path, random_net, write_export
+
+        if supernet is None:
+            exported = export_net(random_net(find_arch(arch), seed), None)
+        else:
+            net, card, top1 = _trained(arch, supernet)
+            sha256 = hashlib.sha256(supernet.read_bytes()).hexdigest()
+            exported = export_net(net, card, supernet_sha256=sha256, accuracy=top1)
+        write_export(exported, out)
+        shown = exported.manifest.model_dump(mode="json", include={"arch_id", "macs", "params", "accuracy", "sha256"})
+        _say(shown | {"file": str(out), "manifest": str(manifest_path(out))})
+
+
+# `train` and `evaluate` belong here, from elasticvit.training and elasticvit.accuracy.
+
+
+def find_arch(text: str, space: Space | None = None) -> Arch:
+    """An architecture by published name, by id, or by a file with its JSON or the authors' 10-list.
+
+    With a space also its `smallest` and `largest`, and the space's head on whatever is named.
+
+    Raises:
+        ArchError: nothing of that name, or the file holds no architecture.
+    """
+    named = dict(PUBLISHED)
+    if space is not None:
+        named |= {"smallest": space.smallest(), "largest": space.largest()}
+        named = {name: space.adopt(arch) for name, arch in named.items()}
+    if text in named:
+        return named[text]
+    if Path(text).is_file():
+        arch = _read_arch(Path(text))
+        return arch if space is None else space.adopt(arch)
+    for arch in (*named.values(), *PUBLISHED.values()):
+        if arch.id == text:
+            return arch if space is None else space.adopt(arch)
+    if re.fullmatch("[0-9a-f]{12}", text):
+        raise ArchError(f"no known architecture has the id {text}; give a file with its JSON")
+    raise ArchError(f"{text!r} is no file, no id and no name; names are {', '.join(named)}")
+
+
+def _read_arch(path: Path) -> Arch:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArchError(f"{path} holds no JSON: {error}") from error
+    if isinstance(data, list):
+        return Arch.from_moonlit(data)
+    # A manifest carries its architecture, so a model's own manifest names it.
+    inner = data.get("arch", data) if isinstance(data, dict) else data
+    return Arch.from_json(inner)
+
+
+def _space(name: str) -> Space:
+    if name in PRESETS:
+        return PRESETS[name]()
+    from elasticvit.nn.files import read_card
+
+    return read_card(name)[0]
+
+
+def _trained(arch: str, path: Path) -> tuple["Net", "Card", float | None]:
+    """Network, card and accuracy (None where the supernet's images cannot be had)."""
+    from elasticvit.accuracy import deployable
+    from elasticvit.nn.files import load_supernet
+    from elasticvit.training.data import load_named
+
+    supernet = load_supernet(path)
+    found = find_arch(arch, supernet.space)
+    try:
+        net, accuracy = deployable(supernet, found, load_named(supernet.card.data))
+        return net, supernet.card, accuracy.top1
+    except DataError as error:
+        typer.echo(f"elasticvit: norms are not recalibrated and accuracy is not known: {error}", err=True)
+        return supernet.extract(found), supernet.card, None
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Says this package's errors in a sentence instead of a traceback."""
+    try:
+        yield
+    except ElasticVitError as error:
+        _end(str(error), EXIT_FAILED if isinstance(error, ExportError) else EXIT_USAGE)
+
+
+def _say(answer: object) -> None:
+    typer.echo(json.dumps(answer, indent=2))
+
+
+def _end(words: str, status: int) -> NoReturn:
+    typer.echo(f"elasticvit: {words}", err=True)
+    raise typer.Exit(status)

@@ -1,0 +1,61 @@
+"""Holds a written file against the network that it came from."""
+
+import numpy as np
+import torch
+from ai_edge_litert.interpreter import Interpreter
+
+from elasticvit.errors import ExportError
+from elasticvit.export.graph import Array
+from elasticvit.export.reader import tflite_macs
+from elasticvit.export.tflite import INPUT, OUTPUT
+from elasticvit.flops import macs
+from elasticvit.nn.net import Net
+
+TOLERANCE = 1e-5
+
+
+def run_tflite(data: bytes, images: Array) -> Array:
+    """Logits (B, classes) of images (B, side, side, 3), one by one on one thread.
+
+    Raises:
+        ExportError: LiteRT does not take the file or the images.
+    """
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
+        signature = interpreter.get_signature_runner("serving_default")
+        return np.concatenate([signature(**{INPUT: image[None]})[OUTPUT] for image in images])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ExportError(f"LiteRT does not run the written file: {error}") from error
+
+
+def check(data: bytes, net: Net, span: tuple[float, float] = (-1.0, 1.0), seed: int = 0, images: int = 2) -> float:
+    """The largest relative l2 difference of the file's logits from the network's, over seeded images in `span`.
+
+    Raises:
+        ExportError: the difference is above 1e-5, the file's MACs are not the architecture's, or LiteRT refuses it.
+    """
+    counted, due = tflite_macs(data), macs(net.arch)
+    if counted != due:
+        raise ExportError(f"the file has {counted} MACs, the architecture {due}: a part of the network was lost")
+    side = net.arch.resolution
+    rng = np.random.default_rng(seed)
+    inputs = rng.uniform(*span, (images, side, side, 3)).astype(np.float32)
+    parameter = next(net.parameters())
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(inputs).permute(0, 3, 1, 2).to(parameter)).double().cpu().numpy()
+    difference = _relative_difference(run_tflite(data, inputs), expected)
+    # Not `>`: NaN must fail as well.
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"the file's logits differ from the network's by {difference:.1e} (relative), above {TOLERANCE:.0e};"
+            " nothing was written"
+        )
+    return difference
+
+
+def _relative_difference(found: Array, expected: Array) -> float:
+    """The largest over images; equal logits differ by 0 even where they are 0."""
+    distance = np.linalg.norm(found - expected, axis=1)
+    length = np.linalg.norm(expected, axis=1)
+    return float(np.max(distance / np.maximum(length, np.finfo(np.float64).tiny)))

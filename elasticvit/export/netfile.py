@@ -1,0 +1,24 @@
+"""An extracted network's weights as a safetensors file of their own, for use in torch."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save
+
+from elasticvit.export.atomic import write_files
+from elasticvit.nn.files import Card
+from elasticvit.nn.net import Net
+
+FORMAT = "elasticvit-net/1"
+
+
+def write_net(net: Net, card: Card, out: Path) -> None:
+    """Write the state dict of `Net(arch)`; the header holds format, arch (canonical JSON) and card.
+
+    Raises:
+        ExportError: the disk refuses; nothing is left behind.
+    """
+    header = {"format": FORMAT, "arch": net.arch.to_json(), "card": json.dumps(asdict(card))}
+    state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
+    write_files({out: save(state, metadata=header)})
