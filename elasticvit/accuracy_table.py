@@ -2,9 +2,9 @@
 
 The predictor is deliberately humble. With a few dozen evaluations of a well-trained supernet most differences are
 noise, and a free regression would call small networks better than large ones by chance; search would find just those.
-So it is fitted under two beliefs about supernets whose large members teach the small: no choice is worse than the next smaller
-one, and more multiply-accumulates are worth a little. Both are constraints, not data: the summary states how well the
-data agree (`mae_free` is the error without them).
+So it is fitted under two beliefs about supernets whose large members teach the small: no choice is worse than the
+next smaller one, and more multiply-accumulates are worth a little. Both are constraints, not data: the summary states
+how well the data agree (`mae_free` is the error without them).
 """
 
 import json

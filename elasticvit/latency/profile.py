@@ -1,0 +1,150 @@
+"""A per-operator profile of a whole network, summed to its blocks: the rows that predictors learn from.
+
+Blocks are learnt from whole networks, not probed alone, since inside a network their weights stream from memory.
+
+XNNPACK tells whole microseconds rounded down, so an operator of 0.9 µs reads 0, and profiling disturbs caches. What is
+to be trusted is the network's unprofiled median. The rounded-off parts are put back so that the sum comes to that
+median: half a microsecond for an operator that reads one or more, and equal shares of what is still missing, below one
+microsecond each, for those that read less. What is left after that is a common factor.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from elasticvit.arch import Arch
+from elasticvit.blocks import blocks
+from elasticvit.errors import PredictorError
+from elasticvit.latency.alignment import align
+from elasticvit.latency.rows import BlockRow
+
+SMALLEST_COVERAGE = 0.98
+# An operator that only relabels memory costs nothing that could have been rounded off.
+_FREE = ("static reshape", "reshape")
+
+
+@dataclass(frozen=True, slots=True)
+class FileOp:
+    """An operator of a model file, in order: its builtin name and the index of its block; None for none."""
+
+    builtin: str
+    block: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledOp:
+    """A line of a profile, in order of execution: microseconds in one run of the network.
+
+    Attributes:
+        avg_us: the average; on a busy machine far above what is typical.
+        median_us: over runs, whole microseconds; None where the profile does not tell it.
+    """
+
+    tag: str
+    avg_us: float
+    median_us: float | None = None
+
+    @property
+    def typical_us(self) -> float:
+        """The average, but not where a few disturbed runs lift it above the median."""
+        return self.avg_us if self.median_us is None else min(self.avg_us, self.median_us + 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledModel:
+    """A measured network as rows.
+
+    Attributes:
+        rows: one a block, in order; with `overhead_ms` they sum to the network's p50.
+        overhead_ms: time that belongs to no block.
+        coverage: part of the profiled time that could be attributed.
+        scale: the common factor that was left to make the sum fit; far from 1 means that profile and latency disagree.
+    """
+
+    rows: tuple[BlockRow, ...]
+    overhead_ms: float
+    coverage: float
+    scale: float
+
+
+def read_profile(ops: Sequence[Mapping[str, Any]]) -> tuple[ProfiledOp, ...]:
+    """The lines of android_bench's `profile.ops`, as parsed JSON. Raises `PredictorError`."""
+    try:
+        return tuple(ProfiledOp(str(op["tag"]), float(op["avg_us"]), _optional(op.get("median_us"))) for op in ops)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PredictorError(f"not a per-operator profile: {error!r}") from error
+
+
+def profile_to_rows(
+    arch: Arch, profile: Sequence[ProfiledOp], file_ops: Sequence[FileOp], p50_ms: float
+) -> ProfiledModel:
+    """Attribute a network's median latency to its blocks.
+
+    Args:
+        profile: of this network's file.
+        file_ops: the operators of that file with their blocks, as the exporter gives them.
+        p50_ms: unprofiled median, normalised; what rows and overhead sum to.
+
+    Raises:
+        PredictorError: profile and file do not fit together (the tags that found no operator are named), a block got no
+            time, or the median is not positive.
+    """
+    if not p50_ms > 0:
+        raise PredictorError(f"the network's median latency must be positive, got {p50_ms} ms")
+    parts = blocks(arch)
+    owners = _owners(profile, file_ops, len(parts))
+    coverage = _coverage(profile, owners)
+    times, scale = _fitted(profile, p50_ms * 1e3)
+    sums = [0.0] * len(parts)
+    overhead_us = 0.0
+    for owner, time_us in zip(owners, times, strict=True):
+        if owner is None:
+            overhead_us += time_us
+        else:
+            sums[owner] += time_us
+    if empty := [part.key for part, us in zip(parts, sums, strict=True) if us <= 0]:
+        raise PredictorError(f"the profile has no time for block {empty[0]}: it is not of this network's file")
+    rows = tuple(BlockRow(arch.id, part, us / 1e3) for part, us in zip(parts, sums, strict=True))
+    return ProfiledModel(rows, overhead_us / 1e3, coverage, scale)
+
+
+def _owners(profile: Sequence[ProfiledOp], file_ops: Sequence[FileOp], parts: int) -> list[int | None]:
+    """The block of every line of the profile."""
+    if any(op.block is not None and not 0 <= op.block < parts for op in file_ops):
+        raise PredictorError(f"the file's operators name blocks beyond the {parts} of this architecture")
+    places = align([op.tag for op in profile], [op.builtin for op in file_ops])
+    return [None if place is None else file_ops[place].block for place in places]
+
+
+def _coverage(profile: Sequence[ProfiledOp], owners: Sequence[int | None]) -> float:
+    total = sum(op.typical_us for op in profile)
+    lost = [(op.typical_us, op.tag) for op, owner in zip(profile, owners, strict=True) if owner is None]
+    coverage = 1 - sum(us for us, _ in lost) / total if total > 0 else 0.0
+    if coverage < SMALLEST_COVERAGE:
+        worst = ", ".join(dict.fromkeys(repr(tag) for _, tag in sorted(lost, reverse=True)[:8]))
+        raise PredictorError(
+            f"only {coverage:.0%} of the profiled time belongs to known blocks, of at least {SMALLEST_COVERAGE:.0%};"
+            f" no operator of the file was found for {worst or 'anything'}"
+        )
+    return coverage
+
+
+def _fitted(profile: Sequence[ProfiledOp], target_us: float) -> tuple[list[float], float]:
+    """Times that sum to the target, and the factor that was needed after putting back what rounding took."""
+    read = [op.typical_us for op in profile]
+    free = [op.tag.lower().startswith(_FREE) for op in profile]
+    long = [us >= 1 for us in read]
+    missing = max(target_us - sum(read), 0.0)
+    half = min(0.5, missing / max(sum(long), 1))
+    short = sum(not is_long and not is_free for is_long, is_free in zip(long, free, strict=True))
+    share = min((missing - half * sum(long)) / max(short, 1), 1.0)
+    times = [
+        us + (half if is_long else 0.0 if is_free else max(min(share, 1 - us), 0.0))
+        for us, is_long, is_free in zip(read, long, free, strict=True)
+    ]
+    scale = target_us / sum(times)
+    return [us * scale for us in times], scale
+
+
+def _optional(value: object) -> float | None:
+    return None if value is None else float(str(value))
