@@ -123,11 +123,25 @@ class Supervisor:
         if answer is None:
             return None
         missing = answer.json().get("waiting_for", [])
+        if missing in (["host_predictor"], ["host_idle", "host_predictor"]):
+            return self._calibration() or "waiting for the first measurements"
         return f"waiting for: {', '.join(missing)}" if missing else ""
 
-    def _get(self, path: str) -> httpx.Response | None:
+    def _calibration(self) -> str | None:
+        """How far the calibration of this machine is, or why it failed."""
+        token = self.settings.admin_token_file.read_text().strip()
+        answer = self._get("/jobs?kind=calibrate&max_results=1", {"Authorization": f"Bearer {token}"})
+        if answer is None or answer.is_error or not answer.json()["items"]:
+            return None
+        job = answer.json()["items"][0]
+        if job["error"]:
+            return f"the calibration failed: {job['error']['detail']}"
+        progress = job["progress"]
+        return f"calibrating: {progress['stage']} {progress['done']}/{progress['total']}" if progress else None
+
+    def _get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response | None:
         try:
-            return httpx.get(self.url + path, timeout=5.0)
+            return httpx.get(self.url + path, headers=headers, timeout=5.0)
         except httpx.TransportError:
             return None
 

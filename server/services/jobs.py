@@ -28,6 +28,7 @@ from sqlmodel import Session, col, select
 
 from server.errors import Finished, NotFound, StaleLease
 from server.services.pages import page
+from server.services.quiet import undisturbed
 from server.tables import Attempt, Job, new_id
 from server.wire import Failure, JobKind, JobStatus, JobView, Page, Progress
 
@@ -87,6 +88,11 @@ def get(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFound(f"there is no job '{job_id}': GET /jobs lists them")
     return job
+
+
+def lock(session: Session, job_id: str) -> None:
+    """Let no other transaction change the job before this one ends; SQLite has one writer at a time anyway."""
+    session.get(Job, job_id, with_for_update=True, populate_existing=True)
 
 
 def find_child(session: Session, parent_id: str, key: str) -> Job | None:
@@ -199,6 +205,13 @@ def sweep(session: Session, now: datetime) -> int:
     return len(jobs)
 
 
+def expire(session: Session, kinds: Collection[JobKind], now: datetime) -> int:
+    """Let every lease on jobs of these kinds run out now: for when their holders are known to be dead."""
+    taken = (col(Job.kind).in_([kind.value for kind in kinds]), col(Job.status).in_(TAKEN))
+    session.execute(update(Job).where(*taken).values(lease_expires_at=now))
+    return sweep(session, now)
+
+
 def get_attempt(session: Session, lease_id: str) -> Attempt:
     """Raises NotFound."""
     attempt = session.get(Attempt, lease_id)
@@ -256,7 +269,7 @@ def error(job: Job) -> Failure | None:
 def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None) -> list[ColumnElement[bool]]:
     where = [col(Job.status) == JobStatus.QUEUED.value, col(Job.kind).in_([kind.value for kind in kinds])]
     if devices is not None:
-        where.append(col(Job.device).in_(list(devices)))
+        where += [col(Job.device).in_(list(devices)), undisturbed()]
     return where
 
 

@@ -54,6 +54,8 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
     The same report again changes nothing and gets the same answer. Raises NotFound, StaleLease, BadValue.
     """
     tried = jobs.get_attempt(session, report.lease_id)
+    jobs.lock(session, tried.job_id)  # the same report may come twice at once
+    session.refresh(tried)
     fingerprint = digest(report.model_dump())
     if tried.number == report.attempt and tried.report_sha256 == fingerprint:
         return _reported(session, jobs.get(session, tried.job_id), report.lease_id)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlmodel import Session, col, func, select
 
+from elasticvit.latency.predictor import LatencyPredictor
 from server.blobs import Blobs
 from server.errors import NotFound
 from server.services import measurements
@@ -87,6 +90,16 @@ def upper_ms(predictor: Predictor, predicted_ms: float, confidence: float, stati
     enough = [width for at, width in sorted(widths.items()) if at >= confidence]
     width = enough[0] if enough else max(widths.values(), default=0.0)
     return predicted_ms * (1.0 + width)
+
+
+def load(blobs: Blobs, predictor: Predictor) -> LatencyPredictor:
+    """The fitted predictor itself; kept in memory, since a version never changes. Raises NotFound, PredictorError."""
+    return _load(blobs.find(predictor.sha256))
+
+
+@lru_cache(maxsize=32)
+def _load(path: Path) -> LatencyPredictor:
+    return LatencyPredictor.from_json(path.read_text())
 
 
 def get(session: Session, predictor_id: str) -> Predictor:

@@ -1,0 +1,137 @@
+"""What a home folder needs before it can answer: a supernet, the anchor, a token for this machine's agent.
+
+Every step looks first whether it is done, so that preparing twice, or after a crash, does only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from elasticvit.training.prepare import prepare_default
+from sqlmodel import col, select
+
+from elasticvit.export.api import anchor
+from elasticvit.flops import macs, params
+from elasticvit.nn.files import read_card
+from server.blobs import Blobs, file_sha256, write_private
+from server.db import Database
+from server.errors import Conflict, InfraError, NotFound, Unauthorized
+from server.execution.exports import arch_object
+from server.home import Clock, prepare, utc_now
+from server.services import devices, models, orders, predictors, supernets, tokens
+from server.services.readiness import HOST
+from server.settings import Settings
+from server.tables import Job, Supernet
+from server.task import Compute
+from server.wire import DeviceState, JobKind, JobRequest, JobStatus, Role
+
+Say = Callable[[str], None]
+CALIBRATION_TRIES = 3
+
+
+def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
+    """Make a home folder ready, saying what takes time. Raises InfraError, ElasticVitError."""
+    database = prepare(settings, clock)
+    say("building the benchmark program")
+    build_benchmark()
+    file = prepare_default(settings.supernets_folder, say)
+    register_supernet(database, file, clock)
+    keep_anchor(database, Blobs(settings.blobs_folder), clock)
+    ensure_agent_token(database, agent_token_file(settings), clock)
+    database.close()
+
+
+def build_benchmark() -> None:
+    """Build android_bench for this machine, in a process of its own. Raises InfraError with the builder's words."""
+    done = subprocess.run(
+        [sys.executable, "-m", "android_bench.build"], capture_output=True, text=True, check=False, timeout=300
+    )
+    if done.returncode:
+        raise InfraError(f"the benchmark program could not be built: {done.stderr.strip()[-1000:]}")
+
+
+def register_supernet(database: Database, file: Path, clock: Clock) -> None:
+    """Know a supernet file of the home folder, unless it is known as it is."""
+    with database.read() as session:
+        row = session.get(Supernet, file.stem)
+    if row is not None and row.size_bytes == file.stat().st_size and row.sha256 == file_sha256(file):
+        return
+    space, card = read_card(file)
+    with database.write() as session:
+        supernets.register(
+            session,
+            name=file.stem,
+            file=file,
+            now=clock(),
+            space=json.loads(space.to_json()),
+            classes=space.classes,
+            provenance={**card.provenance, "data": card.data, "terms": card.terms},
+        )
+
+
+def keep_anchor(database: Database, blobs: Blobs, clock: Clock) -> None:
+    """Store the anchor model, once for all."""
+    with database.read() as session:
+        if models.anchor(session) is not None:
+            return
+    exported = anchor()
+    arch = exported.manifest.read_arch()
+    with database.write() as session:
+        models.store(
+            session,
+            blobs,
+            file=exported.tflite,
+            source="anchor",
+            now=clock(),
+            manifest=json.loads(exported.manifest.to_json()),
+            name="anchor",
+            precision="float32",
+            arch=arch_object(arch),
+            macs=macs(arch),
+            params=params(arch),
+        )
+
+
+def agent_token_file(settings: Settings) -> Path:
+    return settings.home / "agents" / HOST / "agent.token"
+
+
+def ensure_agent_token(database: Database, file: Path, clock: Clock) -> None:
+    """See to it that `file` (mode 0600) holds a valid token of role agent."""
+    secret = tokens.read_secret(file)
+    with database.write() as session:
+        try:
+            if tokens.authenticate(session, secret).role == Role.AGENT:
+                return
+        except Unauthorized:
+            pass
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private(file, tokens.create(session, "host-agent", Role.AGENT, clock()).token + "\n")
+
+
+def ensure_calibration(compute: Compute) -> None:
+    """Queue a calibration of this machine where no predictor stands and none is on its way. Gives up after a few."""
+    now = compute.clock()
+    with compute.database.read() as session:
+        try:
+            host = devices.get(session, HOST)
+            supernet = supernets.resolve(session, None)
+        except (NotFound, Conflict):
+            return
+        if devices.state(session, host, now, compute.offline_after) is not DeviceState.IDLE:
+            return
+        if predictors.newest(session, host.profile_id, supernet.name) is not None:
+            return
+        made = session.exec(
+            select(Job).where(Job.kind == JobKind.CALIBRATE.value, Job.device == HOST).order_by(col(Job.id).desc())
+        ).all()
+    if any(not JobStatus(job.status).finished for job in made):
+        return
+    if sum(job.status == JobStatus.FAILED for job in made) >= CALIBRATION_TRIES:
+        return
+    with compute.database.write() as session:
+        orders.order(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, compute.settings.max_attempts)
