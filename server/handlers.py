@@ -42,6 +42,8 @@ def invalid(_request: Request, error: Exception) -> Response:
 
 def http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:  # how the framework says that it could not make sense of the body
+        return _answer(problem(422, "the body cannot be read: send valid JSON in UTF-8, or a well-formed form"))
     said = {
         404: "there is nothing at this address: see /docs",
         405: "this address does not take that method: see /docs",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from server.services import jobs, measurements, models, orders
-from server.wire import MeasurementSession, MeasureProtocol
+from server.wire import JobKind, MeasurementSession, MeasureProtocol
 from tests.server.server_farm import Farm, describe, problem, session_body, tiny_tflite, usable_rows
 
 
@@ -282,3 +282,26 @@ def test_only_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -> None:
         measurements.add_block_rows(session, row.measurement_id, blocks)
         measurements.add_block_rows(session, row.measurement_id, blocks)
         assert [each.block for each in measurements.block_rows(session, profile_id)] == ["head:64", "ffn:32x4"]
+
+
+def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:
+    agent_id = farm.agent()
+    farm.supernet()
+    calibration = farm.ok("POST", "/jobs", json={"kind": "calibrate", "device": "host"})["id"]
+    model_id = farm.upload()
+    protocol = MeasureProtocol()
+    with farm.database.write() as session:
+        probe = orders.measure(session, model_id, "host", protocol, farm.clock(), parent_id=calibration, key="0").id
+    body = {"device": "host", "budget": {"latency_ms": 5.0}, "allow_uncalibrated": True}
+    farm.ok("POST", "/search", json=body)
+    with farm.database.write() as session:
+        search = jobs.claim_compute(session, "worker", (JobKind.SEARCH,), farm.clock())
+    assert search is not None
+    assert farm.lease(agent_id) is None
+    with farm.database.write() as session:
+        verify = orders.measure(session, model_id, "host", protocol, farm.clock(), parent_id=search.job.id, key="0").id
+    assert leased(farm, agent_id)["job_id"] == verify
+    assert farm.lease(agent_id) is None
+    with farm.database.write() as session:
+        jobs.finish(session, search.lease_id, search.attempt, {}, farm.clock())
+    assert leased(farm, agent_id)["job_id"] == probe

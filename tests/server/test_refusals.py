@@ -196,6 +196,9 @@ def test_a_json_body_too_large_is_413(make_farm: Callable[..., Farm]) -> None:
 def test_what_is_not_json_is_422(farm: Farm) -> None:
     headers = {"Content-Type": "application/json"}
     problem(farm.call("POST", "/search", content='{"device": ', headers=headers), 422)
+    problem(farm.call("POST", "/search", content=b'{"device": "\xff"}', headers=headers), 422)
+    problem(farm.call("POST", "/search", content='{"seed": ' + "9" * 5000 + "}", headers=headers), 422)
+    problem(farm.call("POST", "/search", content="[" * 100_000, headers=headers), 422)
     detail = problem(farm.call("POST", "/search", data={"device": "host"}), 422)["detail"]
     assert "application/json" in detail
 
