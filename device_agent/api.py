@@ -108,8 +108,8 @@ class Server:
         return response
 
 
-# A lease that the server does not know, or says is another agent's, is as gone as one that it took back. (That the token
-# itself is of the wrong role shows at registering, which comes first.)
+# A lease that the server does not know, or says is another agent's, is as gone as one that it took back. (That the
+# token itself is of the wrong role shows at registering, which comes first.)
 _ON_LEASE: dict[int, type[ApiError]] = {
     HTTPStatus.CONFLICT: StaleLease,
     HTTPStatus.NOT_FOUND: StaleLease,

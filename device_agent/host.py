@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from device_agent import cpu
@@ -71,7 +71,9 @@ class Host:
         out.unlink(missing_ok=True)
         command = self._command(model, protocol, mask, profile, out)
         # Warm-up and timed runs are each bounded by max_secs; loading and one last run come on top.
-        raise_for(run_process(command, 2 * protocol.max_secs + self.grace_seconds, halt))
+        ended = run_process(command, 2 * protocol.max_secs + self.grace_seconds, halt)
+        # The words go to the user, to whom the agent's folders mean nothing.
+        raise_for(replace(ended, words=ended.words.replace(str(model), model.name)))
         try:
             return read_result(out.read_bytes())
         except OSError as error:

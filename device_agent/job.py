@@ -14,7 +14,7 @@ import structlog
 from device_agent.api import Server
 from device_agent.cache import Cache, CorruptDownload
 from device_agent.device import Device, Files
-from device_agent.errors import AgentError, ApiError, Halted, InfraFault, ServerAway, StaleLease, WorkError
+from device_agent.errors import AgentError, Halted, InfraFault, ServerAway, StaleLease, WorkError
 from device_agent.halt import Halt
 from server.wire import BlobRef, Failure, Lease, LeaseRenewal, Progress, Report
 
@@ -125,12 +125,12 @@ def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: floa
             corrupt += 1
             if corrupt > 1:
                 raise
+        except WorkError:
+            raise
         except ServerAway as error:
             if time.monotonic() > deadline_s:
                 raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
-        except (ApiError, AgentError) as error:
-            if isinstance(error, WorkError):
-                raise
+        except AgentError as error:
             raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
         halt.check()
         halt.wait(min(RETRY_SECONDS, patience_seconds))
