@@ -12,25 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from elasticvit.training.prepare import prepare_default
-from sqlmodel import col, select
 
 from elasticvit.export.api import anchor
 from elasticvit.flops import macs, params
 from elasticvit.nn.files import read_card
 from server.blobs import Blobs, file_sha256, write_private
 from server.db import Database
-from server.errors import Conflict, InfraError, NotFound, Unauthorized
+from server.errors import InfraError, Unauthorized
 from server.execution.exports import arch_object
 from server.home import Clock, prepare, utc_now
-from server.services import devices, models, orders, predictors, supernets, tokens
+from server.services import models, supernets, tokens
 from server.services.readiness import HOST
 from server.settings import Settings
-from server.tables import Job, Supernet
-from server.task import Compute
-from server.wire import DeviceState, JobKind, JobRequest, JobStatus, Role
+from server.tables import Supernet
+from server.wire import Role
 
 Say = Callable[[str], None]
-CALIBRATION_TRIES = 3
 
 
 def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
@@ -111,27 +108,3 @@ def ensure_agent_token(database: Database, file: Path, clock: Clock) -> None:
             pass
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, tokens.create(session, "host-agent", Role.AGENT, clock()).token + "\n")
-
-
-def ensure_calibration(compute: Compute) -> None:
-    """Queue a calibration of this machine where no predictor stands and none is on its way. Gives up after a few."""
-    now = compute.clock()
-    with compute.database.read() as session:
-        try:
-            host = devices.get(session, HOST)
-            supernet = supernets.resolve(session, None)
-        except (NotFound, Conflict):
-            return
-        if devices.state(session, host, now, compute.offline_after) is not DeviceState.IDLE:
-            return
-        if predictors.newest(session, host.profile_id, supernet.name) is not None:
-            return
-        made = session.exec(
-            select(Job).where(Job.kind == JobKind.CALIBRATE.value, Job.device == HOST).order_by(col(Job.id).desc())
-        ).all()
-    if any(not JobStatus(job.status).finished for job in made):
-        return
-    if sum(job.status == JobStatus.FAILED for job in made) >= CALIBRATION_TRIES:
-        return
-    with compute.database.write() as session:
-        orders.order(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, compute.settings.max_attempts)

@@ -23,7 +23,7 @@ from elasticvit.errors import ElasticVitError
 from server.blobs import Blobs
 from server.errors import Finished, NotFound, ServerError, StaleLease
 from server.home import prepare, utc_now
-from server.services import jobs
+from server.services import jobs, upkeep
 from server.settings import Settings
 from server.task import Compute, Lost, Stopped, Task
 from server.wire import Failure, JobKind
@@ -86,11 +86,13 @@ def work(compute: Compute, lane: str, kinds: tuple[JobKind, ...], execute: Execu
 
 
 def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
-    from server.bootstrap import ensure_calibration
-
     while not stop.wait(1.0):
         try:
-            ensure_calibration(compute)
+            with compute.database.read() as session:
+                due = upkeep.calibration_due(session, compute.clock(), compute.offline_after)
+            if due:
+                with compute.database.write() as session:
+                    upkeep.order_calibration(session, compute.clock(), compute.settings.max_attempts)
         except (DBAPIError, ServerError):
             log.exception("could not look whether this machine is calibrated")
 
