@@ -90,7 +90,7 @@ class ModelBuilder:
         weights = sum(buffer.data.size for buffer in self._buffers[1:])
         builder = flatbuffers.Builder(weights + 1024 * (len(self._graph.tensors) + 64))
         builder.Finish(model.Pack(builder), IDENTIFIER)
-        return bytes(builder.Output())
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
     def _tensor(self, name: str, shape: Shape, kind: int, buffer: int) -> int:
         tensor = schema.TensorT()

@@ -1,0 +1,75 @@
+"""Export times, and the written S1 against torch: `python benchmarks/export.py`. Prints JSON.
+
+Times are medians of a few repetitions on one thread. Machines drift, so file and torch take turns in one run and only
+their ratio is to be compared between runs.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+from ai_edge_litert.interpreter import Interpreter
+
+from elasticvit import Arch, macs
+from elasticvit.export import export_net, random_net
+from elasticvit.export.check import check
+from elasticvit.export.fold import fold
+from elasticvit.export.tflite import write_tflite
+from elasticvit.nn.net import Net
+from elasticvit.published import published
+from elasticvit.space import small
+
+REPEATS, ROUNDS = 5, 40
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def export_times(arch: Arch) -> dict[str, float | int]:
+    """Milliseconds to fold, write and check one network, and for the whole call with its manifest."""
+    net = random_net(arch, seed=0)
+    graph = fold(net)
+    file = write_tflite(graph)
+    steps: dict[str, Callable[[], object]] = {
+        "fold_ms": lambda: fold(net),
+        "write_ms": lambda: write_tflite(graph),
+        "check_ms": lambda: check(file.data, net),
+        "export_net_ms": lambda: export_net(net, None),
+    }
+    times = {name: round(1000 * median(seconds(step) for _ in range(REPEATS)), 1) for name, step in steps.items()}
+    return {**times, "mmacs": round(macs(arch) / 1e6, 1), "size_bytes": len(file.data), "ops": len(file.ops)}
+
+
+def latency_against_torch(net: Net) -> dict[str, float]:
+    """Median latencies of the file in LiteRT and of the network in eager torch, taking turns."""
+    data = write_tflite(fold(net)).data
+    side = net.arch.resolution
+    image = np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
+    interpreter = Interpreter(model_content=data, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    planes = torch.from_numpy(image).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        turns = [(seconds(interpreter.invoke), seconds(lambda: net(planes))) for _ in range(ROUNDS)][ROUNDS // 8 :]
+    litert, eager = (1000 * median(times) for times in zip(*turns, strict=True))
+    return {"litert_ms": round(litert, 2), "torch_ms": round(eager, 2), "torch_over_litert": round(eager / litert, 2)}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    space = small()
+    archs = {"S1": published("S1"), "small_smallest": space.smallest(), "small_largest": space.largest()}
+    answer: dict[str, object] = {name: export_times(arch) for name, arch in archs.items()}
+    answer["S1_latency"] = latency_against_torch(random_net(published("S1"), seed=0))
+    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
