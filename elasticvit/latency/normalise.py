@@ -1,7 +1,7 @@
 """Samples of a session to numbers that can be compared: percentiles, the anchor's speed, and whether to believe them.
 
 Machines drift in speed. Every session measures a fixed anchor in between, and latencies are stated at the speed at
-which the anchor takes its reference time. Standard library only: agents and servers use it.
+which the anchor takes its reference time. Standard library only.
 """
 
 from collections.abc import Sequence

@@ -21,6 +21,8 @@ from elasticvit.latency.rows import BlockRow
 SMALLEST_COVERAGE = 0.98
 # An operator that only relabels memory costs nothing that could have been rounded off.
 _FREE = ("static reshape", "reshape")
+# No operator with work to do takes less than this, however little of it the profile shows.
+_LEAST_US = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ def profile_to_rows(
             overhead_us += time_us
         else:
             sums[owner] += time_us
-    if empty := [part.key for part, us in zip(parts, sums, strict=True) if us <= 0]:
-        raise PredictorError(f"the profile has no time for block {empty[0]}: it is not of this network's file")
+    if empty := [part.key for i, part in enumerate(parts) if i not in owners]:
+        raise PredictorError(f"the profile has nothing of block {empty[0]}: it is not of this network's file")
     rows = tuple(BlockRow(arch.id, part, us / 1e3) for part, us in zip(parts, sums, strict=True))
     return ProfiledModel(rows, overhead_us / 1e3, coverage, scale)
 
@@ -131,8 +133,10 @@ def _coverage(profile: Sequence[ProfiledOp], owners: Sequence[int | None]) -> fl
 
 def _fitted(profile: Sequence[ProfiledOp], target_us: float) -> tuple[list[float], float]:
     """Times that sum to the target, and the factor that was needed after putting back what rounding took."""
-    read = [op.typical_us for op in profile]
     free = [op.tag.lower().startswith(_FREE) for op in profile]
+    read = [
+        op.typical_us if is_free else max(op.typical_us, _LEAST_US) for op, is_free in zip(profile, free, strict=True)
+    ]
     long = [us >= 1 for us in read]
     missing = max(target_us - sum(read), 0.0)
     half = min(0.5, missing / max(sum(long), 1))

@@ -1,0 +1,36 @@
+"""Which networks to measure first on a new device.
+
+Networks drawn at random crowd around the middle of a space: of its small and its large members, which low and high
+budgets will ask for, a predictor would only guess. So the first ones are spread from the smallest to the largest, and
+of several of one size the one with most blocks not yet among the others is taken.
+"""
+
+import numpy as np
+
+from elasticvit.blocks import blocks
+from elasticvit.errors import PredictorError
+from elasticvit.space import Codes, Space
+
+_CANDIDATES = 24
+# How far a choice strays from its network's size, in parts of the range of choices.
+_SPREAD = 0.35
+
+
+def choose_probes(space: Space, n: int, rng: np.random.Generator) -> Codes:
+    """n different members, shape (n, D), from the smallest to the largest. Raises `PredictorError` for n below 2."""
+    if n < 2:
+        raise PredictorError(f"at least 2 networks are needed to span a space, got {n}")
+    last = space.sizes - 1
+    chosen = [np.zeros(len(last), np.int8), last.astype(np.int8)]
+    seen = {block for code in chosen for block in blocks(space.decode(code))}
+    taken = {code.tobytes() for code in chosen}
+    for size in np.linspace(0, 1, n)[1:-1]:
+        drawn = last * (size + _SPREAD * rng.uniform(-1, 1, (_CANDIDATES, len(last))))
+        codes = space.mutate(np.clip(np.round(drawn), 0, last).astype(np.int8), rng, 0.0)
+        fresh = [code for code in codes if code.tobytes() not in taken] or list(space.sample(rng, _CANDIDATES))
+        news = [len(set(blocks(space.decode(code))) - seen) for code in fresh]
+        best = fresh[int(np.argmax(news))]
+        chosen.insert(-1, best)
+        taken.add(best.tobytes())
+        seen |= set(blocks(space.decode(best)))
+    return np.stack(chosen)
