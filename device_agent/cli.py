@@ -85,11 +85,7 @@ def _run(settings: Settings) -> int:
         signals = stack.enter_context(_signals())
         log.info("agent starts", server=settings.server_url, home=str(home.root), pid=os.getpid())
         agent.start()
-        while not _wait(signals, PARENT_POLL_SECONDS):
-            if settings.exit_with_parent and os.getppid() != parent:
-                log.warning("the parent process is gone")
-                break
-        log.info("agent stops")
+        log.info("agent stops", because=_reason_to_stop(signals, parent if settings.exit_with_parent else None))
         agent.stop(settings.stop_seconds)
         kill_leftovers(home.work)
     return 0
@@ -124,9 +120,12 @@ def _signals() -> Iterator[socket.socket]:
                 signal.signal(number, handler)
 
 
-def _wait(signals: socket.socket, seconds: float) -> bool:
-    """True as soon as a signal came."""
-    return bool(select.select([signals], [], [], seconds)[0])
+def _reason_to_stop(signals: socket.socket, parent: int | None) -> str:
+    """Waits for a signal, or for the end of the parent where one is given."""
+    while not select.select([signals], [], [], PARENT_POLL_SECONDS)[0]:
+        if parent is not None and os.getppid() != parent:
+            return "its parent is gone"
+    return signal.Signals(signals.recv(1)[0]).name
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Renewal:
         self._every_seconds = lease_seconds / RENEWALS_PER_LEASE
         self._halt = halt
         self._over = threading.Event()
-        self._progress = Progress(stage="fetching the model")
+        self._progress = Progress(stage="measuring", total=lease.protocol.rounds)
         self.lost = False
 
     def progress(self, progress: Progress) -> None:

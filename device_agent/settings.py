@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     bench_grace_seconds: float = Field(default=30.0, gt=0, le=3600)
     cache_mb: float = Field(default=2000.0, gt=0)
     request_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
-    max_backoff_seconds: float = Field(default=10.0, gt=0, le=3600)
+    max_backoff_seconds: float = Field(default=5.0, gt=0, le=3600)
     stop_seconds: float = Field(default=5.0, gt=0, le=60)
     exit_with_parent: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from statistics import median
 
@@ -11,11 +12,12 @@ import pytest
 from device_agent import cpu
 from device_agent.bench import find_bench
 from device_agent.device import Files
-from device_agent.errors import BadModel, Halted, InfraFault
+from device_agent.errors import BadModel, DeviceFault, Halted, InfraFault, WorkError
 from device_agent.halt import Halt
 from device_agent.host import Host
 from device_agent.result import MAX_KEPT_SAMPLES, read_result
 from server.wire import Lease, MeasurementSession, Progress
+from tests.device_agent.agent_farm import Farm
 from tests.server.server_farm import tiny_tflite
 
 
@@ -65,10 +67,40 @@ def test_a_real_model_is_measured(real_host: Host, tflite: Path) -> None:
 def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
     cut = tflite.with_name("cut.tflite")
     cut.write_bytes(tflite.read_bytes()[:100])
-    with pytest.raises(BadModel, match="cut.tflite.*convert it again") as caught:
+    with pytest.raises(BadModel, match=r"cut\.tflite.*convert it again") as caught:
         measure(real_host, cut, tflite)
     assert str(cut) not in str(caught.value), "where it lies here is nothing to its user"
     assert "android_bench: error: " in caught.value.log
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "detail"),
+    [
+        ({"exit": 2, "words": "android_bench: error: no flag\n"}, InfraFault, "no flag"),
+        ({"exit": 3, "words": "android_bench: error: no library\n"}, InfraFault, "no library"),
+        ({"exit": 4, "words": "android_bench: error: bad\nINFO: bye\n"}, BadModel, "^bad$"),
+        ({"exit": 5, "words": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
+        ({"exit": 6, "words": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
+        ({"exit": 8, "words": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
+        ({"exit": 77}, DeviceFault, "exit code 77"),
+        ({"signal": signal.SIGSEGV}, DeviceFault, "SIGSEGV"),
+        ({"no_result": True}, InfraFault, "left no result"),
+        ({"result": {"schema": 2}}, InfraFault, "schema"),
+        ({"result": {"samples_ns": []}}, InfraFault, "samples_ns"),
+        ({"result": {"samples_ns": [1, 0]}}, InfraFault, "samples_ns"),
+    ],
+)
+def test_each_way_to_fail_has_its_kind(
+    agent_farm: Farm, behaviour: dict[str, object], error: type[WorkError], detail: str
+) -> None:
+    bench = find_bench(agent_farm.program, library=agent_farm.token_file)
+    model, work = agent_farm.folder / "model", agent_farm.folder / "work"
+    work.mkdir()
+    model.write_text(json.dumps({"label": "model", "ns": 1000, **behaviour}))
+    with pytest.raises(error, match=detail) as caught:
+        measure(Host("host", bench, work, grace_seconds=30.0), model, None)
+    assert caught.value.log == behaviour.get("words", "")
+    assert list(work.iterdir()) == []
 
 
 def test_a_mask_that_the_machine_refuses(real_host: Host, tflite: Path) -> None:
