@@ -46,6 +46,7 @@ def fit_predictor(
     started = time.perf_counter()
     samples = _one_a_network(wholes)
     _check(rows, samples)
+    rows = sorted(rows, key=_as_text)
     forests = _train(rows, hold_out=True)
     overhead_ms = float(np.median([sample.overhead_ms for sample in samples]))
     distinct = space_blocks(space)
@@ -137,6 +138,10 @@ def _calibrate(samples: Sequence[WholeSample], sums: Milliseconds) -> dict[Stati
     return {"p50": p50, "p90": p90}
 
 
+def _as_text(row: BlockRow) -> str:
+    """A row as one line; sorted by it, the same rows give the same predictor in whatever order they came."""
+    return json.dumps([row.arch_id, asdict(row.block), row.ms])
+
+
 def _fingerprint(rows: Sequence[BlockRow]) -> str:
-    lines = sorted(json.dumps([row.arch_id, asdict(row.block), row.ms]) for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(_as_text, rows)).encode()).hexdigest()
