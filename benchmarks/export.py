@@ -1,11 +1,9 @@
-"""Export times, and the written S1 against torch: `python benchmarks/export.py`. Prints JSON.
+"""Export times, and the written S1 against torch.
 
 Times are medians of a few repetitions on one thread. Machines drift, so file and torch take turns in one run and only
 their ratio is to be compared between runs.
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -15,9 +13,10 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from elasticvit import Arch, macs
-from elasticvit.export import export_net, random_net
+from elasticvit.export.api import export_net
 from elasticvit.export.check import check
 from elasticvit.export.fold import fold
+from elasticvit.export.randomnet import random_net
 from elasticvit.export.tflite import write_tflite
 from elasticvit.nn.net import Net
 from elasticvit.published import published
@@ -62,14 +61,15 @@ def latency_against_torch(net: Net) -> dict[str, float]:
     return {"litert_ms": round(litert, 2), "torch_ms": round(eager, 2), "torch_over_litert": round(eager / litert, 2)}
 
 
-def main() -> None:
+def figures() -> dict[str, object]:
+    """Times of export for a large and two small networks, and S1 in LiteRT against eager torch."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    space = small()
-    archs = {"S1": published("S1"), "small_smallest": space.smallest(), "small_largest": space.largest()}
-    answer: dict[str, object] = {name: export_times(arch) for name, arch in archs.items()}
-    answer["S1_latency"] = latency_against_torch(random_net(published("S1"), seed=0))
-    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        space = small()
+        archs = {"S1": published("S1"), "small_smallest": space.smallest(), "small_largest": space.largest()}
+        answer: dict[str, object] = {name: export_times(arch) for name, arch in archs.items()}
+        answer["S1_latency"] = latency_against_torch(random_net(published("S1"), seed=0))
+    finally:
+        torch.set_num_threads(threads)
+    return answer

@@ -1,0 +1,30 @@
+"""Run every benchmark and print its figures as JSON: `python -m benchmarks [NAME ...]`."""
+
+import json
+import sys
+from collections.abc import Callable
+
+from benchmarks import export, search, supernet
+
+BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
+    "export": export.figures,
+    "search": search.figures,
+    "supernet": supernet.figures,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all; the exit status."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.stderr.write(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}\n")
+        return 2
+    for name in names or BENCHMARKS:
+        sys.stderr.write(f"{name} …\n")
+        sys.stdout.write(json.dumps({name: BENCHMARKS[name]()}, indent=2) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
