@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -368,8 +370,9 @@ class Farm:
             agent.kill()
             agent.wait()
         for call in self.bench_calls():
-            if is_running(call["pid"]):
-                os.kill(call["pid"], 9)
+            with suppress(OSError):  # gone is good; the program's path tells ours from a newer process of that number
+                if os.fsencode(self.program) in Path(f"/proc/{call['pid']}/cmdline").read_bytes():
+                    os.kill(call["pid"], signal.SIGKILL)
         self.server.stall_at = None
         self.server.close()
 
