@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model
 
 from android_bench.build import build_host, host_library
+from tests.android_bench import tiny_model
 
 # Few runs and no minimum times: what is tested is never a duration.
 QUICK = {"--runs": "5", "--min-secs": "0", "--warmup-runs": "1", "--warmup-secs": "0"}

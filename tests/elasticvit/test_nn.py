@@ -69,10 +69,11 @@ def test_gradients_and_statistics_reach_only_the_cut() -> None:
     arch = space.smallest()
     means = {n: b.clone() for n, b in supernet.net.named_buffers() if n.endswith("running_mean")}
     supernet(torch.randn(4, 3, 32, 32), arch).square().sum().backward()
-    kernel = supernet.net.conv[0][0].depthwise.conv.weight.grad
+    kernel = supernet.net.get_parameter("conv.0.0.depthwise.conv.weight").grad
     assert kernel is not None and kernel[:, :, 1:4, 1:4].abs().sum() > 0
     assert kernel[:, :, 0].abs().sum() == 0  # the ring around a 3×3 kernel stays untouched
-    qkv = supernet.net.vit[0].attention[0].qkv.weight.grad  # type: ignore[index, union-attr]
+    qkv = supernet.net.get_parameter("vit.0.attention.0.qkv.weight").grad
+    assert qkv is not None
     used, stride = 32, space.vit[0].widths[-1]
     rows = qkv.abs().sum(1) > 0
     expected = torch.zeros_like(rows)
