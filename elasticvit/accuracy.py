@@ -1,0 +1,78 @@
+"""How good a sub-network is: recalibrate its batch norms, then count right answers on held-out images.
+
+Shared weights carry batch norm statistics of whatever was trained last, which fit no sub-network; recalibration is
+done on the extracted network, never on the supernet.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from elasticvit.arch import Arch
+from elasticvit.errors import DataError
+from elasticvit.nn.net import Net
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.training.data import ImageSet
+
+BATCH = 128
+RECALIBRATION_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1, as a part of 1, over `n` images."""
+
+    top1: float
+    n: int
+
+
+def recalibrate(net: Net, images: Tensor, batch: int = BATCH) -> Net:
+    """Replace a network's batch norm statistics by the mean of those of the batches of images (N, 3, H, W).
+
+    The network is changed, returned, and in eval mode. A last, smaller batch is left out unless it is the only one:
+    all batches count alike.
+
+    Raises:
+        DataError: fewer than 2 images.
+    """
+    if len(images) < 2:
+        raise DataError(f"recalibration needs 2 images or more, got {len(images)}")
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a cumulative mean
+    net.train()
+    with torch.no_grad():
+        for part in torch.split(images, min(batch, len(images))):
+            if len(part) == min(batch, len(images)):
+                net(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return net.eval()
+
+
+def evaluate(net: Net, images: Tensor, labels: Tensor, batch: int = BATCH) -> float:
+    """Top-1 of a network in eval mode on images (N, 3, H, W), as a part of 1. Raises `DataError` without images."""
+    if not len(labels):
+        raise DataError("no images to evaluate on")
+    with torch.inference_mode():
+        answers = torch.cat([net(part).argmax(1) for part in torch.split(images, batch)])
+    return float((answers == labels).float().mean())
+
+
+def deployable(supernet: SuperNet, arch: Arch, data: ImageSet) -> tuple[Net, Accuracy]:
+    """The extracted and recalibrated network, and its accuracy on the held-out split.
+
+    Raises:
+        SpaceError: the architecture is outside the supernet's space.
+    """
+    net = recalibrate(supernet.extract(arch), data.scaled(data.train.images[:RECALIBRATION_IMAGES]))
+    top1 = evaluate(net, data.scaled(data.search.images), data.search.labels)
+    return net, Accuracy(top1, len(data.search))
+
+
+def accuracy_of(supernet: SuperNet, arch: Arch, data: ImageSet) -> Accuracy:
+    """Accuracy of a sub-network on the held-out split. Raises `SpaceError`."""
+    return deployable(supernet, arch, data)[1]
