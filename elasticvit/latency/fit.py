@@ -3,6 +3,9 @@
 The calibration must see errors as large as those on networks never measured. So the sums it is fitted to come from
 cross-fitting: networks are dealt into folds by their time, and the blocks of each are predicted from the rows of the
 other folds only.
+
+They also decide how far the forests are trusted. Where operators take milliseconds, forests halve the error of device
+rates; where they take a microsecond, which is what profiles are rounded to, a forest learns mostly noise.
 """
 
 import hashlib
@@ -25,6 +28,9 @@ from elasticvit.space import Space
 
 FEWEST_MODELS = 8
 FOLDS = 8
+TRUSTS = (1.0, 0.5, 0.25)
+# Less trust must make the errors on held-out networks this much smaller, or it is chance.
+CLEARLY_BETTER = 0.9
 
 Forests = Mapping[BlockKind, BlockForest]
 
@@ -49,9 +55,10 @@ def fit_predictor(
     rows = sorted(rows, key=_as_text)
     forests = _train(rows, hold_out=True)
     overhead_ms = float(np.median([sample.overhead_ms for sample in samples]))
+    trust, sums = _most_even(samples, _cross_fitted_sums(rows, samples, folds))
     distinct = space_blocks(space)
-    times = _predict(forests, distinct)
-    calibrations = _calibrate(samples, _cross_fitted_sums(rows, samples, folds))
+    times = _predict(forests, distinct, trust)
+    calibrations = _calibrate(samples, sums)
     residuals = calibrations["p50"].residuals
     return LatencyPredictor(
         space=space,
@@ -63,6 +70,7 @@ def fit_predictor(
             models=len(samples),
             within_10=within(residuals),
             mean_error=mean_error(residuals),
+            trust=trust,
             block_within_10={kind.value: forest.acc10 for kind, forest in forests.items()},
             rows_sha256=_fingerprint(rows),
             nn_meter=VERSION,
@@ -104,25 +112,37 @@ def _train(rows: Sequence[BlockRow], hold_out: bool) -> Forests:
     }
 
 
-def _predict(forests: Forests, distinct: Sequence[Block]) -> dict[Block, float]:
+def _predict(forests: Forests, distinct: Sequence[Block], trust: float) -> dict[Block, float]:
     times: dict[Block, float] = {}
     for kind, forest in forests.items():
         mine = [block for block in distinct if block.kind is kind]
-        times |= dict(zip(mine, forest.predict_ms(mine).tolist(), strict=True))
+        times |= dict(zip(mine, forest.predict_ms(mine, trust).tolist(), strict=True))
     return times
 
 
 def _cross_fitted_sums(rows: Sequence[BlockRow], samples: Sequence[WholeSample], folds: int) -> Milliseconds:
-    """Sum over blocks and overhead of every network, each without its own fold's rows, shape (n,)."""
-    sums = np.zeros(len(samples))
+    """Sum over blocks and overhead of every network, each without its own fold's rows, for each of `TRUSTS`: shape
+    (trusts, n)."""
+    sums = np.zeros((len(TRUSTS), len(samples)))
     for fold in _deal(len(samples), folds):
         held_out = {samples[i].arch.id for i in fold}
         forests = _train([row for row in rows if row.arch_id not in held_out], hold_out=False)
         overhead_ms = float(np.median([s.overhead_ms for s in samples if s.arch.id not in held_out]))
-        times = _predict(forests, list(dict.fromkeys(b for i in fold for b in blocks(samples[i].arch))))
-        for i in fold:
-            sums[i] = overhead_ms + sum(times[block] for block in blocks(samples[i].arch))
+        distinct = list(dict.fromkeys(b for i in fold for b in blocks(samples[i].arch)))
+        for level, trust in enumerate(TRUSTS):
+            times = _predict(forests, distinct, trust)
+            for i in fold:
+                sums[level, i] = overhead_ms + sum(times[block] for block in blocks(samples[i].arch))
     return sums
+
+
+def _most_even(samples: Sequence[WholeSample], sums: Milliseconds) -> tuple[float, Milliseconds]:
+    """The trust whose sums are nearest to a fixed part of the measured times, full trust unless less is clearly better;
+    and those sums, shape (n,)."""
+    errors = np.log(sums) - np.log([sample.p50_ms for sample in samples])
+    spread = np.mean(np.abs(errors - np.median(errors, axis=1, keepdims=True)), axis=1)
+    level = int(np.flatnonzero(spread * CLEARLY_BETTER <= spread.min())[0])
+    return TRUSTS[level], sums[level]
 
 
 def _deal(n: int, folds: int) -> Iterator[list[int]]:

@@ -71,12 +71,13 @@ class BlockForest:
     acc10: float | None
     blocks: int
 
-    def predict_ms(self, blocks: Sequence[Block]) -> NDArray[np.float64]:
-        """Milliseconds of each block, shape (n,)."""
+    def predict_ms(self, blocks: Sequence[Block], trust: float = 1.0) -> NDArray[np.float64]:
+        """Milliseconds of each block, shape (n,): baseline · forest ^ trust."""
         base = self.baseline(blocks)
         if self.forest is None or not blocks:
             return base
-        return base * np.asarray(self.forest.predict([features(block) for block in blocks]), np.float64)
+        ratios = np.asarray(self.forest.predict([features(block) for block in blocks]), np.float64)
+        return np.asarray(base * ratios**trust, np.float64)
 
 
 class BlockFeatureParser:

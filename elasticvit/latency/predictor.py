@@ -42,6 +42,7 @@ class Summary:
         rows, models: measured block rows and whole networks that it was fitted to.
         within_10, mean_error: on whole networks left out of the fit: which part was predicted within ±10 %, and the
             mean relative error; None without measurements.
+        trust: the power with which nn-Meter's forests correct device rates: 1 is in full.
         block_within_10: of held-out blocks, by kind, as nn-Meter states it; None where a kind had too few blocks for a
             forest and device rates alone predict it.
         rows_sha256: of the rows, so that a predictor can be traced to its data.
@@ -53,6 +54,7 @@ class Summary:
     models: int = 0
     within_10: float | None = None
     mean_error: float | None = None
+    trust: float | None = None
     block_within_10: Mapping[str, float | None] = field(default_factory=dict)
     rows_sha256: str = ""
     nn_meter: str = ""

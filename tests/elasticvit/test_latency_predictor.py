@@ -86,6 +86,7 @@ def test_the_summary_tells_what_was_learnt_from() -> None:
     assert summary.rows > 16 * 20
     assert summary.within_10 is not None and summary.within_10 > 0.9
     assert summary.mean_error is not None and summary.mean_error < 0.05
+    assert summary.trust == 1.0
     assert set(summary.block_within_10) == {kind.value for kind in BlockKind}
     # Six first convolutions are all the space has: too few for a forest, and said so.
     assert summary.block_within_10["first_conv"] is None
