@@ -6,13 +6,15 @@ which the anchor takes its reference time. Standard library only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from elasticvit.errors import PredictorError
 
 # Beyond these a session is kept, marked unstable, and not used.
 LARGEST_CV = 0.10
 LARGEST_DRIFT = 0.25
+# With so many rounds one may be disturbed: a median over all samples does not feel it.
+FORGIVING_ROUNDS = 5
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
@@ -52,6 +54,7 @@ class Stability:
     Attributes:
         cv: coefficient of variation, over rounds, of the model's p50 to the anchor's.
         drift: how far the anchor's p50 moved over the rounds: largest / smallest - 1.
+            Both leave out the one round farthest from the median where there are five or more.
         reason: why it is not stable, or "".
     """
 
@@ -78,11 +81,19 @@ def stability(
     if min(*model_p50s_ms, *anchor_p50s_ms) <= 0:
         raise PredictorError("a p50 of zero or less: the clock of the device cannot be trusted")
     ratios = [model / anchor for model, anchor in zip(model_p50s_ms, anchor_p50s_ms, strict=True)]
+    ratios, anchors = _forgiven(ratios), _forgiven(anchor_p50s_ms)
     cv = stdev(ratios) / fmean(ratios) if len(ratios) > 1 else 0.0
-    drift = max(anchor_p50s_ms) / min(anchor_p50s_ms) - 1
+    drift = max(anchors) / min(anchors) - 1
     reasons = []
     if cv > largest_cv:
         reasons.append(f"the ratio to the anchor varies by {cv:.0%} over rounds (at most {largest_cv:.0%})")
     if drift > largest_drift:
         reasons.append(f"the anchor drifted by {drift:.0%} (at most {largest_drift:.0%})")
     return Stability(cv, drift, "; ".join(reasons))
+
+
+def _forgiven(rounds: Sequence[float]) -> list[float]:
+    """The rounds without the one farthest from their median, where there are enough."""
+    middle = median(rounds)
+    kept = sorted(rounds, key=lambda value: abs(value - middle))
+    return kept[:-1] if len(kept) >= FORGIVING_ROUNDS else kept

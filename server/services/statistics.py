@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles, stdev
+from statistics import median
 
-from server.wire import MeasurementSession
-
-MAX_CV = 0.10
-MAX_ANCHOR_DRIFT = 0.25
-NS_PER_MS = 1e6
+from elasticvit.latency.normalise import p50_ms, p90_ms, stability
+from server.wire import BenchRun, MeasurementSession
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Raw latencies in ms; `cv` is the spread of the rounds' model-to-anchor ratios, `anchor_drift` max / min - 1."""
+    """Raw latencies in ms; `cv` and `anchor_drift` as `elasticvit.latency.normalise.Stability` has them.
+
+    Without an anchor in every round the ratio's spread is that of the model alone, and there is no drift.
+    """
 
     p50_raw_ms: float
     p90_raw_ms: float
@@ -27,33 +27,27 @@ class Figures:
 
 
 def figures(session: MeasurementSession) -> Figures:
-    model = [[ns / NS_PER_MS for ns in each.model.samples_ns] for each in session.rounds]
-    anchor = [[ns / NS_PER_MS for ns in each.anchor.samples_ns] for each in session.rounds if each.anchor]
+    model = [each.model for each in session.rounds]
+    anchor = [each.anchor for each in session.rounds if each.anchor is not None]
     complete = len(anchor) == len(model)
-    model_p50s, anchor_p50s = [median(samples) for samples in model], [median(samples) for samples in anchor]
-    ratios = [m / a for m, a in zip(model_p50s, anchor_p50s, strict=True)] if complete else model_p50s
-    cv = stdev(ratios) / (sum(ratios) / len(ratios)) if len(ratios) > 1 else None
-    drift = max(anchor_p50s) / min(anchor_p50s) - 1 if len(anchor_p50s) > 1 else None
-    samples = [sample for each in model for sample in each]
+    samples = _samples(model)
+    anchor_p50s_ms = _medians_ms(anchor) if complete else [1.0] * len(model)
+    judged = stability(_medians_ms(model), anchor_p50s_ms)
+    several = len(model) > 1
     return Figures(
-        p50_raw_ms=median(samples),
-        p90_raw_ms=quantile90(samples),
-        anchor_p50_ms=median([sample for each in anchor for sample in each]) if complete else None,
-        cv=cv,
-        anchor_drift=drift,
-        unstable_reason=_unstable(cv, drift),
+        p50_raw_ms=p50_ms(samples),
+        p90_raw_ms=p90_ms(samples),
+        anchor_p50_ms=p50_ms(_samples(anchor)) if complete else None,
+        cv=judged.cv if several else None,
+        anchor_drift=judged.drift if several and complete else None,
+        unstable_reason=judged.reason or None,
         samples=len(samples),
     )
 
 
-def quantile90(samples: Sequence[float]) -> float:
-    """Linear between order statistics, as numpy does it."""
-    return quantiles(samples, n=10, method="inclusive")[-1] if len(samples) > 1 else samples[0]
+def _samples(runs: Sequence[BenchRun]) -> list[int]:
+    return [sample for run in runs for sample in run.samples_ns]
 
 
-def _unstable(cv: float | None, drift: float | None) -> str | None:
-    if cv is not None and cv > MAX_CV:
-        return f"the rounds differ by a CV of {cv:.0%}, more than {MAX_CV:.0%}"
-    if drift is not None and drift > MAX_ANCHOR_DRIFT:
-        return f"the anchor drifted by {drift:.0%} during the session, more than {MAX_ANCHOR_DRIFT:.0%}"
-    return None
+def _medians_ms(runs: Sequence[BenchRun]) -> list[float]:
+    return [median(run.samples_ns) / 1e6 for run in runs]

@@ -27,16 +27,23 @@ def test_a_machine_at_half_speed_gives_the_same_latency() -> None:
 
 
 def test_a_steady_session_is_stable_whatever_the_machine_does_to_both() -> None:
-    speeds = [1.0, 1.05, 1.1, 1.2, 1.15]
+    speeds = [1.0, 1.05, 1.1, 1.3, 1.15]
     found = stability([4 * s for s in speeds], speeds)
-    assert found.stable and found.cv == pytest.approx(0) and found.drift == pytest.approx(0.2)
+    assert found.stable and found.cv == pytest.approx(0) and found.drift == pytest.approx(0.15)
 
 
 def test_what_is_not_stable() -> None:
-    assert "varies" in stability([4, 4, 6, 4, 4], [1, 1, 1, 1, 1]).reason
+    assert "varies" in stability([4, 6, 6, 4, 4], [1, 1, 1, 1, 1]).reason
+    assert "varies" in stability([4, 4, 6, 4], [1, 1, 1, 1]).reason
+    assert "drifted" in stability([4, 4, 4, 5.2, 5.2], [1, 1, 1, 1.3, 1.3]).reason
     drifting = stability([4, 5.2], [1, 1.3])
     assert not drifting.stable and "drifted by 30%" in drifting.reason
     assert stability([4], [1]).stable
+
+
+def test_one_disturbed_round_of_five_is_forgiven() -> None:
+    assert stability([4, 4, 6, 4, 4], [1, 1, 1, 1, 1]) == stability([4, 4, 4, 4], [1, 1, 1, 1])
+    assert stability([4, 4, 8, 4, 4], [1, 1, 2, 1, 1]).drift == 0
 
 
 def test_sessions_that_cannot_be_judged_are_refused() -> None:
