@@ -9,6 +9,7 @@ from elasticvit.errors import PredictorError
 from elasticvit.latency.calibration import Calibration, Line, fit_calibration, mean_error, within
 
 SUMS = np.geomspace(1, 8, 16)
+DRAWS = 250
 
 
 def _draw(rng: np.random.Generator, n: int, noise: float) -> tuple[Calibration, float, float]:
@@ -18,19 +19,19 @@ def _draw(rng: np.random.Generator, n: int, noise: float) -> tuple[Calibration, 
     return fit_calibration(sums[:-1], times[:-1]), float(sums[-1]), float(times[-1])
 
 
-@pytest.mark.parametrize(("n", "confidence"), [(16, 0.5), (16, 0.8), (16, 0.9), (40, 0.9), (8, 0.9), (10, 0.95)])
+@pytest.mark.parametrize(("n", "confidence"), [(16, 0.5), (16, 0.8), (16, 0.9), (25, 0.9), (8, 0.9), (10, 0.95)])
 def test_intervals_cover_as_often_as_they_say(n: int, confidence: float) -> None:
-    """600 draws: their count strays by at most 2 points at the 99.9 % level around 0.9, 7 around 0.5."""
+    """Within what 250 draws may stray by at the 99.9 % level."""
     rng = np.random.default_rng(n)
     covered = 0
-    for _ in range(600):
+    for _ in range(DRAWS):
         calibration, total, truth = _draw(rng, n, 0.05)
         middle = calibration.predict(np.array([total]))[0]
         factor = calibration.factor(confidence)
         covered += bool(middle / factor <= truth <= middle * factor)
-    stray = 3.3 * np.sqrt(confidence * (1 - confidence) / 600)
+    stray = 3.3 * np.sqrt(confidence * (1 - confidence) / DRAWS)
     # The rank is rounded up, so n networks cover at most one rank in n + 1 more than asked, and Student's t is wide.
-    assert confidence - stray <= covered / 600 <= confidence + 1 / (n + 1) + stray + 0.03
+    assert confidence - stray <= covered / DRAWS <= confidence + 1 / (n + 1) + stray + 0.03
 
 
 def test_more_confidence_is_never_narrower() -> None:
