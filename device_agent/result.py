@@ -40,6 +40,7 @@ class BenchOp(_Part):
     tag: str
     count: int = Field(ge=0)
     total_us: float = Field(ge=0)
+    median_us: float | None = Field(default=None, ge=0)
 
 
 class Profile(_Part):
@@ -80,7 +81,15 @@ class BenchResult(_Part):
             return None
         runs = self.profile.runs
         return [
-            OpTime(node=op.node, tag=op.tag[:MAX_TAG], count=op.count, total_us=op.total_us, avg_us=op.total_us / runs)
+            OpTime(
+                node=op.node,
+                tag=op.tag[:MAX_TAG],
+                count=op.count,
+                total_us=op.total_us,
+                avg_us=op.total_us / runs,
+                # A median over events is one over inferences only where each has one event.
+                median_us=op.median_us if op.count == runs else None,
+            )
             for op in self.profile.ops
         ]
 

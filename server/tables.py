@@ -193,6 +193,7 @@ class OpRow(SQLModel, table=True):
     count: int
     total_us: float
     avg_us: float
+    median_us: float | None = None
 
 
 class BlockRow(SQLModel, table=True):

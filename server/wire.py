@@ -589,13 +589,17 @@ class Round(Request):
 
 
 class OpTime(Request):
-    """Time of one operator from the profile run, in execution order; `avg_us` is per inference."""
+    """Time of one operator from the profile run, in execution order; `avg_us` and `median_us` are per inference.
+
+    The median is what predictors use: one interrupted run spoils the average of a short operator.
+    """
 
     node: Annotated[int, Field(ge=-1)]
     tag: Text
     count: Annotated[int, Field(ge=0)]
     total_us: Annotated[float, Field(ge=0)]
     avg_us: Annotated[float, Field(ge=0)]
+    median_us: Annotated[float, Field(ge=0)] | None = None
 
 
 class MeasurementSession(Request):

@@ -1,8 +1,8 @@
 """A `calibrate` job: measure sub-networks on a device and fit the next version of its latency predictor.
 
-The networks are spread evenly over the logarithm of MACs, from the smallest of the space to the largest. Each is
-measured whole, interleaved with the anchor, and profiled; its operators' times become times of blocks. All usable
-measurements of the device profile count, also those of earlier calibrations and of verified searches.
+The networks are spread from the smallest of the space to the largest. Each is measured whole, interleaved with the
+anchor, and profiled; its operators' times become times of blocks. All usable measurements of the device profile count,
+also those of earlier calibrations and of verified searches.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from elasticvit.arch import Arch
-from elasticvit.costs import CostTable
 from elasticvit.export.fold import fold
 from elasticvit.export.tflite import write_tflite
 from elasticvit.latency.fit import fit_predictor
 from elasticvit.latency.predictor import STATISTICS, LatencyPredictor
+from elasticvit.latency.probes import choose_probes
 from elasticvit.latency.profile import FileOp, ProfiledOp, profile_to_rows
 from elasticvit.latency.rows import BlockRow, WholeSample
-from elasticvit.space import Codes, Space
+from elasticvit.space import Codes
 from server.errors import InfraError
 from server.execution.exports import export_for_timing
 from server.execution.stock import AtHand, Stock
@@ -31,7 +31,6 @@ from server.task import Task
 from server.wire import MeasureProtocol
 
 DEFAULT_COUNT = 20
-SCOUTS = 4_000
 SEED = 0
 CONFIDENCES = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
 PROTOCOL = MeasureProtocol(profile=True)
@@ -50,23 +49,9 @@ def calibrate(task: Task, stock: Stock) -> Mapping[str, Any]:
     return _keep(task, at_hand, profile_id, predictor)
 
 
-def spread(space: Space, count: int) -> Codes:
-    """Codes (count, D) evenly spread over log MACs, the smallest and the largest member among them; always the same."""
-    table = CostTable.of_macs(space)
-    ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
-    codes = np.concatenate([ends, space.sample(np.random.default_rng(SEED), SCOUTS)])
-    logs = np.log(table.total(codes))
-    chosen: list[int] = []
-    for target in np.linspace(logs[0], logs[1], count):
-        order = np.argsort(np.abs(logs - target))
-        chosen.append(next(int(i) for i in order if int(i) not in chosen))
-    picked: Codes = codes[chosen]
-    return picked
-
-
 def _export(task: Task, at_hand: AtHand, count: int) -> list[str]:
     model_ids = []
-    for i, code in enumerate(spread(at_hand.space, count)):
+    for i, code in enumerate(choose_probes(at_hand.space, count, np.random.default_rng(SEED))):
         task.say("exporting", i, count)
         model, _ = export_for_timing(task.compute, at_hand, at_hand.space.decode(code))
         model_ids.append(model.id)
@@ -117,7 +102,7 @@ def _of_session(at_hand: AtHand, arch: Arch, each: Measured, speed: float) -> tu
     p50_ms, p90_ms = each.p50_raw_ms * speed, each.p90_raw_ms * speed
     if not each.ops:
         return WholeSample(arch, p50_ms, p90_ms), []
-    profile = [ProfiledOp(op.tag, op.avg_us) for op in each.ops]
+    profile = [ProfiledOp(op.tag, op.avg_us, op.median_us) for op in each.ops]
     found = profile_to_rows(arch, profile, file_ops(at_hand, arch), p50_ms)
     return WholeSample(arch, p50_ms, p90_ms, found.overhead_ms), list(found.rows)
 

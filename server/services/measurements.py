@@ -155,10 +155,7 @@ def of_job(session: Session, job_id: str) -> Measurement | None:
 def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
     """The profile run of a session, in execution order."""
     wanted = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
-    return tuple(
-        OpTime(node=op.node, tag=op.tag, count=op.count, total_us=op.total_us, avg_us=op.avg_us)
-        for op in session.exec(wanted)
-    )
+    return tuple(OpTime.model_validate(op.model_dump(include=set(OpTime.model_fields))) for op in session.exec(wanted))
 
 
 def listing(

@@ -275,6 +275,7 @@ def upgrade() -> None:
         sa.Column("count", sa.Integer(), nullable=False),
         sa.Column("total_us", sa.Float(), nullable=False),
         sa.Column("avg_us", sa.Float(), nullable=False),
+        sa.Column("median_us", sa.Float(), nullable=True),
         sa.ForeignKeyConstraint(
             ["measurement_id"],
             ["measurement.id"],
