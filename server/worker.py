@@ -52,9 +52,14 @@ def run(settings: Settings, alone: bool = False) -> None:
     if alone:
         with database.write() as session:
             jobs.expire(session, jobs.COMPUTE_KINDS, utc_now())
-    # Imported late: it brings torch, and signals should be answered from the first moment on.
+    # Threads that spin while they wait make a busy machine many times slower, and disturb what is measured on it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Imported late: it brings torch, which reads that, and signals should be answered from the first moment on.
+    from elasticvit.latency.nnmeter import load as load_nn_meter
     from server.executor import Executor
 
+    # Importing nn-Meter changes HOME for a moment, so it is done while there is one thread.
+    load_nn_meter()
     executor = Executor(compute)
     lanes = [
         threading.Thread(target=work, args=(compute, lane, kinds, executor.execute, stop), name=lane)

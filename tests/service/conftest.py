@@ -1,0 +1,118 @@
+"""Homes with an untrained supernet and a real calibration, made once; services that end with their test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from elasticvit.accuracy import accuracy_of
+from elasticvit.accuracy_table import append
+from elasticvit.costs import CostTable
+from elasticvit.nn.files import Card, save_supernet
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.space import small
+from elasticvit.training.data import digits
+from server import bootstrap
+from server.blobs import Blobs
+from server.home import prepare, utc_now
+from server.settings import Settings
+from tests.service.service_farm import Service, agent_command, elasticvit, free_port, up
+
+SEED = 7
+EVALUATED = 10
+CALIBRATED_ON = 8
+
+
+@pytest.fixture(scope="session")
+def bare_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that has everything but measurements: what `elasticvit prepare` leaves, without the training."""
+    home = tmp_path_factory.mktemp("bare") / "home"
+    settings = Settings(home=home)
+    database = prepare(settings)
+    bootstrap.build_benchmark()
+    bootstrap.register_supernet(database, _supernet(settings.supernets_folder), utc_now)
+    bootstrap.keep_anchor(database, Blobs(settings.blobs_folder), utc_now)
+    bootstrap.ensure_agent_token(database, bootstrap.agent_token_file(settings), utc_now)
+    database.close()
+    return home
+
+
+@pytest.fixture(scope="session")
+def calibrated_home(bare_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a predictor of this machine, by a real calibration with a few networks."""
+    home = copy(bare_home, tmp_path_factory.mktemp("calibrated") / "home")
+    service = Service(home, free_port())
+    service.start(*elasticvit("serve"))
+    service.start(*elasticvit("worker"))
+    service.start(*agent_command(home, service.port))
+    try:
+        service.wait_idle()
+        body = {"kind": "calibrate", "device": "host", "count": CALIBRATED_ON}
+        job = service.wait(service.ok("POST", "/jobs", json=body)["url"], 240)
+        assert job["status"] == "succeeded", f"{job['error']}\n{service.words()}"
+        service.stop()
+    finally:
+        service.end()
+    return home
+
+
+@pytest.fixture
+def home(calibrated_home: Path, tmp_path: Path) -> Path:
+    """A fresh copy of the calibrated home."""
+    return copy(calibrated_home, tmp_path / "home")
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Callable[..., Service]]:
+    """`elasticvit up` on the fresh home, or on another one; ready unless told otherwise."""
+    services: list[Service] = []
+
+    def begin(at: Path = home, port: int | None = None, ready: bool = True, **more: str) -> Service:
+        service = up(at, port, **more)
+        services.append(service)
+        if ready:
+            service.wait_ready()
+        return service
+
+    yield begin
+    for service in services:
+        service.end()
+
+
+@pytest.fixture(scope="module")
+def running(calibrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests of a module that leave it as it is."""
+    service = up(copy(calibrated_home, tmp_path_factory.mktemp("running") / "home"))
+    try:
+        service.wait_ready()
+        yield service
+    finally:
+        service.end()
+
+
+def copy(home: Path, to: Path) -> Path:
+    shutil.copytree(home, to)
+    return to
+
+
+def _supernet(folder: Path) -> Path:
+    """A seeded, untrained supernet with the accuracies that it really has."""
+    torch.manual_seed(SEED)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several slow each other down on a busy machine
+    space, images = small(10), digits()
+    net = SuperNet(space)
+    file = folder / "digits.safetensors"
+    save_supernet(file, net, Card("digits", images.class_names, "digits"))
+    # Small ones, since evaluating large ones takes seconds each.
+    codes = space.sample(np.random.default_rng(SEED), 20 * EVALUATED)
+    codes = codes[np.argsort(CostTable.of_macs(space).total(codes))][::2][:EVALUATED]
+    top1 = [accuracy_of(net, space.decode(code), images).top1 for code in codes]
+    append(folder / "digits.accuracy.jsonl", space, len(images.search), codes, top1)
+    torch.set_num_threads(threads)
+    return file
