@@ -28,7 +28,7 @@ from server.home import prepare
 from server.services import jobs
 from server.settings import Settings, load_settings
 from server.wire import JobKind
-from tests.server.server_farm import Clock, Farm, problem, tiny_tflite
+from tests.server.server_farm import Farm, problem, tiny_tflite
 
 NOBODY = 65534
 
@@ -130,26 +130,6 @@ def test_the_database_is_in_wal_mode_and_holds_references(tmp_path: Path) -> Non
     with database.read() as session:
         assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert session.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
-
-
-def test_the_same_schema_on_postgresql() -> None:
-    url = os.environ.get("ELASTICVIT_TEST_POSTGRES_URL")
-    if not url:
-        pytest.skip("set ELASTICVIT_TEST_POSTGRES_URL to an empty PostgreSQL database")
-    database = Database(url)
-    migrate(database)
-    with database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
-    clock = Clock()
-    with database.write() as session:
-        jobs.enqueue(session, kind=JobKind.CALIBRATE, now=clock())
-
-    def claim(number: int) -> bool:
-        with database.write() as session:
-            return jobs.claim_compute(session, f"worker-{number}", (JobKind.CALIBRATE,), clock()) is not None
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(claim, range(8))) == 1
 
 
 @contextmanager
