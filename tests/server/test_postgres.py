@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
-import pgserver
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from pgserver.postgres_server import PostgresServer, get_server
 from sqlmodel import SQLModel
 
 from server.db import Database, migrate
@@ -37,14 +37,14 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pgserver.PostgresServer]:
-    running = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    running = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield running
     running.cleanup()
 
 
 @pytest.fixture
-def postgres_url(postgres: pgserver.PostgresServer) -> str:
+def postgres_url(postgres: PostgresServer) -> str:
     """An empty database."""
     name = f"farm{next(_numbers)}"
     postgres.psql(f"create database {name};")
