@@ -54,14 +54,17 @@ def serve(exit_with_parent: WithParent = False) -> None:
 
     from server import logs
     from server.app import create_app
+    from server.home import prepare
     from server.settings import load_settings
 
     _watch(exit_with_parent)
     try:
         settings = load_settings()
+        logs.configure(settings.log_level)
+        # The app does so, too; here a home that cannot be used ends in a sentence.
+        prepare(settings).close()
     except ServerError as error:
         _end(error, EXIT_ERROR)
-    logs.configure(settings.log_level)
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ from server.errors import InfraError
 from server.lock import HomeLock, check_port
 from server.settings import Settings
 
-STOP_SECONDS = 12.0
+# Together less than the 20 s after which service managers kill.
+STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
 MAX_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 60.0
 Say = Callable[[str], None]
@@ -45,9 +45,15 @@ class Child:
         self.starts = [at for at in self.starts if now - at < RESTART_WINDOW_SECONDS] + [now]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            # In a group of its own, Ctrl-C at a terminal ends it through us, in order.
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, process_group=0
             )
+
+    def last_words(self) -> str:
+        """The last line of the log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("elasticvit: ")[:500] if lines else "it said nothing"
 
     @property
     def running(self) -> bool:
@@ -64,7 +70,7 @@ class Supervisor:
     def __init__(self, settings: Settings, say: Say) -> None:
         self.settings = settings
         self.say = say
-        self.stop = threading.Event()
+        self.stop = False
         self.children: list[Child] = []
         home = settings.home.resolve()
         self.env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_EXPECT_HOST": "true"}
@@ -86,9 +92,9 @@ class Supervisor:
     def _run(self) -> int:
         self._start("server", "serve", "--exit-with-parent")
         self.say(f"starting the server on {self.url}")
-        self._wait(lambda: self._get("/healthz") is not None, seconds=60, what="the server")
+        self._wait_for_server(seconds=60)
         if not self._prepare():
-            return 0 if self.stop.is_set() else 1
+            return 0 if self.stop else 1
         self._start("worker", "worker", "--exit-with-parent")
         self._start_agent()
         self.say("measuring this machine as device 'host', so that searches can promise latencies")
@@ -98,24 +104,25 @@ class Supervisor:
     def _prepare(self) -> bool:
         """Build the benchmark, train and register the default supernet: a process of its own, on this terminal."""
         process = subprocess.Popen([sys.executable, "-m", "server.cli", "prepare", "--exit-with-parent"], env=self.env)
-        while process.poll() is None and not self.stop.is_set():
-            self._restart_dead()
-            self.stop.wait(0.2)
-        if self.stop.is_set():
-            _end(process, STOP_SECONDS)
-        if process.returncode and not self.stop.is_set():
+        try:
+            while process.poll() is None and not self.stop:
+                self._restart_dead()
+                time.sleep(0.2)
+        finally:
+            _end([process], STOP_SECONDS)
+        if process.returncode and not self.stop:
             self.say(f"preparing failed with status {process.returncode}; its words stand above")
         return process.returncode == 0
 
     def _watch(self) -> None:
         said = ""
-        while not self.stop.is_set():
+        while not self.stop:
             self._restart_dead()
             words = self._waiting_for()
             if words is not None and words != said:
                 self.say(words or f"ready: {self.url}, token in {self.settings.admin_token_file}")
                 said = words
-            self.stop.wait(0.5)
+            time.sleep(0.5)
 
     def _waiting_for(self) -> str | None:
         """What readiness still lacks, in words; empty when ready, None when the server does not answer."""
@@ -161,41 +168,46 @@ class Supervisor:
 
     def _restart_dead(self) -> None:
         for child in self.children:
-            if child.running or self.stop.is_set():
+            if child.running or self.stop:
                 continue
             status = child.process.returncode if child.process else None
             if child.failing:
-                raise InfraError(f"the {child.name} ends again and again (status {status}): read {child.log}")
+                words = f"{child.last_words()}; read {child.log}"
+                raise InfraError(f"the {child.name} ends again and again (status {status}): {words}")
             self.say(f"the {child.name} ended with status {status}; starting it again")
             child.start(time.monotonic())
 
-    def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
+    def _wait_for_server(self, seconds: float) -> None:
+        """Until it answers. One that ends instead would end again: its last words say why."""
+        server = self.children[0]
         deadline = time.monotonic() + seconds
-        while not ready() and not self.stop.is_set():
+        while self._get("/healthz") is None and not self.stop:
             if time.monotonic() > deadline:
-                raise InfraError(f"{what} did not start within {seconds:g} s: read {self.settings.home / 'logs'}")
-            self._restart_dead()
-            self.stop.wait(0.2)
+                raise InfraError(f"the server did not start within {seconds:g} s: read {server.log}")
+            if not server.running and not self.stop:
+                raise InfraError(f"the server does not start: {server.last_words()}")
+            time.sleep(0.2)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop.set()
+        # A plain flag: an Event takes a lock, which the thread that this interrupts may hold.
+        self.stop = True
 
     def _stop_children(self) -> None:
-        # The agent first, so that it can still give its lease back; then who serves it.
-        for child in reversed(self.children):
-            if child.process is not None and child.running:
-                child.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        for child in reversed(self.children):
-            if child.process is not None:
-                _end(child.process, max(0.1, deadline - time.monotonic()), signalled=True)
+        # The server last, so that the agent can still give its lease back.
+        processes = [child.process for child in self.children if child.process is not None]
+        _end(processes[1:], STOP_SECONDS)
+        _end(processes[:1], SERVER_STOP_SECONDS)
 
 
-def _end(process: subprocess.Popen[bytes], seconds: float, signalled: bool = False) -> None:
-    if not signalled and process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Ask them to stop, and kill those that have not after so long."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

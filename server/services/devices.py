@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
+from server.services import jobs
 from server.services.pages import page
 from server.services.storable import storable
 from server.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, new_id
@@ -27,6 +28,9 @@ from server.wire import (
 def register(session: Session, body: AgentRegister, token_id: str, now: datetime, offline_after: timedelta) -> Agent:
     """Make or renew an agent and its devices. A device belongs to the agent that named it last.
 
+    An agent registers when it starts, so what it held before goes back to the queue at once; a report that it still has
+    in its spool is taken all the same, unless the job was given away meanwhile.
+
     Raises Conflict while another token's agent of that name is alive.
     """
     names = [device.name for device in body.devices]
@@ -42,6 +46,7 @@ def register(session: Session, body: AgentRegister, token_id: str, now: datetime
     agent.token_id, agent.version, agent.last_seen_at = token_id, body.version, now
     session.add(agent)
     session.flush()
+    jobs.expire_of(session, agent.id, now)
     for description in body.devices:
         _register_device(session, agent, description, now)
     for device in session.exec(select(Device).where(Device.agent_id == agent.id)):

@@ -212,6 +212,14 @@ def expire(session: Session, kinds: Collection[JobKind], now: datetime) -> int:
     return sweep(session, now)
 
 
+def expire_of(session: Session, owner: str, now: datetime) -> int:
+    """Let every lease of an agent or worker run out now: for when it is known to have lost its work."""
+    mine = select(Attempt.id).where(Attempt.owner == owner, col(Attempt.ended_at).is_(None))
+    taken = (col(Job.lease_id).in_(mine), col(Job.status).in_(TAKEN))
+    session.execute(update(Job).where(*taken).values(lease_expires_at=now))
+    return sweep(session, now)
+
+
 def get_attempt(session: Session, lease_id: str) -> Attempt:
     """Raises NotFound."""
     attempt = session.get(Attempt, lease_id)

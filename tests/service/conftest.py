@@ -17,6 +17,7 @@ from elasticvit.nn.files import Card, save_supernet
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import small
 from elasticvit.training.data import digits
+from elasticvit.training.prepare import EVALUATED
 from server import bootstrap
 from server.blobs import Blobs
 from server.home import prepare, utc_now
@@ -24,7 +25,6 @@ from server.settings import Settings
 from tests.service.service_farm import Service, agent_command, elasticvit, free_port, up
 
 SEED = 7
-EVALUATED = 10
 CALIBRATED_ON = 8
 
 
@@ -103,16 +103,13 @@ def copy(home: Path, to: Path) -> Path:
 def _supernet(folder: Path) -> Path:
     """A seeded, untrained supernet with the accuracies that it really has."""
     torch.manual_seed(SEED)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several slow each other down on a busy machine
     space, images = small(10), digits()
     net = SuperNet(space)
     file = folder / "digits.safetensors"
     save_supernet(file, net, Card("digits", images.class_names, "digits"))
-    # Small ones, since evaluating large ones takes seconds each.
-    codes = space.sample(np.random.default_rng(SEED), 20 * EVALUATED)
-    codes = codes[np.argsort(CostTable.of_macs(space).total(codes))][::2][:EVALUATED]
+    # The smallest of many, since evaluating large ones takes seconds each.
+    codes = np.unique(space.sample(np.random.default_rng(SEED), 50 * EVALUATED), axis=0)
+    codes = codes[np.argsort(CostTable.of_macs(space).total(codes))][:EVALUATED]
     top1 = [accuracy_of(net, space.decode(code), images).top1 for code in codes]
     append(folder / "digits.accuracy.jsonl", space, len(images.search), codes, top1)
-    torch.set_num_threads(threads)
     return file

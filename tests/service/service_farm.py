@@ -93,8 +93,8 @@ def left_behind(home: Path) -> list[str]:
 
 
 def rows(home: Path, sql: str, *values: str) -> list[Any]:
-    """What the database of a home holds."""
-    with closing(sqlite3.connect(home / "farm.db", timeout=10)) as database:
+    """What the database of a home holds; what the statement changes is kept."""
+    with closing(sqlite3.connect(home / "farm.db", timeout=10)) as database, database:
         return database.execute(sql, values).fetchall()
 
 
@@ -234,6 +234,14 @@ class Service:
             return False
 
         wait_until("idle device", idle)
+
+    def wait_serving(self) -> None:
+        def serving() -> bool:
+            with suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/healthz", timeout=10).status_code == 200
+            return False
+
+        wait_until("server", serving)
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         def ready() -> bool:

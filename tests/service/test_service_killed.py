@@ -1,0 +1,155 @@
+"""Every process of a service killed in the middle of its work: the answer comes all the same, and nothing twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.server_farm import describe, problem, session_body, tiny_tflite
+from tests.service.service_farm import (
+    Service,
+    agent_command,
+    check_nothing_left,
+    elasticvit,
+    free_port,
+    is_locked,
+    left_behind,
+    processes,
+    rows,
+    wait_until,
+)
+
+# Less than a lease lasts: what a killed process held comes back because its successor says so.
+BEFORE_ANY_LEASE_RUNS_OUT_SECONDS = 45
+ORPHANS_SECONDS = 20
+
+
+def session_of(service: Service, url: str) -> dict[str, Any]:
+    """The only measuring job of a finished search; it brought one measurement and left nothing open."""
+    view = service.wait(url)
+    assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{service.words()}"
+    assert view["result"]["models"][0]["latency"]["host"]["measured_ms"] > 0
+    first = service.children(url)[0]
+    assert first["status"] == "succeeded"
+    assert len(rows(service.home, "SELECT id FROM measurement WHERE job_id = ?", first["id"])) == 1
+    assert rows(service.home, "SELECT id FROM attempt WHERE ended_at IS NULL") == []
+    assert left_behind(service.home) == []
+    return first
+
+
+def attempts(service: Service, job_id: str) -> list[tuple[int, str]]:
+    return rows(service.home, "SELECT number, outcome FROM attempt WHERE job_id = ? ORDER BY number", job_id)
+
+
+def parent_attempts(service: Service, url: str) -> list[tuple[int, str]]:
+    found = rows(service.home, "SELECT job_id FROM search WHERE id = ?", url.rsplit("/", 1)[1])
+    return attempts(service, found[0][0])
+
+
+@pytest.mark.slow
+def test_a_killed_server_comes_back_and_the_search_succeeds(running: Service) -> None:
+    url = running.ask(running.budget_ms(0.1), verify=True, seed=1)
+    running.until_measuring(url)
+    killed = running.pid("serve")
+    os.kill(killed, signal.SIGKILL)
+    session = session_of(running, url)
+    assert running.pid("serve") != killed
+    assert attempts(running, session["id"]) == [(1, "succeeded")]
+    assert parent_attempts(running, url) == [(1, "succeeded")]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_followed_by_another_that_measures_nothing_twice(running: Service) -> None:
+    url = running.ask(running.budget_ms(0.2), verify=True, seed=2)
+    running.until_measuring(url)
+    running.kill("worker")
+    session = session_of(running, url)
+    assert attempts(running, session["id"]) == [(1, "succeeded")]
+    assert parent_attempts(running, url) == [(1, "expired"), (2, "succeeded")]
+
+
+@pytest.mark.slow
+def test_what_a_killed_agent_held_goes_back_when_it_registers_again(running: Service) -> None:
+    model = running.ok("POST", "/models", content=tiny_tflite(0.5))
+    url = running.measure(model["id"], rounds=4, min_secs=0.5)
+    job = running.until(url, lambda job: job["status"] == "running", "session")
+    wait_until("benchmark", lambda: any("android_bench" in c for c in processes(running.home).values()))
+    bench = {pid for pid, command in processes(running.home).items() if "android_bench" in command}
+    running.kill("device_agent.cli")
+    ended = running.wait(url, BEFORE_ANY_LEASE_RUNS_OUT_SECONDS)
+    assert ended["status"] == "succeeded" and ended["attempts"] == 2, f"{ended}\n{running.words()}"
+    assert attempts(running, job["id"]) == [(1, "expired"), (2, "succeeded")]
+    assert len(rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", job["id"])) == 1
+    assert not bench & set(processes(running.home)), "the benchmark of the killed agent goes on"
+    assert left_behind(running.home) == []
+
+
+def test_a_report_that_waited_in_the_spool_counts_after_registering_again(running: Service) -> None:
+    agent = {"name": "by-hand", "version": "1", "devices": [describe("bench-2", "phone")]}
+    agent_id = running.ok("POST", "/agents/register", json=agent)["agent_id"]
+    model = running.ok("POST", "/models", content=tiny_tflite(0.75))
+    body = {"kind": "measure", "device": "bench-2", "model_id": model["id"]}
+    job_url = running.ok("POST", "/jobs", json=body)["url"]
+    lease = running.ok("POST", "/leases", json={"agent_id": agent_id, "devices": ["bench-2"]})
+
+    assert running.ok("POST", "/agents/register", json=agent)["agent_id"] == agent_id
+    assert running.ok("GET", job_url)["status"] == "queued"
+    problem(running.call("POST", f"/leases/{lease['lease_id']}/renew", json={"attempt": 1}), 409)
+    report = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured"}
+    report["session"] = session_body(device="bench-2", kind="phone")
+    for _ in range(2):
+        reported = running.ok("POST", f"/leases/{lease['lease_id']}/report", json=report)
+        assert reported["status"] == "succeeded"
+    job = running.ok("GET", job_url)
+    assert job["status"] == "succeeded" and job["attempts"] == 1 and job["error"] is None
+    assert len(rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", job["id"])) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_supervisor_leaves_no_orphans_and_the_next_start_goes_on(
+    start: Callable[..., Service], home: Path
+) -> None:
+    service = start()
+    url = service.ask(service.budget_ms(0.15), verify=True)
+    service.until_measuring(url)
+    service.main.kill()
+    service.main.wait()
+    wait_until("end of the orphans", lambda: processes(home) == {}, ORPHANS_SECONDS)
+    assert not is_locked(home)
+
+    again = start()
+    session = session_of(again, url)
+    assert session["attempts"] <= 2
+    again.stop()
+    check_nothing_left(home)
+
+
+@pytest.fixture
+def parts(home: Path) -> Iterator[Service]:
+    """Server and worker as processes of their own, without an agent."""
+    service = Service(home, free_port())
+    try:
+        service.start(*elasticvit("serve"))
+        service.start(*elasticvit("worker"))
+        yield service
+    finally:
+        service.end()
+
+
+@pytest.mark.slow
+def test_a_verified_search_waits_for_an_agent_that_is_away(parts: Service) -> None:
+    parts.wait_serving()
+    assert parts.ok("GET", "/devices/host")["state"] == "offline"
+    url = parts.ask(parts.budget_ms(0.25), verify=True)
+    view = parts.until(url, lambda view: "host" in ((view["progress"] or {}).get("stage", "")), "waiting")
+    assert view["status"] == "running" and view["progress"]["done"] == 0
+    assert parts.children(url)[0]["status"] == "queued"
+    parts.start(*agent_command(parts.home, parts.port))
+    session_of(parts, url)
+    parts.stop()
+    check_nothing_left(parts.home)
