@@ -131,7 +131,34 @@ def export(
         _say(shown | {"file": str(out), "manifest": str(manifest_path(out))})
 
 
-# `train` and `evaluate` belong here, from elasticvit.training and elasticvit.accuracy.
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="The name of a recipe: digits.")],
+    out: OutOption,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
+    evaluated: Annotated[int, typer.Option("--evaluated", min=0, help="Sub-networks to evaluate afterwards.")] = 40,
+) -> None:
+    """Train a supernet, evaluate some of its sub-networks beside it; stopped, it goes on from there."""
+    from elasticvit.training import commands
+
+    with _errors():
+        _say({"supernet": str(commands.train(recipe, out, steps=steps, seed=seed, evaluated=evaluated))})
+
+
+@app.command()
+def evaluate(
+    archs: Annotated[list[str], typer.Option("--arch", help="Like that of `export`; may be given several times.")],
+    supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
+) -> None:
+    """Measure the accuracy of sub-networks on the held-out images that the supernet's card names."""
+    from elasticvit.nn.files import read_card
+    from elasticvit.training import commands
+
+    with _errors():
+        chosen = [find_arch(arch, read_card(supernet)[0]) for arch in archs]
+        measured = commands.evaluate(supernet, chosen)
+        _say([{"arch_id": a.id, "top1": m.top1, "images": m.n} for a, m in zip(chosen, measured, strict=True)])
 
 
 def find_arch(text: str, space: Space | None = None) -> Arch:
