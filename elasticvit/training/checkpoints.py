@@ -1,10 +1,8 @@
 """The state of a training run on disk, whole or not at all."""
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
@@ -16,7 +14,11 @@ FORMAT = "elasticvit-checkpoint/1"
 
 
 class CheckpointError(ElasticVitError):
-    """A checkpoint cannot be continued."""
+    """A checkpoint cannot be written or continued."""
+
+
+class UnusableCheckpointError(CheckpointError):
+    """A checkpoint is damaged or of another recipe."""
 
 
 class StoppedError(ElasticVitError):
@@ -43,17 +45,15 @@ def save_checkpoint(path: Path, recipe: Recipe, state: State) -> None:
         "step": state.step,
         "level": state.level,
     }
+    # One name for the part, so that a killed run leaves no more than one.
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(part).replace(path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        with part.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error}; nothing was changed") from error
 
@@ -62,14 +62,15 @@ def load_checkpoint(path: Path, recipe: Recipe, state: State) -> None:
     """Put what `save_checkpoint` wrote into `state`.
 
     Raises:
-        CheckpointError: the file is damaged or another recipe's; delete it to start anew.
+        UnusableCheckpointError: the file is damaged or another recipe's; delete it to start anew.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT or content["recipe"] != recipe.to_json():
-            raise CheckpointError(f"{path} belongs to another recipe; delete it to start anew")
-        state.supernet.load_state_dict(content["supernet"])
-        state.optimizer.load_state_dict(content["optimizer"])
-        state.step, state.level = content["step"], content["level"]
-    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}; delete it to start anew") from error
+        made_by = content["format"], content["recipe"]
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start anew") from error
+    if made_by != (FORMAT, recipe.to_json()):
+        raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start anew")
+    state.supernet.load_state_dict(content["supernet"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.step, state.level = content["step"], content["level"]

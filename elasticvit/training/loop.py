@@ -9,7 +9,6 @@ as if it had not been, on the same machine with the same number of threads.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +23,16 @@ from elasticvit.nn.supernet import SuperNet
 from elasticvit.training.checkpoints import State, StoppedError, load_checkpoint, save_checkpoint
 from elasticvit.training.data import ImageSet
 from elasticvit.training.losses import distillation_loss, label_loss, soft_target
+from elasticvit.training.progress import Report, Step, silent
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.samplers import AdjacentStep
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a long task is: `done` of `total` steps of a phase, with the latest loss while training."""
-
-    phase: str
-    done: int
-    total: int
-    loss: float | None = None
-
-
-Report = Callable[[Progress], None]
 Stop = Callable[[], bool]
 
 
-def silent(_: Progress) -> None:
-    """Report nothing."""
+def never() -> bool:
+    """Do not stop."""
+    return False
 
 
 def train(
@@ -52,7 +41,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     report: Report = silent,
-    stop: Stop = lambda: False,
+    stop: Stop = never,
 ) -> SuperNet:
     """Train a supernet, in eval mode when done. Where `checkpoint` is a file of the same recipe, go on from it.
 
@@ -60,7 +49,8 @@ def train(
 
     Raises:
         DataError: the data does not fit the recipe's space, or the loss is no longer a number.
-        CheckpointError: the checkpoint is damaged or of another recipe.
+        UnusableCheckpointError: the checkpoint is damaged or of another recipe.
+        CheckpointError: it cannot be written.
         StoppedError: `stop` said so.
     """
     if len(data.class_names) != recipe.space.classes:
@@ -102,9 +92,10 @@ def train(
 
             if not math.isfinite(loss.item()):
                 raise DataError(f"the loss is {loss.item()} at step {state.step}; try a lower learning rate")
-            report(Progress("train", state.step, recipe.steps, loss.item()))
+            report(Step("train", state.step, recipe.steps, loss.item()))
             stopping = stop()
-            if checkpoint is not None and (stopping or state.step % recipe.save_every == 0):
+            due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps
+            if checkpoint is not None and due:
                 save_checkpoint(checkpoint, recipe, state)
             if stopping:
                 raise StoppedError(f"stopped after step {state.step} of {recipe.steps}")

@@ -54,11 +54,11 @@ def digits_minutes() -> Recipe:
         name="digits",
         data="digits",
         space=small(10),
-        steps=200,
-        batch=64,
+        steps=230,
+        batch=48,
         subnets=2,
-        lr=2e-3,
-        warmup=30,
+        lr=4e-3,
+        warmup=20,
         augment=Augment(rotate=10, shift=0.06, scale=0.1),
     )
 

@@ -1,0 +1,41 @@
+"""How far a long task is: what is reported, and bars on a terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+@dataclass(frozen=True)
+class Step:
+    """`done` of `total` steps of a phase, with the latest loss while training."""
+
+    phase: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+Report = Callable[[Step], None]
+
+
+def silent(_: Step) -> None:
+    """Report nothing."""
+
+
+@contextmanager
+def bars() -> Iterator[Report]:
+    """One bar a phase on standard error; where that is no terminal, each bar once, when all is over."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[loss]}"), console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: Step) -> None:
+            if step.phase not in tasks:
+                tasks[step.phase] = progress.add_task(step.phase, total=step.total, loss="")
+            loss = "" if step.loss is None else f"loss {step.loss:.2f}"
+            progress.update(tasks[step.phase], completed=step.done, total=step.total, loss=loss)
+
+        yield report

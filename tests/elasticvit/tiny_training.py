@@ -1,0 +1,39 @@
+"""A space and a recipe so small that a training step takes milliseconds."""
+
+from dataclasses import replace
+
+from elasticvit.space import ConvChoices, Space, VitChoices
+from elasticvit.training.augment import Augment
+from elasticvit.training.recipes import Recipe
+
+
+def tiny_space(classes: int = 10) -> Space:
+    a, b, c, d = (
+        VitChoices((low, high), (1,), (1, 2), (1, 2)) for low, high in ((16, 32), (16, 48), (32, 64), (48, 80))
+    )
+    return Space(
+        name="tiny",
+        resolutions=(16, 32),
+        stem=ConvChoices((4, 8), (1,), (3,), (1,)),
+        conv=(ConvChoices((8, 12), (1,), (3,), (2,)), ConvChoices((12, 16), (1,), (3,), (2,))),
+        vit=(a, b, c, d),
+        hidden=32,
+        classes=classes,
+    )
+
+
+def tiny_recipe(**changes: object) -> Recipe:
+    recipe = Recipe(
+        name="tiny",
+        data="digits",
+        space=tiny_space(),
+        steps=8,
+        batch=16,
+        subnets=2,
+        levels=3,
+        lr=2e-3,
+        warmup=2,
+        augment=Augment(rotate=5, shift=0.05, scale=0.05),
+        save_every=3,
+    )
+    return replace(recipe, **changes)  # type: ignore[arg-type]
