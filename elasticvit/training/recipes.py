@@ -54,7 +54,7 @@ def digits_minutes() -> Recipe:
         name="digits",
         data="digits",
         space=small(10),
-        steps=230,
+        steps=180,
         batch=48,
         subnets=2,
         lr=4e-3,
