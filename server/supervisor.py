@@ -1,8 +1,8 @@
 """`elasticvit up`: server, worker and this machine's agent as one service in the foreground.
 
 The home folder is locked first and the port tried, so that a second one ends at once. Then the server starts and tells
-on /readyz what it waits for; the default supernet is prepared; worker and agent start; a calibration of `host` is
-queued where none stands. A child that ends by itself is started again. SIGTERM and SIGINT end everything.
+on /readyz what it waits for; the worker starts while the default supernet is prepared; the agent starts; a calibration
+of `host` is queued where none stands. A child that ends by itself is started again. SIGTERM and SIGINT end everything.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Supervisor:
         self._start("server", "serve", "--exit-with-parent")
         self.say(f"starting the server on {self.url}")
         self._wait_for_server(seconds=60)
+        self._start("worker", "worker", "--exit-with-parent")
         if not self._prepare():
             return 0 if self.stop else 1
-        self._start("worker", "worker", "--exit-with-parent")
         self._start_agent()
         self.say("measuring this machine as device 'host', so that searches can promise latencies")
         self._watch()

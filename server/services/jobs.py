@@ -189,10 +189,12 @@ def cancel(session: Session, job_id: str, now: datetime) -> Job:
     if not _changed(session, update(Job).where(col(Job.id) == job_id, col(Job.status).in_(OPEN)).values(change)):
         session.refresh(job)
         raise Finished(f"job '{job_id}' is {job.status} already and stays so")
+    session.refresh(job)
+    if job.lease_id is not None and (tried := get_attempt(session, job.lease_id)).ended_at is None:
+        _close(tried, "cancelled", now)
     for child in children(session, job_id):
         if not JobStatus(child.status).finished:
             cancel(session, child.id, now)
-    session.refresh(job)
     return job
 
 

@@ -84,9 +84,17 @@ def start(home: Path) -> Iterator[Callable[..., Service]]:
         service.end()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def parts(home: Path) -> Iterator[Service]:
+    """The fresh home for processes that a test starts one by one."""
+    service = Service(home, free_port())
+    yield service
+    service.end()
+
+
+@pytest.fixture(scope="session")
 def running(calibrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for all tests of a module that leave it as it is."""
+    """One service for all tests that leave it running."""
     service = up(copy(calibrated_home, tmp_path_factory.mktemp("running") / "home"))
     try:
         service.wait_ready()

@@ -44,7 +44,7 @@ def environment(home: Path, port: int, **more: str) -> dict[str, str]:
     """What a child is given: nothing of ours but these."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("ELASTICVIT_")}
     own |= {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
-    return own | {"ELASTICVIT_POLL_SECONDS": "0.1", **{f"ELASTICVIT_{name}": value for name, value in more.items()}}
+    return own | {"ELASTICVIT_POLL_SECONDS": "0.2", **{f"ELASTICVIT_{name}": value for name, value in more.items()}}
 
 
 def elasticvit(*arguments: str) -> list[str]:
@@ -115,14 +115,7 @@ def check_nothing_left(home: Path) -> None:
     assert rows(home, "PRAGMA integrity_check") == [("ok",)]
     held = "SELECT id, status, lease_expires_at FROM job WHERE status IN ('leased', 'running')"
     assert rows(home, held) == []
-    assert (
-        rows(
-            home,
-            "SELECT id, job_id, owner FROM attempt WHERE ended_at IS NULL AND job_id NOT IN"
-            " (SELECT id FROM job WHERE status = 'cancelled')",
-        )
-        == []
-    )
+    assert rows(home, "SELECT id, job_id, owner FROM attempt WHERE ended_at IS NULL") == []
 
 
 @dataclass

@@ -172,7 +172,7 @@ def test_limits_that_nothing_keeps_are_named(running: Service) -> None:
 
 @pytest.mark.slow
 def test_a_cancelled_search_stops_its_session_and_the_next_goes_on(running: Service) -> None:
-    url = running.ask(running.budget_ms(0.6), verify=True, seed=3)
+    url = running.ask(running.budget_ms(0.15), verify=True, seed=3)
     session = running.until_measuring(url)
     cancelled = running.ok("POST", f"{url}/cancel")
     assert cancelled["status"] == "cancelled" and cancelled["result"] is None

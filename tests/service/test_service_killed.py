@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.service.service_farm import (
     agent_command,
     check_nothing_left,
     elasticvit,
-    free_port,
     is_locked,
     left_behind,
     processes,
@@ -129,20 +128,10 @@ def test_a_killed_supervisor_leaves_no_orphans_and_the_next_start_goes_on(
     check_nothing_left(home)
 
 
-@pytest.fixture
-def parts(home: Path) -> Iterator[Service]:
-    """Server and worker as processes of their own, without an agent."""
-    service = Service(home, free_port())
-    try:
-        service.start(*elasticvit("serve"))
-        service.start(*elasticvit("worker"))
-        yield service
-    finally:
-        service.end()
-
-
 @pytest.mark.slow
 def test_a_verified_search_waits_for_an_agent_that_is_away(parts: Service) -> None:
+    parts.start(*elasticvit("serve"))
+    parts.start(*elasticvit("worker"))
     parts.wait_serving()
     assert parts.ok("GET", "/devices/host")["state"] == "offline"
     url = parts.ask(parts.budget_ms(0.25), verify=True)

@@ -18,6 +18,7 @@ from tests.service.service_farm import (
     elasticvit,
     finished,
     free_port,
+    is_locked,
     processes,
     rows,
     wait_until,
@@ -51,43 +52,35 @@ def test_sigterm_ends_all_and_the_next_start_goes_on(start: Callable[..., Servic
     check_nothing_left(home)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_it_is_ready_ends_all(
-    start: Callable[..., Service], home: Path, number: signal.Signals
-) -> None:
+def test_an_interrupt_before_it_is_ready_ends_all(start: Callable[..., Service], home: Path) -> None:
     service = start(ready=False)
     wait_until("preparation", lambda: any(" prepare " in command for command in processes(home).values()))
-    service.main.send_signal(number)  # as a service manager does: to the first process alone
+    service.main.send_signal(signal.SIGINT)  # to the first process alone
     assert service.main.wait(STOP_SECONDS) == 0, service.words()
     check_nothing_left(home)
 
 
-@pytest.mark.slow
-def test_a_second_one_is_told_who_holds_home_and_port(
-    start: Callable[..., Service], home: Path, tmp_path: Path
-) -> None:
-    service = start()
-    before = processes(home)
-    same_home = finished(elasticvit("up"), home, free_port())
+def test_a_second_one_is_told_who_holds_home_and_port(running: Service, tmp_path: Path) -> None:
+    before = processes(running.home)
+    same_home = finished(elasticvit("up"), running.home, free_port())
     assert same_home.returncode == 3 and "Traceback" not in same_home.stderr
-    assert re.search(rf"in use by process {service.main.pid}\b", same_home.stderr), same_home.stderr
+    assert re.search(rf"in use by process {running.main.pid}\b", same_home.stderr), same_home.stderr
 
     other = tmp_path / "other"
-    same_port = finished(elasticvit("up"), other, service.port)
+    same_port = finished(elasticvit("up"), other, running.port)
     assert same_port.returncode == 3 and "Traceback" not in same_port.stderr
-    assert f"process {service.pid('serve')} " in same_port.stderr and "ELASTICVIT_PORT" in same_port.stderr
+    assert f"process {running.pid('serve')} " in same_port.stderr and "ELASTICVIT_PORT" in same_port.stderr
     assert processes(other) == {} and files(other) == ["run.lock"]
 
-    own_agent = finished(agent_command(home, service.port), home, service.port)
+    own_agent = finished(agent_command(running.home, running.port), running.home, running.port)
     assert own_agent.returncode == 3, own_agent.stderr
-    assert processes(home) == before and service.ok("GET", "/devices/host")["state"] == "idle"
-    service.stop(STOP_SECONDS)
-    check_nothing_left(home)
+    assert processes(running.home) == before and running.ok("GET", "/devices/host")["state"] == "idle"
+    assert is_locked(running.home)
 
 
 @pytest.mark.slow
-def test_a_home_of_an_older_version_is_migrated_and_goes_on(start: Callable[..., Service], home: Path) -> None:
+def test_a_home_of_an_older_version_is_migrated_and_goes_on(parts: Service) -> None:
+    home = parts.home
     for step in (
         "DROP TABLE idempotencykey",
         "ALTER TABLE job DROP COLUMN priority",
@@ -96,15 +89,17 @@ def test_a_home_of_an_older_version_is_migrated_and_goes_on(start: Callable[...,
         rows(home, step)
     kept = ("measurement", "model", "job", "predictor", "token")
     counts = {table: rows(home, f"SELECT count(*) FROM {table}") for table in kept}
-    service = start()
+    parts.start(*elasticvit("serve"))
+    parts.start(*elasticvit("worker"))
+    parts.wait_serving()
     assert {table: rows(home, f"SELECT count(*) FROM {table}") for table in kept} == counts
     assert (home / "farm.db.before-0001").is_file()
-    assert service.search(service.budget_ms(0.25))["predictor"]["version"] == 1
-    service.stop(STOP_SECONDS)
+    assert parts.search(parts.budget_ms(0.1))["predictor"]["version"] == 1
+    parts.stop(STOP_SECONDS)
     check_nothing_left(home)
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "worker", "prepare"])
+@pytest.mark.parametrize("command", ["up", "serve", "worker"])
 def test_a_read_only_home_is_refused_with_a_sentence(command: str, home: Path) -> None:
     before = files(home)
     folders = [home, *(path for path in home.rglob("*") if path.is_dir())]
