@@ -11,11 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from elasticvit.training.prepare import prepare_default
-
 from elasticvit.export.api import anchor
 from elasticvit.flops import macs, params
 from elasticvit.nn.files import read_card
+from elasticvit.training.prepare import prepare_default
 from server.blobs import Blobs, file_sha256, write_private
 from server.db import Database
 from server.errors import InfraError, Unauthorized
