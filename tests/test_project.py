@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -37,10 +38,11 @@ def test_every_dependency_is_pinned(requirement: str) -> None:
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:
-    pins = _pins()
+    # Only the environment's own folder: setuptools puts copies of other packages on the path once it is imported.
+    pins, installed = _pins(), metadata.distributions(path=[sysconfig.get_path("purelib")])
     wrong = {
         dist.name: (dist.version, pins[name])
-        for dist in metadata.distributions()
+        for dist in installed
         if (name := re.sub(r"[-_.]+", "-", dist.name).lower()) in pins and dist.version.split("+")[0] != pins[name]
     }
     assert wrong == {}
