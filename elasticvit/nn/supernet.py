@@ -6,14 +6,16 @@ norm statistics are updated in place through it.
 """
 
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from elasticvit.arch import Arch
+from elasticvit.errors import SpaceError
 from elasticvit.nn.net import Net
-from elasticvit.space import Space
+from elasticvit.space import WIDTH_AT, Space
 
 
 def cut(big: Tensor, shape: torch.Size) -> Tensor:
@@ -49,10 +51,18 @@ def skeleton(arch: Arch) -> Net:
 
 
 class SuperNet(nn.Module):
-    """Shared weights of every network of a space."""
+    """Shared weights of every network of a space.
+
+    Raises:
+        SpaceError: two neighbouring stages have the same largest width.
+    """
 
     def __init__(self, space: Space) -> None:
         super().__init__()
+        # The largest network would lack the shortcut convolution that a smaller one needs between such stages.
+        widest = [space.dimensions[at][1][-1] for at in WIDTH_AT]
+        if any(later <= earlier for earlier, later in pairwise(widest)):
+            raise SpaceError(f"a supernet needs largest widths that grow from stage to stage, got {widest}")
         self.space = space
         self.net = Net(space.largest())
 

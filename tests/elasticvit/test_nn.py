@@ -1,5 +1,6 @@
 """Networks and supernets: costs against torch's counter, extraction against the supernet, files that survive."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,13 @@ def test_an_arch_outside_the_space_is_refused_by_name() -> None:
     arch = PRESETS["paper"]().smallest()
     with pytest.raises(SpaceError, match=r"resolution = 128 is not in space 'small'"):
         supernet.extract(arch)
+
+
+def test_a_space_whose_supernet_would_lack_weights_is_refused() -> None:
+    space = small()
+    flat = replace(space, stem=replace(space.stem, widths=(16, 24)))  # as wide as the first conv stage
+    with pytest.raises(SpaceError, match="grow from stage to stage"):
+        SuperNet(flat)
 
 
 def test_extract_takes_the_head_of_the_supernet() -> None:
