@@ -5,9 +5,13 @@ the weights and recalibrates, `search` (held out) is what sub-networks are compa
 the number that is published.
 """
 
+import io
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,4 +102,48 @@ def stratified(labels: Tensor, fractions: tuple[float, ...], rng: np.random.Gene
     return [rows[torch.from_numpy(rng.permutation(len(rows)))] for rows in together]
 
 
-KNOWN: dict[str, Callable[[], ImageSet]] = {"digits": digits}
+@lru_cache(maxsize=1)
+def cifar10() -> ImageSet:
+    """CIFAR-10 as Parquet files in the folder `cifar10-jpeg` of `ELASTICVIT_DATA`; the last tenth of every class of the
+    training images is held out as `search`, the test images are `val`. Raises `DataError` where it is missing."""
+    folder = data_folder() / "cifar10-jpeg"
+    names = tuple(entry["name"] for entry in json.loads((folder / "labels.json").read_text("utf-8")))
+    whole, val = (read_parquet(folder / f"{part}-00000-of-00001.parquet") for part in ("train", "test"))
+    train, search = held_out(whole, 0.1)
+    return ImageSet("cifar10", names, train, search, val)
+
+
+def data_folder() -> Path:
+    """Where image sets lie: `ELASTICVIT_DATA`, else the folder `data`."""
+    return Path(os.environ.get("ELASTICVIT_DATA", "data"))
+
+
+def read_parquet(path: Path) -> Split:
+    """Images of one size from a Parquet file as Hugging Face writes it. Raises `DataError`."""
+    import pyarrow.parquet
+    from PIL import Image
+
+    if not path.is_file():
+        raise DataError(f"no image file {path}; set ELASTICVIT_DATA to the folder that holds {path.parent.name}")
+    table = pyarrow.parquet.read_table(path)
+    images = [
+        np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table.column("image").to_pylist()
+    ]
+    labels = torch.tensor(table.column("label").to_pylist(), dtype=torch.int64)
+    return Split(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), labels)
+
+
+def held_out(split: Split, part: float) -> tuple[Split, Split]:
+    """The split without, and only, the last part of each class; both shuffled, always the same way."""
+    rng, kept, held = np.random.default_rng(0), [], []
+    for label in torch.unique(split.labels):
+        rows = (split.labels == label).nonzero().flatten()
+        end = len(rows) - round(part * len(rows))
+        kept.append(rows[:end])
+        held.append(rows[end:])
+    shuffled = [rows[torch.from_numpy(rng.permutation(len(rows)))] for rows in (torch.cat(kept), torch.cat(held))]
+    first, second = (Split(split.images[rows], split.labels[rows]) for rows in shuffled)
+    return first, second
+
+
+KNOWN: dict[str, Callable[[], ImageSet]] = {"digits": digits, "cifar10": cifar10}

@@ -63,7 +63,23 @@ def digits_minutes() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits_minutes}
+def cifar10_cpu() -> Recipe:
+    """CIFAR-10 on one core in two hours: what a machine without an accelerator can do."""
+    return Recipe(
+        name="cifar10",
+        data="cifar10",
+        space=small(10),
+        steps=12_000,
+        batch=64,
+        subnets=2,
+        lr=2e-3,
+        warmup=400,
+        augment=Augment(crop=4, flip=True),
+        save_every=200,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits_minutes, "cifar10_cpu": cifar10_cpu}
 
 
 def named_recipe(name: str) -> Recipe:
