@@ -1,0 +1,114 @@
+"""What a run may choose about its sub-networks: plain settings, part of a recipe.
+
+Facts of the paper and its code stand beside the settings they belong to; where the two differ the setting has both.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from elasticvit.arch import Arch
+from elasticvit.errors import ElasticVitError
+from elasticvit.published import PUBLISHED
+
+PAPER_LEVELS = (100.0, 200.0, 300.0, 400.0, 500.0, 700.0, 900.0, 1200.0)
+PAPER_FLOORS = ((200.0, PUBLISHED["min1"]), (400.0, PUBLISHED["min2"]), (800.0, PUBLISHED["min3"]))
+
+
+class SamplingError(ElasticVitError):
+    """Sub-networks cannot be chosen as asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """A memory of good sub-networks, one bank a level (paper, section 4.2; the authors' numbers are the defaults)."""
+
+    capacity: int = 150
+    capacity_large: int = 50
+    """Of levels from `large_from` on; the supplement gives every level 150, the authors' code these 50."""
+    large_from: float = 500.0
+    """MFLOPs (MMACs where levels are shares)."""
+    q: float = 0.2
+    """Chance that a sub-network is taken from the bank, once the bank is more than half full."""
+    q_step: float = 0.15
+    """Added to q every `q_every` epochs; it ends at 1."""
+    q_every: int = 100
+    draw: Literal["softmax", "uniform", "best"] = "softmax"
+    """How one is taken: in proportion to exp(score), the authors' way; alike, the paper's eq. 6; or the best."""
+    refresh: bool = True
+    """Whether scores are measured again: all banks at the start of an epoch, the level's at its quarters."""
+
+    def __post_init__(self) -> None:
+        if min(self.capacity, self.capacity_large, self.q_every) < 1:
+            raise SamplingError("a bank's capacities and q_every must be 1 or more")
+        if not 0 <= self.q <= 1 or self.q_step < 0:
+            raise SamplingError(f"q must be 0 to 1 and q_step not negative, got {self.q} and {self.q_step}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """Wide and shallow transformer stages first (paper, section 4.2, in the direction of the authors' code).
+
+    Eq. 7 and 8 of the paper, taken literally, reward depth; the authors' code takes the smallest difference, which
+    rewards width, and so does this.
+    """
+
+    candidates: int = 5
+    """In-band sub-networks of which the preferred one is taken."""
+    anchor: Literal["first", "own"] = "first"
+    """Whose best sub-network candidates are compared with: the first level's (the authors' code; for the first level
+    the smallest network), or the level's own (the paper)."""
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise SamplingError(f"a preference needs 1 candidate or more, got {self.candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which sub-networks a step trains. Raises `SamplingError` where settings contradict each other."""
+
+    strategy: Literal["sandwich", "adjacent", "fixed"] = "adjacent"
+    """sandwich: the largest, `subnets` of any size and the smallest of the space; adjacent: `subnets` of one level,
+    which moves to a neighbour every step; fixed: always `archs`."""
+    subnets: int = 3
+    levels: tuple[float, ...] | int = 6
+    """Ascending targets in MFLOPs of the paper's formula, or a number of levels that each hold an equal share of what
+    the space samples, by MACs."""
+    band: float = 20.0
+    """MFLOPs; a level of target F holds [F, F + band], as in the authors' code."""
+    include: tuple[Literal["smallest", "largest"], ...] = ("smallest",)
+    """What else a step trains; "no biggest" is the default. The sandwich has both, whatever is said here."""
+    floors: tuple[tuple[float, Arch], ...] = ()
+    """Hierarchical smallest sub-networks by ascending key: a level trains its floor in place of the smallest. None: no
+    hierarchy."""
+    floor_rule: Literal["authors", "closest"] = "authors"
+    """authors: the floor of the first key not below the level's target less `band`, else of the last; and no
+    sub-network of the level is drawn below its floor in resolution, widths or depths. closest: the floor whose cost is
+    closest to the target, be it above; draws are not bounded (the paper's text)."""
+    bank: Bank | None = None
+    preference: Preference | None = None
+    archs: tuple[Arch, ...] = ()
+    """What the strategy "fixed" trains."""
+
+    def __post_init__(self) -> None:
+        if (self.strategy == "fixed") != bool(self.archs):
+            raise SamplingError("archs belong to the strategy 'fixed', which needs some")
+        if self.strategy != "adjacent" and (self.bank or self.preference or self.floors):
+            raise SamplingError(f"bank, preference and floors belong to the strategy 'adjacent', not {self.strategy!r}")
+        if self.preference and not self.bank:
+            raise SamplingError("a preference compares with the best of a bank; give a bank too")
+        if self.subnets < 1:
+            raise SamplingError(f"a step needs 1 sub-network or more, got {self.subnets}")
+        if isinstance(self.levels, int):
+            if self.levels < 1:
+                raise SamplingError(f"there must be 1 level or more, got {self.levels}")
+        elif not self.levels or list(self.levels) != sorted(set(self.levels)) or self.band <= 0:
+            raise SamplingError(f"targets must ascend and their band be above 0, got {self.levels} and {self.band}")
+        keys = [key for key, _ in self.floors]
+        if keys != sorted(set(keys)):
+            raise SamplingError(f"the floors' keys must ascend, got {keys}")
+
+
+def paper_sampling() -> Sampling:
+    """Adjacent step, no biggest, hierarchy, bank and preference, with the numbers of the authors' code."""
+    return Sampling(levels=PAPER_LEVELS, floors=PAPER_FLOORS, bank=Bank(), preference=Preference())
