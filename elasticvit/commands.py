@@ -58,7 +58,9 @@ def space(
     sample: Annotated[int, typer.Option("--sample", min=0, help="Print this many random members instead.")] = 0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
-    """Print a space as JSON: its dimensions, how many members it has, its smallest and largest."""
+    """Print a space as JSON: its dimensions, how many members it has and why, its smallest and largest."""
+    from elasticvit.counts import paper_count, reachable_count
+
     with _errors():
         chosen = _space(preset)
         if sample:
@@ -68,6 +70,7 @@ def space(
         ends = {"smallest": chosen.smallest(), "largest": chosen.largest()}
         _say(
             {"name": chosen.name, "members": chosen.count(), "dimensions": dict(chosen.dimensions)}
+            | {"paper_count": paper_count(chosen).to_dict(), "reachable": reachable_count(chosen).to_dict()}
             | {name: {"arch_id": arch.id, "macs": macs(arch), "params": params(arch)} for name, arch in ends.items()}
         )
 

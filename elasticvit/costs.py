@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from elasticvit import blocks as b
 from elasticvit.arch import CONV_SQUEEZE, CONV_STRIDES, VIT_STRIDES
 from elasticvit.blocks import Block, halve
-from elasticvit.flops import macs, params
+from elasticvit.flops import macs, paper_flops, params
 from elasticvit.space import Codes, ConvChoices, Space, VitChoices
 
 Costs = NDArray[np.float64]
@@ -67,6 +67,11 @@ class CostTable:
     def of_macs(cls, space: Space) -> "CostTable":
         """MACs of one image; exact, since every sum stays below 2^53."""
         return cls.build(space, lambda blocks: np.array([float(macs(block)) for block in blocks]))
+
+    @classmethod
+    def of_paper_flops(cls, space: Space) -> "CostTable":
+        """The paper's formula, exact whole numbers; a millionth of it equals `paper_mflops` to the last bit."""
+        return cls.build(space, lambda blocks: np.array([float(paper_flops(block)) for block in blocks]))
 
     @classmethod
     def of_params(cls, space: Space) -> "CostTable":
