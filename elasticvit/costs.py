@@ -5,7 +5,7 @@ Within a stage of a stage-wise space only the first block differs from the other
 exact minimum over the space: choices inside a stage are independent, and stages only meet in their widths.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -30,6 +30,11 @@ class _Part:
     positions: tuple[int, ...]
     depths: Costs | None = None
     depth_at: int = -1
+
+    @property
+    def reads(self) -> frozenset[int]:
+        """The positions of a code that this looks at."""
+        return frozenset(self.positions if self.depths is None else (*self.positions, self.depth_at))
 
     def total(self, codes: Codes) -> Costs:
         cost = self.table[tuple(codes[:, at] for at in self.positions)]
@@ -84,6 +89,20 @@ class CostTable:
         for part in self.parts:
             total += part.total(codes)
         return total
+
+    @property
+    def reads(self) -> frozenset[int]:
+        """The positions of a code that the cost depends on."""
+        return frozenset[int]().union(*(part.reads for part in self.parts))
+
+    def of_stage(self, stage: int, within: Collection[int]) -> tuple["CostTable", "CostTable"]:
+        """A stage's cost (0 the stem's, 6 the last's), in two: what depends on the positions `within` alone, and the
+        rest. All stages together make the whole."""
+        parts = [part for part in self.parts if _owner(part) == stage]
+        inside, rest = (
+            tuple(part for part in parts if (part.reads <= frozenset(within)) is wanted) for wanted in (True, False)
+        )
+        return CostTable(self.space, inside), CostTable(self.space, rest)
 
     def smallest(self) -> tuple[float, Codes]:
         """The exact minimum over the space and a code that has it, shape (D,): dynamic programming over widths."""
