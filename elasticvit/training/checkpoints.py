@@ -1,16 +1,18 @@
 """The state of a training run on disk, whole or not at all."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from elasticvit.errors import ElasticVitError
-from elasticvit.nn.supernet import SuperNet
-from elasticvit.training.recipes import Recipe
+from elasticvit.training.ema import Ema
+from elasticvit.training.sampling import SamplerState
 
-FORMAT = "elasticvit-checkpoint/1"
+FORMAT = "elasticvit-checkpoint/2"
 
 
 class CheckpointError(ElasticVitError):
@@ -25,25 +27,41 @@ class StoppedError(ElasticVitError):
     """A run was asked to stop; its checkpoint, if it has one, is saved."""
 
 
+def no_scaler() -> torch.amp.GradScaler:
+    """For precisions whose gradients do not vanish."""
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
 @dataclass
 class State:
     """What changes from step to step. Random numbers are no part of it: they follow from the step."""
 
-    supernet: SuperNet
+    model: nn.Module
     optimizer: torch.optim.Optimizer
+    ema: Ema | None = None
+    scaler: torch.amp.GradScaler = field(default_factory=no_scaler)
+    sampler: SamplerState = field(default_factory=SamplerState)
     step: int = 0
-    level: int = 0
 
 
-def save_checkpoint(path: Path, recipe: Recipe, state: State) -> None:
-    """Write the state; readers see the old file or the new one, never a part. Raises `CheckpointError`."""
+def save_checkpoint(path: Path, made_by: str, state: State) -> None:
+    """Write the state; readers see the old file or the new one, never a part.
+
+    Args:
+        made_by: what the run is, word for word; only the same may continue it.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
     content = {
         "format": FORMAT,
-        "recipe": recipe.to_json(),
-        "supernet": state.supernet.state_dict(),
+        "made_by": made_by,
+        "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "ema": None if state.ema is None else state.ema.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "sampler": state.sampler.to_dict(),
         "step": state.step,
-        "level": state.level,
     }
     # One name for the part, so that a killed run leaves no more than one.
     part = path.with_name(f"{path.name}.part")
@@ -54,23 +72,47 @@ def save_checkpoint(path: Path, recipe: Recipe, state: State) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error}; nothing was changed") from error
+    except (OSError, RuntimeError) as error:  # torch turns some of the disk's refusals into its own error
+        part.unlink(missing_ok=True) if part.is_file() else None
+        raise CheckpointError(
+            f"cannot write {path}: {error}; nothing was changed. Make room and start the same command again"
+        ) from error
 
 
-def load_checkpoint(path: Path, recipe: Recipe, state: State) -> None:
-    """Put what `save_checkpoint` wrote into `state`.
+def read_checkpoint(path: Path, made_by: str) -> dict[str, Any] | None:
+    """What `save_checkpoint` wrote, None where there is nothing.
 
     Raises:
-        UnusableCheckpointError: the file is damaged or another recipe's; delete it to start anew.
+        UnusableCheckpointError: the file is damaged or another run's; delete it to start anew.
     """
+    if not path.exists():
+        return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        made_by = content["format"], content["recipe"]
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = content["format"], content["made_by"]
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start anew") from error
-    if made_by != (FORMAT, recipe.to_json()):
+    if found != (FORMAT, made_by):
         raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start anew")
-    state.supernet.load_state_dict(content["supernet"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.step, state.level = content["step"], content["level"]
+    for name, tensor in content["model"].items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UnusableCheckpointError(f"{path} holds NaN or infinite numbers in {name}; delete it to start anew")
+    return content
+
+
+def restore(state: State, content: dict[str, Any]) -> None:
+    """Put what `read_checkpoint` gave into `state`.
+
+    Raises:
+        UnusableCheckpointError: tensors are missing, too many or of other shapes.
+    """
+    try:
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        if state.ema is not None:
+            state.ema.load_state_dict(content["ema"])
+        state.scaler.load_state_dict(content["scaler"])
+        state.sampler = SamplerState.from_dict(content["sampler"])
+        state.step = int(content["step"])
+    except (RuntimeError, KeyError, ValueError, TypeError, ElasticVitError) as error:
+        raise UnusableCheckpointError(f"the checkpoint does not fit the network: {error}; delete it") from error

@@ -12,10 +12,9 @@ from elasticvit.accuracy import Accuracy, accuracy_of
 from elasticvit.arch import Arch
 from elasticvit.nn.files import load_supernet, save_supernet
 from elasticvit.training.data import load_named
-from elasticvit.training.loop import Stop
 from elasticvit.training.loop import train as run
 from elasticvit.training.prepare import EVALUATED, card, table_path, tabulate
-from elasticvit.training.progress import Step, bars
+from elasticvit.training.progress import Step, Stop, bars
 from elasticvit.training.recipes import named_recipe
 
 

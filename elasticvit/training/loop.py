@@ -1,38 +1,39 @@
-"""The training loop: one supernet, several of its sub-networks a step.
+"""The training loop: one supernet, several of its sub-networks a step, in one process or many.
 
     elasticvit train digits --out digits.safetensors
+    torchrun --nproc-per-node 2 -m elasticvit.training digits --out digits.safetensors
 
 All randomness of a step comes from (seed, step), never from what ran before: an interrupted run goes on bit for bit
-as if it had not been, on the same machine with the same number of threads.
+as if it had not been, on the same CPU with the same number of threads. With another number of processes it goes on
+with the same images and sub-networks. Accelerators add up in changing order, so there only the beginning is the same.
 """
 
-import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.autograd import backward
-from torch.nn.utils import clip_grad_norm_
+from torch import nn
 
 from elasticvit.errors import DataError
+from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.training.checkpoints import State, StoppedError, load_checkpoint, save_checkpoint
+from elasticvit.training.batches import batches, parts_of, steps_per_epoch
+from elasticvit.training.checkpoints import State, StoppedError, read_checkpoint, restore, save_checkpoint
 from elasticvit.training.data import ImageSet
-from elasticvit.training.losses import distillation_loss, label_loss, soft_target
-from elasticvit.training.progress import Report, Step, silent
+from elasticvit.training.distributed import World, best_device
+from elasticvit.training.ema import Ema
+from elasticvit.training.lessons import Lessons
+from elasticvit.training.logs import Log, Record, Unlogged
+from elasticvit.training.losses import Teacher
+from elasticvit.training.optim import clip_gradients, learning_rate, make_optimizer
+from elasticvit.training.plain import Always, Draws, Single
+from elasticvit.training.progress import Report, Step, Stop, never, silent
 from elasticvit.training.recipes import Recipe
-from elasticvit.training.samplers import AdjacentStep
-
-Stop = Callable[[], bool]
-
-
-def never() -> bool:
-    """Do not stop."""
-    return False
+from elasticvit.training.sampling import Choice, Sampler
 
 
 def train(
@@ -42,109 +43,171 @@ def train(
     checkpoint: Path | None = None,
     report: Report = silent,
     stop: Stop = never,
+    logs: Log | None = None,
+    start: SuperNet | None = None,
+    teachers: Sequence[Teacher] = (),
+    tables: Path | None = None,
+    world: World | None = None,
 ) -> SuperNet:
-    """Train a supernet, in eval mode when done. Where `checkpoint` is a file of the same recipe, go on from it.
+    """Train a supernet; on the CPU and in eval mode when done. Where `checkpoint` is a file of the same run, go on.
 
-    `report` is called after every step. When `stop` says so, the state is saved to `checkpoint` and the run ends.
+    Args:
+        report, logs: told after every step, in the first process of several.
+        stop: asked after every step; when it says so in any process, the state is saved and the run ends.
+        start: a supernet of the recipe's space whose weights, copied, are where a new run begins.
+        teachers: networks from outside, scaled images to logits, on the run's device.
+        tables: sub-networks by level, as `elasticvit.tables.build_tables` leaves them.
+        world: the processes of the run; by default this one alone, on an accelerator where there is one.
 
     Raises:
         DataError: the data does not fit the recipe's space, or the loss is no longer a number.
-        UnusableCheckpointError: the checkpoint is damaged or of another recipe.
-        CheckpointError: it cannot be written.
+        UnusableCheckpointError: the checkpoint is damaged or of another run.
+        CheckpointError, LogError: a file cannot be written.
+        DistributedError: another process is gone.
         StoppedError: `stop` said so.
     """
     if len(data.class_names) != recipe.space.classes:
         raise DataError(f"{data.name} has {len(data.class_names)} classes, the space {recipe.space.classes}")
-    sampler = AdjacentStep.over(recipe.space, recipe.levels, recipe.subnets)
-    state = fresh_state(recipe)
-    if checkpoint is not None and checkpoint.exists():
-        load_checkpoint(checkpoint, recipe, state)
-    supernet, optimizer = state.supernet.train(), state.optimizer
+    world = world or World(device=best_device())
+    supernet = fresh_supernet(recipe)
+    if start is not None:
+        if start.space != recipe.space:
+            raise DataError(f"the weights to start from are of space {start.space.name!r}, not of the recipe's")
+        supernet.load_state_dict(start.state_dict())
+    sampler = Sampler(recipe.space, recipe.sampling, tables)
+    run(supernet, sampler, recipe, data, checkpoint, report, stop, logs or Unlogged(), teachers, world)
+    return supernet
 
-    with bit_exact():
-        while state.step < recipe.steps:
-            # Everything random about this step follows from its number.
-            rng, noise = generators(recipe.seed, state.step)
-            images, labels = batch(data, recipe, state.step, noise)
-            state.level = sampler.walk(state.level, rng)
-            *others, smallest = sampler.choose(state.level, rng)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * schedule(recipe, state.step)
 
-            # Gradients of all sub-networks add up; one graph is alive at a time.
-            answers = []
-            for arch in others:
-                logits = supernet(images, arch)
-                loss = label_loss(logits, labels, recipe.smoothing)
-                backward(loss)
-                answers.append(logits.detach())
+def train_plain(
+    net: Net,
+    recipe: Recipe,
+    data: ImageSet,
+    *,
+    checkpoint: Path | None = None,
+    report: Report = silent,
+    stop: Stop = never,
+    logs: Log | None = None,
+    teachers: Sequence[Teacher] = (),
+    world: World | None = None,
+) -> Net:
+    """Train one plain network, from the weights it has, in place; with the recipe's optimizer, schedule, images and
+    loss, while its space and sampling are not used. Otherwise like `train`."""
+    if len(data.class_names) != net.arch.classes:
+        raise DataError(f"{data.name} has {len(data.class_names)} classes, the network {net.arch.classes}")
+    world = world or World(device=best_device())
+    run(Single(net), Always(net.arch), recipe, data, checkpoint, report, stop, logs or Unlogged(), teachers, world)
+    return net
 
-            # The smallest learns from what the others answered as well.
-            logits = supernet(images, smallest)
-            loss = (1 - recipe.distil) * label_loss(logits, labels, recipe.smoothing)
-            loss = loss + recipe.distil * distillation_loss(logits, soft_target(answers))
-            backward(loss)
 
-            clip_grad_norm_(supernet.parameters(), recipe.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+def run(
+    model: nn.Module,
+    sampler: Draws,
+    recipe: Recipe,
+    data: ImageSet,
+    checkpoint: Path | None,
+    report: Report,
+    stop: Stop,
+    logs: Log,
+    teachers: Sequence[Teacher],
+    world: World,
+) -> None:
+    """Train `model(images, arch)` in place; the loop itself, for what `train` promises."""
+    epoch, parts = steps_per_epoch(recipe, data), parts_of(recipe, world)
+    state = begin(model, sampler, recipe, data, world)
+    made_by = f"{recipe.to_json()} {len(teachers)} teachers"
+    if checkpoint is not None and (content := world.share(lambda: read_checkpoint(checkpoint, made_by))):
+        restore(state, content)
+    if world.first:
+        logs.begin(state.step)
+    lessons = Lessons(model, recipe, teachers, torch.compile(model) if recipe.compile else model)
+
+    with bit_exact(world.device):
+        for batch in batches(recipe, data, world, state.step):
+            # Everything random about this step follows from its number; all processes draw the same sub-networks.
+            began, rng = time.perf_counter(), np.random.default_rng((recipe.seed, 1, state.step))
+            for level, archs in sampler.refresh_due(state.sampler, state.step % epoch, epoch):
+                scores = world.total([lessons.scores(arch, batch) / parts for arch in archs])
+                sampler.rescore(state.sampler, level, scores)
+            choice = sampler.step(state.sampler, rng, state.step // epoch)
+
+            # Gradients of all sub-networks add up, over the parts of the batch and over the processes.
+            marks = torch.zeros(2, len(choice.archs), device=world.device)
+            for part in batch:
+                marks += lessons.learn(choice, part, lambda loss: state.scaler.scale(loss / parts))
+            world.add(p.grad for p in model.parameters() if p.grad is not None)
+
+            # Any process may have been told to stop; all of them hear of it, and stop after the same step.
+            *sums, stopping = world.total([*marks.flatten().tolist(), float(stop())])
+            losses, scores = np.reshape(sums, (2, -1)) / parts
+            if not np.isfinite(losses).all():
+                raise DataError(f"the loss is {losses.max()} at step {state.step + 1}; try a lower learning rate")
+            rate = learning_rate(recipe.optim, state.step, recipe.steps)
+            norm = update(state, recipe, rate)
+            sampler.observe(state.sampler, choice, scores.tolist())
             state.step += 1
 
-            if not math.isfinite(loss.item()):
-                raise DataError(f"the loss is {loss.item()} at step {state.step}; try a lower learning rate")
-            report(Step("train", state.step, recipe.steps, loss.item()))
-            stopping = stop()
-            due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps
-            if checkpoint is not None and due:
-                save_checkpoint(checkpoint, recipe, state)
+            if world.first:
+                report(Step("train", state.step, recipe.steps, float(losses[-1])))
+                speed = recipe.batch / (time.perf_counter() - began)
+                logs(Record(state.step, choice.level, by_role(choice, losses), rate, speed, norm))
+                due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps
+                if checkpoint is not None and due:
+                    save_checkpoint(checkpoint, made_by, state)
             if stopping:
                 raise StoppedError(f"stopped after step {state.step} of {recipe.steps}")
-    return supernet.eval()
+    if state.ema is not None:
+        model.load_state_dict(state.ema.state_dict())
+    model.cpu().eval()
 
 
-def fresh_state(recipe: Recipe) -> State:
-    """Weights as the authors start them and an optimizer, both decided by the recipe's seed."""
+def begin(model: nn.Module, sampler: Draws, recipe: Recipe, data: ImageSet, world: World) -> State:
+    """The state before the first step, on the run's device. Raises `DataError` for what cannot be trained."""
+    model.to(world.device).train()
+    if recipe.precision == "float16" and world.device.type == "cpu":
+        raise DataError("precision float16 needs an accelerator; on a CPU take bfloat16 or float32")
+    optimizer, decay = make_optimizer(model, recipe.optim), recipe.optim.ema
+    scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "float16")
+    return State(model, optimizer, None if decay is None else Ema(model, decay), scaler, sampler.start())
+
+
+def update(state: State, recipe: Recipe, rate: float) -> float:
+    """One step of the optimizer with the gradients as they are summed up; their norm, before clipping."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.scaler.unscale_(state.optimizer)
+    norm = clip_gradients(state.model, recipe.optim)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema is not None:
+        state.ema.update(state.model)
+    return float(norm)
+
+
+def fresh_supernet(recipe: Recipe) -> SuperNet:
+    """A supernet with weights as the authors start them, decided by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        supernet = SuperNet(recipe.space)
-    decayed = {name for name, p in supernet.named_parameters() if p.ndim > 1 and not name.endswith("position_bias")}
-    groups = [
-        {"params": [p for n, p in supernet.named_parameters() if n in decayed], "weight_decay": recipe.weight_decay},
-        {"params": [p for n, p in supernet.named_parameters() if n not in decayed], "weight_decay": 0.0},
-    ]
-    return State(supernet, torch.optim.AdamW(groups, lr=recipe.lr, fused=True))
+        return SuperNet(recipe.space)
 
 
-def schedule(recipe: Recipe, step: int) -> float:
-    """Learning rate of a step (from 0) as a part of the peak: linear warm-up, then half a cosine."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    way = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup - 1)
-    return recipe.lr_end + (1 - recipe.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, way)))
-
-
-def generators(seed: int, step: int) -> tuple[np.random.Generator, torch.Generator]:
-    """The sources of randomness of one step."""
-    rng = np.random.default_rng((seed, 1, step))
-    return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
-
-
-def batch(data: ImageSet, recipe: Recipe, step: int, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augmented images (B, 3, H, W) and labels (B,) of a step; every epoch is another order, a rest is left out."""
-    per_epoch = max(1, len(data.train) // recipe.batch)
-    epoch, at = divmod(step, per_epoch)
-    order = np.random.default_rng((recipe.seed, 2, epoch)).permutation(len(data.train))
-    rows = torch.from_numpy(order[at * recipe.batch : (at + 1) * recipe.batch])
-    return recipe.augment(data.scaled(data.train.images[rows]), noise), data.train.labels[rows]
+def by_role(choice: Choice, losses: Sequence[float]) -> dict[str, float]:
+    """The mean loss of a step's sub-networks of each role."""
+    return {
+        role: float(np.mean([loss for each, loss in zip(choice.roles, losses, strict=True) if each == role]))
+        for role in dict.fromkeys(choice.roles)
+    }
 
 
 @contextmanager
-def bit_exact() -> Iterator[None]:
-    """Only kernels that give the same bits every time; fresh memory is not wiped, since nothing reads it."""
+def bit_exact(device: torch.device) -> Iterator[None]:
+    """On a CPU only kernels that give the same bits every time; fresh memory is not wiped, since nothing reads it."""
     memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        memory.fill_uninitialized_memory = False
     try:
         yield
     finally:

@@ -20,8 +20,8 @@ from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import Codes, Space
 from elasticvit.training.checkpoints import StoppedError, UnusableCheckpointError
 from elasticvit.training.data import ImageSet, load_named
-from elasticvit.training.loop import Stop, never, train
-from elasticvit.training.progress import Report, Step, bars
+from elasticvit.training.loop import train
+from elasticvit.training.progress import Report, Step, Stop, bars, never
 from elasticvit.training.recipes import Recipe, digits_minutes
 
 Say = Callable[[str], None]

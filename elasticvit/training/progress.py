@@ -19,10 +19,16 @@ class Step:
 
 
 Report = Callable[[Step], None]
+Stop = Callable[[], bool]
 
 
 def silent(_: Step) -> None:
     """Report nothing."""
+
+
+def never() -> bool:
+    """Do not stop."""
+    return False
 
 
 @contextmanager

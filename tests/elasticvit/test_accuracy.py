@@ -11,7 +11,7 @@ from elasticvit.nn.net import Net, randomise_norms
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import small
 from elasticvit.training.data import digits
-from elasticvit.training.loop import fresh_state
+from elasticvit.training.loop import fresh_supernet
 from tests.elasticvit.tiny_training import tiny_recipe, tiny_space
 
 
@@ -30,7 +30,7 @@ def _statistics(net: Net) -> tuple[Tensor, Tensor]:
 
 
 def _supernet() -> SuperNet:
-    return fresh_state(tiny_recipe()).supernet.eval()
+    return fresh_supernet(tiny_recipe()).eval()
 
 
 def test_one_batch_gives_its_own_statistics() -> None:

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from elasticvit.space import ConvChoices, Space, VitChoices
 from elasticvit.training.augment import Augment
+from elasticvit.training.optim import Optim
 from elasticvit.training.recipes import Recipe
+from elasticvit.training.sampling import Sampling
 
 
 def tiny_space(classes: int = 10) -> Space:
@@ -23,16 +25,16 @@ def tiny_space(classes: int = 10) -> Space:
 
 
 def tiny_recipe(**changes: object) -> Recipe:
+    """`lr`, `ema` and other fields of `Optim` may be given like those of the recipe."""
+    optim = {name: changes.pop(name) for name in list(changes) if name in Optim.__dataclass_fields__}
     recipe = Recipe(
         name="tiny",
         data="digits",
         space=tiny_space(),
         steps=8,
         batch=16,
-        subnets=2,
-        levels=3,
-        lr=2e-3,
-        warmup=2,
+        sampling=Sampling(subnets=2, levels=3),
+        optim=replace(Optim(lr=2e-3, warmup=2), **optim),  # type: ignore[arg-type]
         augment=Augment(rotate=5, shift=0.05, scale=0.05),
         save_every=3,
     )

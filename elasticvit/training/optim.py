@@ -1,0 +1,95 @@
+"""From gradients to new weights: AdamW, which weights decay, how gradients are clipped, and the learning rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+
+AGC_EPS = 1e-3
+"""Norm of a unit of weights below which adaptive clipping takes it for this large, so that zeros can grow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """AdamW, its schedule, and what is done to gradients before and to weights after it."""
+
+    lr: float
+    """Peak learning rate, after the warm-up."""
+    lr_start: float = 0.0
+    """Where the warm-up begins, as a part of the peak."""
+    lr_end: float = 0.01
+    """Last learning rate as a part of the peak, reached by half a cosine."""
+    warmup: int = 0
+    """Steps of linear warm-up."""
+    cooldown: int = 0
+    """Last steps, at the last learning rate."""
+    weight_decay: float = 0.05
+    decay: Literal["matrices", "authors"] = "matrices"
+    """matrices: all matrices and kernels, not norms, biases and position biases. authors: only transformer layers
+    (position biases included) and the head; not the first convolution nor any MobileNet block, reductions included."""
+    clip: float | None = 1.0
+    """Largest norm of a step's gradient over all parameters; None: any."""
+    agc: float | None = None
+    """Adaptive clipping: largest norm of a unit's gradient as a part of the norm of its weights; the authors' is 0.1.
+    Then `clip` is not used."""
+    ema: float | None = None
+    """Decay a step of the running mean of the weights, which then is what the run hands out; None: the last weights."""
+
+
+def decays(name: str, parameter: Tensor, rule: str) -> bool:
+    """Whether weight decay pulls at a parameter of a network, by its name in `Net`."""
+    if parameter.ndim < 2:
+        return False
+    if rule == "matrices":
+        return not name.endswith("position_bias")
+    return ".reduction." not in name and any(part in name for part in (".attention.", ".ffn.", "head."))
+
+
+def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
+    """AdamW over a model's parameters in two groups: decayed and not."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, parameter in model.named_parameters():
+        groups[0 if decays(name, parameter, optim.decay) else 1].append(parameter)
+    decayed = {"params": groups[0], "weight_decay": optim.weight_decay}
+    return torch.optim.AdamW([decayed, {"params": groups[1], "weight_decay": 0.0}], lr=optim.lr, fused=True)
+
+
+def learning_rate(optim: Optim, step: int, steps: int) -> float:
+    """Learning rate of a step (from 0): linear warm-up, half a cosine, then level."""
+    if step < optim.warmup:
+        part = optim.lr_start + (1 - optim.lr_start) * (step + 1) / optim.warmup
+    else:
+        way = (step - optim.warmup) / max(1, steps - optim.warmup - optim.cooldown - 1)
+        part = optim.lr_end + (1 - optim.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, way)))
+    return optim.lr * part
+
+
+@torch.no_grad()
+def clip_gradients(model: nn.Module, optim: Optim) -> Tensor:
+    """Shorten the gradients as the settings say; their norm before."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    if optim.agc is not None:
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        for parameter in parameters:
+            clip_to_weights(parameter, optim.agc)
+        return norm
+    return clip_grad_norm_(parameters, math.inf if optim.clip is None else optim.clip)
+
+
+@torch.no_grad()
+def clip_to_weights(parameter: Tensor, factor: float) -> None:
+    """Shorten each unit's gradient to `factor` times the norm of the unit's weights (Brock et al. 2021).
+
+    A unit is a row of a matrix, an output channel of a kernel, a head of a position-bias table (in the authors' code,
+    which stores that table the other way round, one offset), or a whole vector.
+    """
+    gradient = parameter.grad
+    assert gradient is not None
+    axes = tuple(range(1, parameter.ndim)) if parameter.ndim > 1 else None
+    weights = torch.linalg.vector_norm(parameter, dim=axes, keepdim=True)
+    lengths = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True)
+    allowed = weights.clamp_min(AGC_EPS) * factor
+    gradient.mul_(torch.where(lengths > allowed, allowed / lengths.clamp_min(1e-6), torch.ones_like(lengths)))
