@@ -4,9 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save
-
 from elasticvit.export.atomic import write_files
+from elasticvit.nn import tensorfile
 from elasticvit.nn.files import Card
 from elasticvit.nn.net import Net
 
@@ -19,6 +18,5 @@ def write_net(net: Net, card: Card, out: Path) -> None:
     Raises:
         ExportError: the disk refuses; nothing is left behind.
     """
-    header = {"format": FORMAT, "arch": net.arch.to_json(), "card": json.dumps(asdict(card))}
-    state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
-    write_files({out: save(state, metadata=header)})
+    header = {"format": FORMAT, "arch": net.arch.to_json(), "card": json.dumps(asdict(card), sort_keys=True)}
+    write_files({out: tensorfile.encode(net.state_dict(), header)})

@@ -1,8 +1,13 @@
-"""Supernet files: safetensors with a JSON card, written whole or not at all."""
+"""Supernet files: safetensors with a JSON card, written whole or not at all.
+
+Beside the weights a file may carry calibration images (`elasticvit.calibration_images`), the tensor
+`calibration.images`: whoever has the file can then recalibrate its networks, also where the training images cannot be
+had, and everybody gets the same networks.
+"""
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,13 +15,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import Tensor
 
 from elasticvit.errors import SpaceError, SupernetFileError
+from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import Space
 
 FORMAT = "elasticvit-supernet/1"
+CALIBRATION = "calibration.images"
 
 
 @dataclass(frozen=True)
@@ -35,38 +42,64 @@ class Card:
     terms: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def scaled(self, images: Tensor) -> Tensor:
+        """What a network sees of (N, 3, H, W) bytes."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images / 255 - mean) / std
+
 
 class LoadedSuperNet(SuperNet):
-    """A supernet with the card of its file."""
+    """A supernet with the card of its file and the calibration images in it, (K, 3, H, W) bytes or None.
 
-    def __init__(self, space: Space, card: Card) -> None:
+    The images are no buffer: they are no part of the network and of its state.
+    """
+
+    def __init__(self, space: Space, card: Card, calibration: Tensor | None = None) -> None:
         super().__init__(space)
         self.card = card
+        self.calibration = calibration
 
 
-def save_supernet(path: Path, supernet: SuperNet, card: Card) -> None:
-    """Write a supernet file; readers see the old file or the new one, never a part.
+def save_supernet(
+    path: Path, supernet: SuperNet, card: Card, *, half: bool = False, calibration: Tensor | None = None
+) -> None:
+    """Write a supernet file; readers see the old file or the new one, never a part. Equal content is equal bytes.
+
+    Args:
+        half: store numbers in half precision, which a network barely notices and which halves the file. A tensor with
+            numbers beyond half precision's range stays as it is.
+        calibration: images (K, 3, H, W) bytes that the file carries, 2 or more.
 
     Raises:
-        SupernetFileError: the card does not fit the supernet, a weight is not finite, or the disk refuses.
+        SupernetFileError: the card does not fit the supernet, a weight is not finite, the calibration images are
+            none, or the disk refuses.
     """
     if len(card.class_names) != supernet.space.classes:
         raise SupernetFileError(f"{len(card.class_names)} class names for {supernet.space.classes} classes")
-    state = {name: tensor.detach().contiguous() for name, tensor in supernet.net.state_dict().items()}
+    state = dict(supernet.net.state_dict())
     _check_finite(state, path)
-    header = {"format": FORMAT, "space": supernet.space.to_json(), "card": json.dumps(asdict(card))}
-    data = save(state, metadata=header)
+    if half:
+        state = {name: _halved(tensor) for name, tensor in state.items()}
+    if calibration is not None:
+        _check_images(calibration, path)
+        state[CALIBRATION] = calibration
+    text = json.dumps(asdict(card), sort_keys=True)
+    header = {"format": FORMAT, "space": supernet.space.to_json(), "card": text}
+    _write(path, tensorfile.encode(state, header))
+
+
+def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with part.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(part).replace(path)
+            part.replace(path)
         finally:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
 
@@ -82,8 +115,11 @@ def load_supernet(path: str | Path) -> LoadedSuperNet:
     if not path.is_file():
         raise SupernetFileError(f"no supernet file {path}")
     space, card, state = _read(path)
+    calibration = state.pop(CALIBRATION, None)
+    if calibration is not None:
+        _check_images(calibration, path)
     with torch.device("meta"):
-        supernet = LoadedSuperNet(space, card)
+        supernet = LoadedSuperNet(space, card, calibration)
     wanted = supernet.net.state_dict()
     if missing := sorted(wanted.keys() - state.keys()):
         raise SupernetFileError(f"{path}: {len(missing)} tensors are missing, the first is {missing[0]}")
@@ -104,7 +140,7 @@ def read_card(path: str | Path) -> tuple[Space, Card]:
         return _header(Path(path), file.metadata())
 
 
-def _read(path: Path) -> tuple[Space, Card, dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[Space, Card, dict[str, Tensor]]:
     with _opened(path) as file:
         space, card = _header(path, file.metadata())
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -132,7 +168,20 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> tuple[Space, Card
         raise SupernetFileError(f"{path} has a damaged header: {error}") from error
 
 
-def _check_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _halved(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if torch.isfinite(half).all() else tensor
+
+
+def _check_images(images: Tensor, path: Path) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) < 2:
+        found = f"{tuple(images.shape)} {images.dtype}"
+        raise SupernetFileError(f"{path}: calibration images must be (2 or more, 3, H, W) bytes, got {found}")
+
+
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise SupernetFileError(f"{path}: {name} holds NaN or infinite numbers")
