@@ -44,6 +44,10 @@ class Format(StrEnum):
     PT2 = "pt2"
 
 
+class Origin(StrEnum):
+    MOONLIT = "moonlit"
+
+
 ArchOption = Annotated[
     str,
     typer.Option("--arch", help="A published name (S1), an id, or a JSON file; smallest and largest of a supernet."),
@@ -136,17 +140,46 @@ def export(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="The name of a recipe: digits.")],
+    recipe: Annotated[str, typer.Argument(help="The name of a recipe: digits, cpu_minutes, cifar10_cpu, ...")],
     out: OutOption,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A data set or folder instead of the recipe's.")] = None,
     evaluated: Annotated[int, typer.Option("--evaluated", min=0, help="Sub-networks to evaluate afterwards.")] = 40,
+    logs: Annotated[Path | None, typer.Option("--logs", help="JSON lines; default: beside the output.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="A folder for TensorBoard.")] = None,
+    teacher: Annotated[list[Path] | None, typer.Option("--teacher", help="A network that teaches.")] = None,
+    tables: Annotated[Path | None, typer.Option("--tables", help="A folder of sub-networks by level.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for other processes.")] = 1800,
 ) -> None:
-    """Train a supernet, evaluate some of its sub-networks beside it; stopped, it goes on from there."""
+    """Train a supernet, evaluate some of its sub-networks beside it; stopped, it goes on from there.
+
+    Several processes: torchrun --nproc-per-node N -m elasticvit.training RECIPE --out FILE
+    """
     from elasticvit.training import commands
+    from elasticvit.training.checkpoints import StoppedError
 
     with _errors():
-        _say({"supernet": str(commands.train(recipe, out, steps=steps, seed=seed, evaluated=evaluated))})
+        try:
+            file = commands.train(
+                recipe,
+                out,
+                steps=steps,
+                seed=seed,
+                data=data,
+                evaluated=evaluated,
+                logs=logs,
+                tensorboard=tensorboard,
+                teachers=teacher or (),
+                tables=tables,
+                timeout_s=timeout,
+            )
+        except StoppedError as stopped:
+            # Whoever stops a run this way wants it to have ended well.
+            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
+            return
+        if file is not None:
+            _say({"supernet": str(file)})
 
 
 @app.command()
