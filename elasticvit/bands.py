@@ -33,8 +33,8 @@ class InBand:
     the single precision of the chances.
 
     Args:
-        cost: the paper's formula or MACs, `low` and `high` then in millions; or any cost that adds up over blocks, in
-            its own unit.
+        cost: the paper's formula or MACs, or any other cost that adds up over blocks.
+        unit: what `low` and `high` are multiples of; by default millions, and for a table 1.
 
     Raises:
         SpaceError: the floor is not in the space, or the band is empty.
@@ -48,9 +48,10 @@ class InBand:
         *,
         low: float,
         high: float,
+        unit: float | None = None,
     ) -> None:
         self.space, self.low, self.high = space, low, high
-        self._unit = 1.0 if isinstance(cost, CostTable) else 1e6
+        self._unit = unit or (1.0 if isinstance(cost, CostTable) else 1e6)
         self.costs = cost if isinstance(cost, CostTable) else _named(space, cost)
         self.floor = space.encode(space.adopt(floor)) if floor else np.zeros(len(space.dimensions), np.int8)
         exact = [_Stage.of(self.costs, s, self.floor) for s in range(len(WIDTH_AT))]

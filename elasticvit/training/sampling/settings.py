@@ -8,10 +8,7 @@ from typing import Literal
 
 from elasticvit.arch import Arch
 from elasticvit.errors import ElasticVitError
-from elasticvit.published import PUBLISHED
-
-PAPER_LEVELS = (100.0, 200.0, 300.0, 400.0, 500.0, 700.0, 900.0, 1200.0)
-PAPER_FLOORS = ((200.0, PUBLISHED["min1"]), (400.0, PUBLISHED["min2"]), (800.0, PUBLISHED["min3"]))
+from elasticvit.hierarchy import PAPER_BAND, PAPER_FLOORS, PAPER_LEVELS, Floors
 
 
 class SamplingError(ElasticVitError):
@@ -74,11 +71,11 @@ class Sampling:
     levels: tuple[float, ...] | int = 6
     """Ascending targets in MFLOPs of the paper's formula, or a number of levels that each hold an equal share of what
     the space samples, by MACs."""
-    band: float = 20.0
+    band: float = PAPER_BAND
     """MFLOPs; a level of target F holds [F, F + band], as in the authors' code."""
     include: tuple[Literal["smallest", "largest"], ...] = ("smallest",)
     """What else a step trains; "no biggest" is the default. The sandwich has both, whatever is said here."""
-    floors: tuple[tuple[float, Arch], ...] = ()
+    floors: Floors = ()
     """Hierarchical smallest sub-networks by ascending key: a level trains its floor in place of the smallest. None: no
     hierarchy."""
     floor_rule: Literal["authors", "closest"] = "authors"

@@ -2,14 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from elasticvit.arch import Arch
+from elasticvit.bands import InBand
+from elasticvit.errors import SpaceError
 from elasticvit.space import Codes, Space
-from elasticvit.training.samplers import AdjacentStep
+from elasticvit.tables import load_tables
+from elasticvit.training.sampling import bank as banks
+from elasticvit.training.sampling.levels import Level, cost_of, ladder, walk
+from elasticvit.training.sampling.preference import preferred
 from elasticvit.training.sampling.settings import Sampling, SamplingError
-from elasticvit.training.sampling.state import Choice, Role, SamplerState
+from elasticvit.training.sampling.state import Choice, Entry, Role, SamplerState
+
+
+class Draws(Protocol):
+    """Random members of a level."""
+
+    def sample(self, rng: np.random.Generator, n: int) -> Codes:
+        """n codes, shape (n, D)."""
 
 
 class Sampler:
@@ -18,43 +31,49 @@ class Sampler:
     It keeps nothing that changes: the same state and random numbers give the same choice, whatever came before.
 
     Args:
-        tables: a folder that `elasticvit.tables.build_tables` filled; sub-networks are then drawn from it.
+        tables: a folder that `elasticvit.tables.build_tables` filled for these levels and floors; sub-networks are
+            then taken from it. Without it they are drawn from all of the level.
 
     Raises:
-        SamplingError: the settings do not fit the space.
+        SamplingError: the settings do not fit the space, a level holds no networks, or the tables are for others.
+        TableError: the tables are damaged.
     """
 
     def __init__(self, space: Space, sampling: Sampling, tables: Path | None = None) -> None:
         self.space, self.sampling = space, sampling
-        if not isinstance(sampling.levels, int):
-            raise SamplingError("levels by targets are not there yet")
-        self._adjacent = AdjacentStep.over(space, sampling.levels, sampling.subnets)
+        self.levels: tuple[Level, ...] = ()
+        self._draws: tuple[Draws, ...] = ()
+        if sampling.strategy == "adjacent":
+            self.costs = cost_of(space, sampling)
+            self.levels = ladder(space, sampling, self.costs)
+            self._draws = tuple(self._of_tables(tables) if tables else self._of_bands())
 
     def start(self) -> SamplerState:
         """The state before the first step."""
-        return SamplerState(0, [])
+        return SamplerState(0, [[] for _ in self.levels])
 
     def step(self, state: SamplerState, rng: np.random.Generator, epoch: int = 0) -> Choice:
         """Move the state's level and choose the sub-networks of the step."""
-        roles: list[Role] = []
-        archs: list[Arch] = []
         if self.sampling.strategy == "fixed":
-            archs, roles = list(self.sampling.archs), ["uniform"] * len(self.sampling.archs)
-            return Choice(0, tuple(archs), tuple(roles), (True,) * len(archs))
+            return _together([(arch, "uniform", True) for arch in self.sampling.archs], 0)
         include = set(self.sampling.include)
+        smallest: tuple[Arch, Role] = (self.space.smallest(), "smallest")
         if self.sampling.strategy == "sandwich":
-            include |= {"smallest", "largest"}
-            codes: Codes = self.space.sample(rng, self.sampling.subnets)
+            include = {"smallest", "largest"}
+            codes, explored = self.space.sample(rng, self.sampling.subnets), [True] * self.sampling.subnets
         else:
-            state.level = self._adjacent.walk(state.level, rng)
-            codes = self._adjacent.in_band(state.level, rng, self.sampling.subnets)
+            state.level = walk(state.level, len(self.levels), rng)
+            codes, explored = self._of_level(state, rng, epoch)
+            if self.sampling.floors:
+                smallest = (self.levels[state.level].smallest, "floor")
+        chosen: list[tuple[Arch, Role, bool]] = [
+            (self.space.decode(code), "uniform", new) for code, new in zip(codes, explored, strict=True)
+        ]
         if "largest" in include:
-            archs, roles = [self.space.largest()], ["largest"]
-        archs += [self.space.decode(code) for code in codes]
-        roles += ["uniform"] * len(codes)
+            chosen.insert(0, (self.space.largest(), "largest", False))
         if "smallest" in include:
-            archs, roles = [*archs, self.space.smallest()], [*roles, "smallest"]
-        return Choice(state.level, tuple(archs), tuple(roles), tuple(role == "uniform" for role in roles))
+            chosen.append((*smallest, False))
+        return _together(chosen, state.level)
 
     def observe(self, state: SamplerState, choice: Choice, scores: Sequence[float]) -> None:
         """Put what the choice explored into its level's bank; without a bank this does nothing.
@@ -62,13 +81,87 @@ class Sampler:
         Args:
             scores: one a network of `choice.archs`, minus the cross-entropy on the unmixed batch with hard labels; what
                 stands at networks that were not explored is not read, and a score that is no finite number is left out.
+
+        Raises:
+            SpaceError: an explored architecture is not in the space.
         """
+        if self.sampling.bank is None:
+            return
+        level = self.levels[choice.level]
+        capacity = banks.capacity_of(self.sampling.bank, level.low)
+        for arch, role, new, score in zip(choice.archs, choice.roles, choice.explored, scores, strict=True):
+            if role != "uniform" or not new:
+                continue
+            code = self.space.encode(arch)
+            if self.costs.total(code[None])[0] / 1e6 <= level.high:
+                banks.insert(state.banks[choice.level], Entry(tuple(code.tolist()), float(score)), capacity)
 
     def refresh_due(
         self, state: SamplerState, batch: int, batches_per_epoch: int
     ) -> Sequence[tuple[int, tuple[Arch, ...]]]:
-        """Banks to measure again before batch `batch` (from 0) of an epoch: (level, its sub-networks in order)."""
-        return ()
+        """Banks to measure again before batch `batch` (from 0) of an epoch: (level, its sub-networks in order).
+
+        All banks at the start of an epoch, the bank of the walk's level at its quarters. (The authors' code measures
+        that one three times in a row, once for each sub-network of the step; once says the same.)
+        """
+        if self.sampling.bank is None or not self.sampling.bank.refresh:
+            return ()
+        quarters = {batches_per_epoch * k // 4 for k in (1, 2, 3)} - {0}
+        due = range(len(self.levels)) if batch == 0 else [state.level] if batch in quarters else []
+        return [(i, tuple(map(self._decoded, state.banks[i]))) for i in due if state.banks[i]]
 
     def rescore(self, state: SamplerState, level: int, scores: Sequence[float]) -> None:
         """New scores of a level's bank, in the order that `refresh_due` gave."""
+        banks.rescore(state.banks[level], scores)
+
+    def _of_level(self, state: SamplerState, rng: np.random.Generator, epoch: int) -> tuple[Codes, list[bool]]:
+        """The random sub-networks of a step, shape (subnets, D), and which of them are new."""
+        n, settings = self.sampling.subnets, self.sampling.bank
+        if settings is None:
+            return self._draws[state.level].sample(rng, n), [True] * n
+        entries = state.banks[state.level]
+        full_enough = banks.may_exploit(entries, banks.capacity_of(settings, self.levels[state.level].low))
+        new = [not full_enough or r >= banks.exploit_chance(settings, epoch) for r in rng.random(n)]
+        fresh = iter(self._explore(state, rng, sum(new)))
+        codes = [
+            next(fresh) if is_new else np.array(banks.draw(entries, settings, rng).code, np.int8) for is_new in new
+        ]
+        return np.stack(codes), new
+
+    def _explore(self, state: SamplerState, rng: np.random.Generator, n: int) -> Codes:
+        """n new sub-networks of the state's level, preferred ones once its bank is half full."""
+        draws, preference, settings = self._draws[state.level], self.sampling.preference, self.sampling.bank
+        if preference is None or settings is None:
+            return draws.sample(rng, n)
+        level = self.levels[state.level]
+        if len(state.banks[state.level]) < banks.capacity_of(settings, level.low) // 2:
+            return draws.sample(rng, n)
+        # The first level has no level before it to look up to; its anchor is its smallest network.
+        own = preference.anchor == "own"
+        entries = state.banks[state.level] if own else state.banks[0] if state.level else []
+        anchor = np.array(banks.best(entries).code, np.int8) if entries else self.space.encode(level.smallest)
+        candidates = draws.sample(rng, n * preference.candidates)
+        return preferred(self.costs, candidates.reshape(n, preference.candidates, len(anchor)), anchor)
+
+    def _decoded(self, entry: Entry) -> Arch:
+        return self.space.decode(np.array(entry.code, np.int8))
+
+    def _of_bands(self) -> list[Draws]:
+        try:
+            return [
+                InBand(self.space, self.costs, level.floor, low=level.low, high=level.high, unit=1e6)
+                for level in self.levels
+            ]
+        except SpaceError as error:
+            raise SamplingError(f"a level holds no networks: {error}") from error
+
+    def _of_tables(self, folder: Path) -> list[Draws]:
+        if isinstance(self.sampling.levels, int):
+            raise SamplingError("tables are for levels by targets; give targets, or no tables")
+        tables = load_tables(folder)
+        return [tables.rows(self.costs, level.low, level.high, level.floor) for level in self.levels]
+
+
+def _together(chosen: Sequence[tuple[Arch, Role, bool]], level: int) -> Choice:
+    archs, roles, explored = zip(*chosen, strict=True)
+    return Choice(level, archs, roles, explored)
