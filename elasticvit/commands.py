@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,6 +20,7 @@ from elasticvit.arch import Arch
 from elasticvit.blocks import blocks
 from elasticvit.errors import ArchError, DataError, ElasticVitError, ExportError
 from elasticvit.flops import macs, paper_mflops, params
+from elasticvit.nn.moonlit_names import Index, Weights
 from elasticvit.published import PUBLISHED
 from elasticvit.space import PRESETS, Space
 
@@ -182,6 +184,24 @@ def train(
             _say({"supernet": str(file)})
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="What their training wrote, or a state dict, also as safetensors.")],
+    origin: Annotated[Origin, typer.Option("--from", help="Whose checkpoint it is.")],
+    out: OutOption,
+    weights: Annotated[Weights | None, typer.Option("--weights", help="Default: ema where there is one.")] = None,
+    index: Annotated[Index, typer.Option("--index", help="stored: as their evaluation runs.")] = Index.RECOMPUTED,
+) -> None:
+    """Make a supernet file of the paper's authors' checkpoint, all of it accounted for; nothing in it is run."""
+    from elasticvit.nn import moonlit
+
+    with _errors():
+        assert origin is Origin.MOONLIT
+        report = moonlit.import_checkpoint(file, out, weights, index)
+        typer.echo(f"elasticvit: took the {report.weights.upper()} weights ({report.choice})", err=True)
+        _say(asdict(report) | {"supernet": str(out)})
+
+
 @app.command()
 def evaluate(
     archs: Annotated[list[str], typer.Option("--arch", help="Like that of `export`; may be given several times.")],
@@ -195,6 +215,33 @@ def evaluate(
         chosen = [find_arch(arch, read_card(supernet)[0]) for arch in archs]
         measured = commands.evaluate(supernet, chosen)
         _say([{"arch_id": a.id, "top1": m.top1, "images": m.n} for a, m in zip(chosen, measured, strict=True)])
+
+
+@app.command()
+def tables(
+    out: Annotated[Path, typer.Option("--out", help="A folder; levels that are in it and whole are kept.")],
+    preset: Annotated[str, typer.Option("--space", help="Like that of `space`.")] = "paper",
+    per_level: Annotated[int, typer.Option("--per-level", min=1, help="Distinct networks of each level.")] = 150_000,
+    level: Annotated[list[float] | None, typer.Option("--level", help="MFLOPs; instead of the paper's eight.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Build the tables of networks by level of cost that training may draw from; stopped, it goes on from there."""
+    from elasticvit.hierarchy import PAPER_LEVELS, floors_of
+    from elasticvit.tables import build_tables
+    from elasticvit.training.progress import Step, bars
+
+    with _errors(), bars() as report:
+        chosen = _space(preset)
+        built = build_tables(
+            chosen,
+            out,
+            level or PAPER_LEVELS,
+            floors=floors_of(chosen),
+            per_level=per_level,
+            seed=seed,
+            report=lambda at, done, total: report(Step(f"{at:g} MFLOPs", done, total)),
+        )
+    _say(built.summary())
 
 
 def find_arch(text: str, space: Space | None = None) -> Arch:

@@ -19,15 +19,15 @@ def numbers(name: str, shape: tuple[int, ...]) -> Array:
     """Uniform over [0, 1) in steps of 2⁻²⁴, exact in float32."""
     count = prod(shape)
     raw = np.random.Philox(key=zlib.crc32(name.encode())).random_raw(-(-count // 2)).astype("<u8").view("<u4")
-    exact: Array = ((raw[:count] >> 8).astype(np.float32) * np.float32(2**-24)).reshape(shape)
-    return exact
+    return np.asarray((raw[:count] >> 8) * 2.0**-24, np.float32).reshape(shape)
 
 
 def images(side: int, count: int = 1) -> Array:
     """(count, 3, side, side): stripes of several directions and noise, within ±1.5."""
     n, c, y, x = np.indices((count, 3, side, side))
     stripes = ((7 + n) * y + (3 + c) * x + 11 * c + 5 * n) % 32 / 16 - 1
-    return stripes.astype(np.float32) + numbers(f"image {side}", (count, 3, side, side)) - np.float32(0.5)
+    noise = numbers(f"image {side}", (count, 3, side, side))
+    return np.asarray(stripes, np.float32) + noise - np.float32(0.5)
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]], shifted: bool = False) -> dict[str, NDArray[np.generic]]:
