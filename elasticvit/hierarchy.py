@@ -2,6 +2,7 @@
 
 from elasticvit.arch import Arch
 from elasticvit.published import PUBLISHED
+from elasticvit.space import Space
 
 Floors = tuple[tuple[float, Arch], ...]
 
@@ -17,3 +18,9 @@ def floor_by_key(floors: Floors, target: float, band: float = PAPER_BAND) -> Arc
     which by cost is min2 for 100 and 200 already, and min3 for 300 and 400.
     """
     return next((arch for key, arch in floors if target <= key + band), floors[-1][1])
+
+
+def floors_of(space: Space) -> Floors:
+    """The paper's floors with the head of a space that has them all; none for any other space."""
+    floors = tuple((key, space.adopt(arch)) for key, arch in PAPER_FLOORS)
+    return floors if all(space.contains(arch) for _, arch in floors) else ()

@@ -26,7 +26,7 @@ from elasticvit.space import Codes, Space
 
 FORMAT = "elasticvit-table/1"
 PER_LEVEL, BAND = 150_000, 30.0
-ROUND = 16_384
+LEAST, ROUND = 1024, 16_384
 
 Report = Callable[[float, int, int], None]
 
@@ -66,6 +66,14 @@ class Tables:
 
     folder: Path
     levels: dict[float, Table]
+
+    def summary(self) -> dict[str, object]:
+        """What is there, for JSON."""
+        levels = []
+        for target, table in self.levels.items():
+            floor = table.header["floor"] and Arch.from_json(table.header["floor"]).id
+            levels.append({"level": target, "networks": len(table.codes), "floor": floor})
+        return {"folder": str(self.folder), "levels": levels}
 
     def rows(self, costs: CostTable, low: float, high: float, floor: Arch | None) -> Rows:
         """The networks of the level `low` that cost at most `high`, MFLOPs.
@@ -150,10 +158,10 @@ def _distinct(band: InBand, rng: np.random.Generator, n: int, report: Report) ->
     """The first n different codes that the band draws, shape (n, D)."""
     codes = np.empty((0, len(band.space.dimensions)), np.int8)
     while len(codes) < n:
-        fresh = band.sample(rng, ROUND)
+        fresh = band.sample(rng, min(max(n - len(codes), LEAST), ROUND))
         codes, before = _first_of_each(np.concatenate([codes, fresh])), len(codes)
         report(band.low, min(len(codes), n), n)
-        if len(codes) - before < len(fresh) // 1000 and len(codes) < n:
+        if len(codes) < n and 1000 * (len(codes) - before) < len(fresh):
             raise TableError(
                 f"level {band.low:g} has hardly more than {len(codes):,} different networks, {n:,} were asked for; ask"
                 " for fewer, a wider band or a lower floor"
