@@ -11,43 +11,87 @@ from types import FrameType
 from elasticvit.accuracy import Accuracy, accuracy_of
 from elasticvit.arch import Arch
 from elasticvit.nn.files import load_supernet, save_supernet
+from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.data import load_named
+from elasticvit.training.distributed import TIMEOUT_S, joined
+from elasticvit.training.logs import logs_to
 from elasticvit.training.loop import train as run
 from elasticvit.training.prepare import EVALUATED, card, table_path, tabulate
 from elasticvit.training.progress import Step, Stop, bars
 from elasticvit.training.recipes import named_recipe
+from elasticvit.training.teachers import load_teacher
 
 
 def train(
-    recipe: str, out: Path, *, steps: int | None = None, seed: int | None = None, evaluated: int = EVALUATED
-) -> Path:
+    recipe: str,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    data: str | None = None,
+    evaluated: int = EVALUATED,
+    logs: Path | None = None,
+    tensorboard: Path | None = None,
+    teachers: Sequence[Path] = (),
+    tables: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Path | None:
     """Train a supernet by a named recipe into the file `out`, and evaluate sub-networks into a table beside it.
 
-    SIGINT and SIGTERM end it after the step; the checkpoint beside `out` lets the same command go on from there.
+    SIGINT and SIGTERM end it after the step; the checkpoint beside `out` lets the same command go on from there. Under
+    torchrun all processes train, and the first writes.
 
     Args:
-        steps, seed: instead of the recipe's.
+        steps, seed, data: instead of the recipe's; a space gets as many classes as the data has.
         evaluated: how many sub-networks to evaluate; 0 for none.
+        logs: a JSON line a step; by default `NAME.train.jsonl` beside `out`.
+        tensorboard: a folder for TensorBoard.
+        teachers: files that `load_teacher` reads.
+        tables: a folder of sub-networks by level, as `elasticvit.tables.build_tables` leaves it.
+        timeout_s: how long a process waits for the others of its run.
+
+    Returns:
+        The file; None in all processes but the first.
 
     Raises:
-        DataError: no such recipe, or its loss is no longer a number.
+        DataError: no such recipe, data or teacher, or the loss is no longer a number.
         UnusableCheckpointError: the checkpoint beside `out` is damaged or of another recipe.
         StoppedError: told to stop; what is done is kept.
-        CheckpointError, SupernetFileError, PredictorError: the disk refuses.
+        CheckpointError, SupernetFileError, PredictorError, LogError: the disk refuses.
+        DistributedError: another process of the run is gone.
     """
     chosen = named_recipe(recipe)
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
-    data, checkpoint = load_named(chosen.data), out.with_name(f".{out.name}.checkpoint")
-    table = table_path(out)
-    if not checkpoint.exists():
-        # What an earlier command left half evaluated was another supernet's.
-        table.with_name(f".{table.name}").unlink(missing_ok=True)
+    chosen = replace(chosen, data=data or chosen.data)
+    checkpoint, table = out.with_name(f".{out.name}.checkpoint"), table_path(out)
     with stop_on_signals() as stop, bars() as report:
-        supernet = run(chosen, data, checkpoint=checkpoint, report=report, stop=stop)
+        with joined(timeout_s) as world, logs_to(logs or out.with_suffix(".train.jsonl"), tensorboard) as log:
+            images = world.in_turn(lambda: load_named(chosen.data))
+            chosen = replace(chosen, space=replace(chosen.space, classes=len(images.class_names)))
+            if world.first and not checkpoint.exists():
+                # What an earlier command left half evaluated was another supernet's.
+                table.with_name(f".{table.name}").unlink(missing_ok=True)
+            try:
+                supernet = run(
+                    chosen,
+                    images,
+                    checkpoint=checkpoint,
+                    report=report,
+                    stop=stop,
+                    logs=log,
+                    teachers=[load_teacher(path, images, world.device) for path in teachers],
+                    tables=tables,
+                    world=world,
+                )
+            except StoppedError:
+                if world.first:
+                    raise
+        if not world.first:
+            return None
         table.unlink(missing_ok=True)
-        save_supernet(out, supernet, card(chosen, data))
+        save_supernet(out, supernet, card(chosen, images))
         if evaluated:
-            tabulate(supernet, data, table, evaluated, report, stop)
+            tabulate(supernet, images, table, evaluated, report, stop)
         checkpoint.unlink(missing_ok=True)
     return out
 

@@ -29,7 +29,7 @@ from elasticvit.training.ema import Ema
 from elasticvit.training.lessons import Lessons
 from elasticvit.training.logs import Log, Record, Unlogged
 from elasticvit.training.losses import Teacher
-from elasticvit.training.optim import clip_gradients, learning_rate, make_optimizer
+from elasticvit.training.optim import Summed, clip_gradients, learning_rate, make_optimizer
 from elasticvit.training.plain import Always, Draws, Single
 from elasticvit.training.progress import Report, Step, Stop, never, silent
 from elasticvit.training.recipes import Recipe
@@ -127,28 +127,32 @@ def run(
             # Everything random about this step follows from its number; all processes draw the same sub-networks.
             began, rng = time.perf_counter(), np.random.default_rng((recipe.seed, 1, state.step))
             for level, archs in sampler.refresh_due(state.sampler, state.step % epoch, epoch):
-                scores = world.total([lessons.scores(arch, batch) / parts for arch in archs])
-                sampler.rescore(state.sampler, level, scores)
+                scores = world.total([lessons.scores(arch, batch) for arch in archs])
+                sampler.rescore(state.sampler, level, [score / parts for score in scores])
             choice = sampler.step(state.sampler, rng, state.step // epoch)
 
             # Gradients of all sub-networks add up, over the parts of the batch and over the processes.
-            marks = torch.zeros(2, len(choice.archs), device=world.device)
+            marks, summed = torch.zeros(2, len(choice.archs), dtype=torch.float64, device=world.device), Summed()
             for part in batch:
                 marks += lessons.learn(choice, part, lambda loss: state.scaler.scale(loss / parts))
+                summed.take(model)
+            summed.give(model)
             world.add(p.grad for p in model.parameters() if p.grad is not None)
 
             # Any process may have been told to stop; all of them hear of it, and stop after the same step.
             *sums, stopping = world.total([*marks.flatten().tolist(), float(stop())])
-            losses, scores = np.reshape(sums, (2, -1)) / parts
+            losses, scores = (np.reshape(sums, (2, -1)) / parts).tolist()
             if not np.isfinite(losses).all():
-                raise DataError(f"the loss is {losses.max()} at step {state.step + 1}; try a lower learning rate")
+                raise DataError(
+                    f"the loss is {max(losses, key=abs)} at step {state.step + 1}; try a lower learning rate"
+                )
             rate = learning_rate(recipe.optim, state.step, recipe.steps)
             norm = update(state, recipe, rate)
-            sampler.observe(state.sampler, choice, scores.tolist())
+            sampler.observe(state.sampler, choice, scores)
             state.step += 1
 
             if world.first:
-                report(Step("train", state.step, recipe.steps, float(losses[-1])))
+                report(Step("train", state.step, recipe.steps, losses[-1]))
                 speed = recipe.batch / (time.perf_counter() - began)
                 logs(Record(state.step, choice.level, by_role(choice, losses), rate, speed, norm))
                 due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps

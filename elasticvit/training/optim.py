@@ -93,3 +93,28 @@ def clip_to_weights(parameter: Tensor, factor: float) -> None:
     lengths = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True)
     allowed = weights.clamp_min(AGC_EPS) * factor
     gradient.mul_(torch.where(lengths > allowed, allowed / lengths.clamp_min(1e-6), torch.ones_like(lengths)))
+
+
+class Summed:
+    """The sum of gradients of several parts of a batch, each part's finished before it is added.
+
+    Backward passes that add to one tensor in turn would round otherwise than processes that each sum up a part and
+    then add the parts, and AdamW makes whole steps of such differences wherever a gradient should be zero.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[nn.Parameter, Tensor] = {}
+
+    @torch.no_grad()
+    def take(self, model: nn.Module) -> None:
+        """Add the model's gradients, and leave it none."""
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                held = self._sums.get(parameter)
+                self._sums[parameter] = parameter.grad if held is None else held.add_(parameter.grad)
+                parameter.grad = None
+
+    def give(self, model: nn.Module) -> None:
+        """Let the sums be the model's gradients."""
+        for parameter in model.parameters():
+            parameter.grad = self._sums.get(parameter)
