@@ -1,14 +1,17 @@
-"""Labelled images in memory, by name.
+"""Labelled images by name or folder.
 
 Images are kept as bytes, (N, 3, H, W) uint8, and become numbers batch by batch. A set has three splits: `train` fits
 the weights and recalibrates, `search` (held out) is what sub-networks are compared on, `val` is looked at once, for
 the number that is published.
+
+Sets other than the digits are decoded once into files that are mapped into memory (`readers`): rows are read from the
+disk when they are picked, so a set may be larger than memory.
 """
 
-import io
-import json
+import mmap
 import os
-from collections.abc import Callable
+import re
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elasticvit.errors import DataError
+from elasticvit.training.progress import Report
+from elasticvit.training.readers import open_source
+from elasticvit.training.readers.build import Built, Wanted, built
+from elasticvit.training.readers.patience import patient
+from elasticvit.training.readers.source import names_beside
 
 Triple = tuple[float, float, float]
+
+SIDE_MOST = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +61,72 @@ class ImageSet:
     val: Split
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
+    terms: str | None = None
+    """Under which terms the images, and so whatever was trained on them, may be used."""
+    skipped: str | None = None
+    """How many images could not be read, naming the first."""
 
     def scaled(self, images: Tensor) -> Tensor:
-        """What a network sees of (N, 3, H, W) bytes."""
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        """What a network sees of (N, 3, H, W) bytes, on their device."""
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
         return (images / 255 - mean) / std
 
 
-def load_named(name: str) -> ImageSet:
-    """The data set of this name, as a supernet file's card names it. Raises `DataError` listing the known names."""
-    try:
-        load = KNOWN[name]
-    except KeyError:
-        raise DataError(f"no data set named {name!r}; known: {', '.join(sorted(KNOWN))}") from None
-    return load()
+def load_named(name: str, report: Report | None = None) -> ImageSet:
+    """The data set of this name, as a supernet file's card names it, or of the folder at this path.
+
+    Names are `digits`, `cifar10`, `flowers`, `tiny-imagenet` and `tiny-imagenet:CLASSES` (its first CLASSES labels).
+    `@SIDE` behind a name or a path, as in `photos@64`, is the side that images are resized and cut to.
+
+    Args:
+        report: told while images are decoded; without, a bar appears on standard error once that takes over 2 s.
+
+    Raises:
+        DataError: listing the known names; or the images cannot be had or used.
+    """
+    if name == "digits":
+        return digits()
+    known, _, side = name.partition("@") if re.search(r"@\d+$", name) else (name, "", "")
+    known, _, classes = known.partition(":") if re.search(r":\d+$", known) else (known, "", "")
+    wanted = Wanted(side=_number(side, SIDE_MOST), classes=_number(classes, 10**6))
+    with patient(report) as told:
+        if known == "tiny-imagenet":
+            return _tiny_imagenet(name, wanted, told)
+        if known in FOLDERS and not classes:
+            return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, told)
+        # A folder may itself be called photos@64.
+        for path, of_path in ((Path(name), Wanted()), (Path(name.removesuffix(f"@{side}")), Wanted(side=wanted.side))):
+            if path.is_dir():
+                return load_folder(path, name=name, side=of_path.side, report=told)
+    raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
+
+
+def load_folder(
+    folder: Path, *, name: str | None = None, side: int | None = None, report: Report | None = None
+) -> ImageSet:
+    """An ImageFolder, Parquet files as Hugging Face writes them, or webdataset shards, by what is in the folder.
+
+    The last tenth of every class of the training images is held out as `search`; where there is neither a `val` nor a
+    `test`, another tenth before that as `val`.
+
+    Args:
+        name: of the set, by default the folder's own.
+        side: images are resized by their short side and cut to this square; by default squares of one size up to 256
+            stay as they are, and anything else becomes 224.
+
+    Raises:
+        DataError: there are no images, a class has none, more than 5 % are unreadable, or the cache cannot be written.
+    """
+    with patient(report) as told:
+        return _mapped_set(
+            built(open_source(folder), Wanted(side=side), name or folder.name, told), name or folder.name
+        )
+
+
+def _number(text: str, most: int) -> int | None:
+    if text and not 0 < int(text) <= most:
+        raise DataError(f"{text} is no side or number of classes; it must be from 1 to {most}")
+    return int(text) if text else None
 
 
 @lru_cache(maxsize=1)
@@ -102,15 +164,59 @@ def stratified(labels: Tensor, fractions: tuple[float, ...], rng: np.random.Gene
     return [rows[torch.from_numpy(rng.permutation(len(rows)))] for rows in together]
 
 
-@lru_cache(maxsize=1)
+@dataclass(frozen=True)
+class Known:
+    """A set of Parquet files in the folder `folder` of `ELASTICVIT_DATA`."""
+
+    folder: str
+    terms: str
+
+
+FOLDERS = {
+    "cifar10": Known(
+        "cifar10-jpeg",
+        "CIFAR-10 (Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009) has no formal licence: for "
+        "research, with citation.",
+    ),
+    "flowers": Known(
+        "flowers-demo-64",
+        "Photographs from TensorFlow's flower_photos under CC BY 2.0, cut to 64×64: credit the photographers named in "
+        "the set's ATTRIBUTION.csv, and say that the images were changed.",
+    ),
+    "tiny-imagenet": Known(
+        "tiny-imagenet-200",
+        "Tiny-ImageNet is a part of ImageNet, whose terms of access allow non-commercial research and education only. "
+        "They hold for what is trained on it as well.",
+    ),
+}
+KNOWN = ("digits", *sorted(FOLDERS), "tiny-imagenet:CLASSES")
+
+
 def cifar10() -> ImageSet:
-    """CIFAR-10 as Parquet files in the folder `cifar10-jpeg` of `ELASTICVIT_DATA`; the last tenth of every class of the
-    training images is held out as `search`, the test images are `val`. Raises `DataError` where it is missing."""
-    folder = data_folder() / "cifar10-jpeg"
-    names = tuple(entry["name"] for entry in json.loads((folder / "labels.json").read_text("utf-8")))
-    whole, val = (read_parquet(folder / f"{part}-00000-of-00001.parquet") for part in ("train", "test"))
-    train, search = held_out(whole, 0.1)
-    return ImageSet("cifar10", names, train, search, val)
+    """CIFAR-10: 32×32, 45,000 images to train on, 5,000 held out and the 10,000 test images as `val`.
+
+    Raises `DataError` where `ELASTICVIT_DATA` lacks the folder `cifar10-jpeg`.
+    """
+    return load_named("cifar10")
+
+
+def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
+    """200 classes of ImageNet at 64×64: 500 training and 50 validation images a class, labels by sorted id.
+
+    Seven training images are, byte for byte, validation images of another class. They are left out of training, so that
+    `val` stays the 10,000 images that others report on, and none of them was seen with a wrong label.
+    """
+    wanted = Wanted(side=wanted.side, classes=wanted.classes, distinct=True)
+    return _from(FOLDERS["tiny-imagenet"], name, data_folder() / FOLDERS["tiny-imagenet"].folder, wanted, report)
+
+
+def _from(known: Known, name: str, folder: Path, wanted: Wanted, report: Report) -> ImageSet:
+    """With the names of `labels.json`, which are for people, where the Parquet files may have ids."""
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}")
+    done = built(open_source(folder), wanted, name, report)
+    names = (names_beside(folder) or done.class_names)[: len(done.class_names)]
+    return _mapped_set(done, name, names, known.terms)
 
 
 def data_folder() -> Path:
@@ -118,32 +224,24 @@ def data_folder() -> Path:
     return Path(os.environ.get("ELASTICVIT_DATA", "data"))
 
 
-def read_parquet(path: Path) -> Split:
-    """Images of one size from a Parquet file as Hugging Face writes it. Raises `DataError`."""
-    import pyarrow.parquet
-    from PIL import Image
-
-    if not path.is_file():
-        raise DataError(f"no image file {path}; set ELASTICVIT_DATA to the folder that holds {path.parent.name}")
-    table = pyarrow.parquet.read_table(path)
-    images = [
-        np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table.column("image").to_pylist()
-    ]
-    labels = torch.tensor(table.column("label").to_pylist(), dtype=torch.int64)
-    return Split(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), labels)
+def _mapped_set(done: Built, name: str, names: tuple[str, ...] | None = None, terms: str | None = None) -> ImageSet:
+    train, search, val = (
+        Split(
+            mapped(done.images(split), (done.rows[split], 3, done.side, done.side)),
+            torch.from_numpy(np.load(done.labels(split))),
+        )
+        for split in ("train", "search", "val")
+    )
+    return ImageSet(name, names or done.class_names, train, search, val, terms=terms, skipped=done.skipped)
 
 
-def held_out(split: Split, part: float) -> tuple[Split, Split]:
-    """The split without, and only, the last part of each class; both shuffled, always the same way."""
-    rng, kept, held = np.random.default_rng(0), [], []
-    for label in torch.unique(split.labels):
-        rows = (split.labels == label).nonzero().flatten()
-        end = len(rows) - round(part * len(rows))
-        kept.append(rows[:end])
-        held.append(rows[end:])
-    shuffled = [rows[torch.from_numpy(rng.permutation(len(rows)))] for rows in (torch.cat(kept), torch.cat(held))]
-    first, second = (Split(split.images[rows], split.labels[rows]) for rows in shuffled)
-    return first, second
+def mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """Bytes of a file as a tensor of this shape, read from the disk when they are touched.
 
-
-KNOWN: dict[str, Callable[[], ImageSet]] = {"digits": digits, "cifar10": cifar10}
+    The memory is private: what somebody writes into the tensor never reaches the file. No memory is set aside for that,
+    or a set larger than memory could not be mapped.
+    """
+    unreserved = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python names from 3.13 on
+    with file.open("rb") as opened:
+        view = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE | unreserved, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return torch.frombuffer(view, dtype=torch.uint8).view(shape)

@@ -49,7 +49,7 @@ def test_scaled_images_are_what_the_card_says() -> None:
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     assert load_named("digits") is digits()
-    with pytest.raises(DataError, match=r"'imagenet'; known: cifar10, digits"):
+    with pytest.raises(DataError, match=r"'imagenet'; known: digits, cifar10, flowers, tiny-imagenet"):
         load_named("imagenet")
 
 
