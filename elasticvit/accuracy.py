@@ -6,7 +6,7 @@ carries some: then a network is the same for everybody, with and without the tra
 training images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,14 @@ def calibration_images(supernet: SuperNet, data: ImageSet | None) -> Tensor:
             "this supernet carries no calibration images and its training images cannot be had: make a file that "
             "carries some by `elasticvit pack`, where the training images are"
         )
-    return data.scaled(data.train.images[:RECALIBRATION_IMAGES])
+    return as_trained(supernet, data).scaled(data.train.images[:RECALIBRATION_IMAGES])
+
+
+def as_trained(supernet: SuperNet, data: ImageSet) -> ImageSet:
+    """The images, scaled as the card of a supernet's file says: its own data may once have been scaled otherwise."""
+    if not isinstance(supernet, LoadedSuperNet):
+        return data
+    return replace(data, mean=supernet.card.mean, std=supernet.card.std)
 
 
 def calibrated(supernet: SuperNet, arch: Arch, data: ImageSet | None = None) -> Net:
@@ -95,7 +102,7 @@ def deployable(supernet: SuperNet, arch: Arch, data: ImageSet) -> tuple[Net, Acc
         SpaceError: the architecture is outside the supernet's space.
     """
     net = calibrated(supernet, arch, data)
-    return net, top1_of(net, data.search, data)
+    return net, top1_of(net, data.search, as_trained(supernet, data))
 
 
 def accuracy_of(supernet: SuperNet, arch: Arch, data: ImageSet) -> Accuracy:

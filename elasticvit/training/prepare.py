@@ -1,31 +1,30 @@
-"""The supernet that a home folder starts with: trained, and enough of its sub-networks evaluated for a search.
+"""The supernet that a home folder starts with: one that ships with this package, or one that is trained here.
 
 Every part is kept under a hidden name until it is whole, and what a killed run has done is not done again.
 """
 
+import os
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from elasticvit.accuracy import accuracy_of
-from elasticvit.accuracy_table import AccuracyTable, append
-from elasticvit.costs import CostTable
-from elasticvit.errors import DataError, PredictorError, SupernetFileError
+from elasticvit import stock
+from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.files import Card, LoadedSuperNet, load_supernet, save_supernet
-from elasticvit.nn.supernet import SuperNet
-from elasticvit.space import Codes, Space
-from elasticvit.training.checkpoints import StoppedError, UnusableCheckpointError
+from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.data import ImageSet, load_named
 from elasticvit.training.loop import train
-from elasticvit.training.progress import Report, Step, Stop, bars, never
+from elasticvit.training.progress import Report, Stop, bars, never
 from elasticvit.training.recipes import Recipe, digits_minutes
+from elasticvit.training.tabulate import EVALUATED, evaluated_codes, table_path, tabulate
+
+__all__ = ["EVALUATED", "card", "prepare_default", "table_path", "tabulate", "take_shipped"]
 
 Say = Callable[[str], None]
-EVALUATED = 40
 
 
 def unheard(_: str) -> None:
@@ -36,6 +35,7 @@ def prepare_default(
     folder: Path,
     say: Say = unheard,
     *,
+    name: str | None = None,
     recipe: Recipe | None = None,
     evaluated: int = EVALUATED,
     report: Report | None = None,
@@ -46,20 +46,79 @@ def prepare_default(
     What is there and whole is kept. `say` gets a sentence before anything that takes time; progress goes to `report`,
     by default to bars on standard error.
 
+    Args:
+        name: of a supernet that ships with this package, of `digits`, which is trained here, or of one in `folder`;
+            by default `elasticvit.stock.default_name`.
+        recipe: train by this one instead.
+
     Raises:
         StoppedError: `stop` said so; the next call goes on from there.
         SupernetFileError, CheckpointError, PredictorError: the folder cannot be written.
+        DataError: there is no supernet of that name.
     """
-    recipe = recipe or digits_minutes()
+    name = name or stock.default_name()
+    if recipe is None and (file := stock.shipped(name)) is not None:
+        return take_shipped(file, folder, say)
+    if recipe is None and name != stock.TRAINED_HERE:
+        return _own(folder, name)
+    return _trained(folder, recipe or digits_minutes(), evaluated, say, report, stop)
+
+
+def take_shipped(file: Path, folder: Path, say: Say = unheard) -> Path:
+    """Copy a supernet file that ships, and its table, to `folder`, unless a whole supernet of its name is there.
+
+    Raises:
+        SupernetFileError: the folder cannot be written.
+    """
+    target = folder / file.name
+    ours = target.is_file() and target.read_bytes() == file.read_bytes()
+    if not ours and _whole(target) is not None:
+        say(f"keeping {target}, which is not the one that ships; remove it to have that")
+        return target
+    # The table first: a supernet that is there can be searched.
+    for source, to in ((table_path(file), table_path(target)), (file, target)):
+        data = source.read_bytes()
+        if not to.is_file() or to.read_bytes() != data:
+            _put(to, data)
+    return target
+
+
+def _put(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
+
+
+def _own(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        ships = sorted(file.stem for file in stock.FOLDER.glob("*.safetensors"))
+        there = sorted(file.stem for file in folder.glob("*.safetensors"))
+        known = ", ".join(sorted({*ships, *there, stock.TRAINED_HERE}))
+        raise DataError(f"there is no supernet {name!r} in {folder}; known: {known}")
+    return path
+
+
+def _trained(folder: Path, recipe: Recipe, evaluated: int, say: Say, report: Report | None, stop: Stop) -> Path:
     path = folder / f"{recipe.name}.safetensors"
     with ExitStack() as stack:
         report = report or stack.enter_context(bars())
         supernet = _whole(path)
         if supernet is None:
-            say(f"training the default supernet '{recipe.name}', {recipe.steps} steps, once for all")
+            say(f"training the supernet '{recipe.name}', {recipe.steps} steps, once for all")
             supernet = _train_into(path, recipe, report, stop)
         _remove(folder, f".{recipe.name}.checkpoint*", f".{path.name}.*")
-        if len(_evaluated(table_path(path), supernet.space)) < evaluated:
+        if len(evaluated_codes(table_path(path), supernet.space)) < evaluated:
             say(f"evaluating {evaluated} of its sub-networks, from which all others are predicted")
             tabulate(supernet, load_named(supernet.card.data), table_path(path), evaluated, report, stop)
     return path
@@ -68,47 +127,7 @@ def prepare_default(
 def card(recipe: Recipe, data: ImageSet) -> Card:
     """The card of a supernet of this recipe: everything that made it."""
     provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__}
-    return Card(recipe.name, data.class_names, data.name, data.mean, data.std, provenance=provenance)
-
-
-def table_path(supernet: Path) -> Path:
-    """Where the evaluated sub-networks of a supernet file are kept."""
-    return supernet.with_suffix(".accuracy.jsonl")
-
-
-def tabulate(supernet: SuperNet, data: ImageSet, path: Path, n: int, report: Report, stop: Stop = never) -> None:
-    """Evaluate n sub-networks of all sizes into a table's file, which appears when it is whole.
-
-    Raises:
-        StoppedError: `stop` said so; what is evaluated is kept beside it and not done again.
-        PredictorError: the file cannot be written.
-    """
-    part, space = path.with_name(f".{path.name}"), supernet.space
-    done = _evaluated(part, space)
-    if not done:
-        part.unlink(missing_ok=True)
-    codes = spread(space, n)
-    for i, code in enumerate(codes, start=1):
-        if tuple(code) not in done:
-            if stop():
-                raise StoppedError(f"stopped after evaluating {i - 1} of {n} sub-networks")
-            accuracy = accuracy_of(supernet, space.decode(code), data)
-            append(part, space, accuracy.n, code[None], [accuracy.top1])
-        report(Step("evaluate", i, len(codes)))
-    part.replace(path)
-
-
-def spread(space: Space, n: int) -> Codes:
-    """n different codes of all sizes, always the same: the smallest, the largest, and evenly by rank of MACs between
-    them, shape (n, D). Raises `DataError` for fewer than two."""
-    if n < 2:
-        raise DataError(f"sub-networks are evaluated from the smallest to the largest: 2 or more, not {n}")
-    codes = np.unique(space.sample(np.random.default_rng(0), 100 * n), axis=0)
-    codes = codes[np.argsort(CostTable.of_macs(space).total(codes), kind="stable")]
-    ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
-    inner = codes[~(codes[:, None] == ends).all(axis=2).any(axis=1)]
-    ranks = np.linspace(0, len(inner) - 1, n - 2).round().astype(int)
-    return np.concatenate([ends[:1], inner[ranks], ends[1:]])
+    return Card(recipe.name, data.class_names, data.name, data.mean, data.std, data.terms, provenance)
 
 
 def _train_into(path: Path, recipe: Recipe, report: Report, stop: Stop) -> LoadedSuperNet:
@@ -137,12 +156,3 @@ def _remove(folder: Path, *patterns: str) -> None:
     for pattern in patterns:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
-
-
-def _evaluated(path: Path, space: Space) -> set[tuple[int, ...]]:
-    """Codes of a table's file; none where it is missing, damaged or of another space."""
-    try:
-        table = AccuracyTable.load(path)
-    except PredictorError:
-        return set()
-    return set(map(tuple, table.codes.tolist())) if table.space == space else set()

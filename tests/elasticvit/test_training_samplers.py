@@ -6,7 +6,7 @@ import pytest
 from elasticvit.costs import CostTable
 from elasticvit.errors import DataError
 from elasticvit.space import small
-from elasticvit.training.prepare import spread
+from elasticvit.training.tabulate import spread
 
 
 def test_networks_to_evaluate_spread_over_all_sizes() -> None:

@@ -1,0 +1,160 @@
+"""Calibration images that a supernet's file carries: made up, so that nobody needs the training images.
+
+Recalibration (`elasticvit.accuracy`) sets batch norm statistics from images. Where the training images must not be
+passed on, others do: they only have to give every sub-network the statistics that the real ones give. So images are
+optimised for just that, as data-free distillation does (Yin et al., *Dreaming to Distill*, CVPR 2020, equation 4):
+starting from crops of the two photographs that ship inside scikit-learn, they follow the gradient of the distance
+between the statistics on them and those on training images, at every batch norm, over sub-networks of all sizes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import backward
+
+from elasticvit.accuracy import RECALIBRATION_IMAGES
+from elasticvit.arch import Arch
+from elasticvit.errors import DataError
+from elasticvit.nn.net import Net
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.training.data import ImageSet
+from elasticvit.training.progress import Report, Step, silent
+
+K, STEPS = 256, 1500
+BATCH = 64
+POOL = 24
+LR = 0.02
+EPS = 1e-5
+NORMS = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and biased variance of what enters each batch norm, in the network's order; shapes (C,)."""
+
+    means: tuple[Tensor, ...]
+    variances: tuple[Tensor, ...]
+
+
+def make_calibration_images(
+    supernet: SuperNet,
+    data: ImageSet,
+    *,
+    k: int = K,
+    steps: int = STEPS,
+    seed: int = 0,
+    report: Report = silent,
+) -> Tensor:
+    """Images (k, 3, H, W) bytes on which sub-networks have the batch norm statistics of training images.
+
+    Deterministic on one machine for a seed and a number of threads. Without steps, they are the photographs' crops.
+
+    Raises:
+        DataError: fewer than 2 images.
+    """
+    if k < 2:
+        raise DataError(f"recalibration needs 2 images or more, not {k}")
+    rng = np.random.default_rng((seed, 3))
+    images = photo_crops(k, data.train.images.shape[-1], rng).float() / 255
+    pool = [_frozen(supernet, arch) for arch in _archs(supernet, rng)] if steps else []
+    wanted = [statistics_of(net, data.scaled(data.train.images[:RECALIBRATION_IMAGES])) for net in pool]
+    images.requires_grad_()
+    adam = torch.optim.Adam([images], lr=LR)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    for step, (net, rows) in enumerate(islice(_turns(len(pool), k, rng), steps)):
+        for group in adam.param_groups:
+            group["lr"] = LR * 0.5 * (1 + np.cos(np.pi * step / steps))
+        with _watched(pool[net]) as seen:
+            pool[net]((images[rows] - mean) / std)
+        loss = _distance(seen, wanted[net])
+        backward(loss)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            images.clamp_(0, 1)
+        report(Step("images", step + 1, steps, loss.item()))
+    return (images.detach() * 255).round().to(torch.uint8)
+
+
+def photo_crops(k: int, side: int, rng: np.random.Generator) -> Tensor:
+    """Square crops (k, 3, side, side) bytes, of all sizes, of the photographs that ship inside scikit-learn."""
+    from sklearn.datasets import load_sample_images
+
+    photos = [torch.from_numpy(image.copy()).permute(2, 0, 1).float() for image in load_sample_images().images]
+    crops = []
+    for i in range(k):
+        photo = photos[i % len(photos)]
+        height, width = photo.shape[1:]
+        size = int(np.exp(rng.uniform(np.log(2 * side), np.log(min(height, width)))))
+        top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+        crop = photo[:, top : top + size, left : left + size]
+        crop = crop.flip(-1) if rng.random() < 0.5 else crop
+        crops.append(F.interpolate(crop[None], size=side, mode="area")[0])
+    return torch.stack(crops).round().clamp(0, 255).to(torch.uint8)
+
+
+def statistics_of(net: Net, images: Tensor, batch: int = 128) -> Statistics:
+    """The mean, over batches of images (N, 3, H, W), of a network's statistics in training mode."""
+    parts = []
+    with torch.no_grad():
+        for part in torch.split(images, batch):
+            with _watched(net) as seen:
+                net(part)
+            parts.append(Statistics(tuple(mean for mean, _ in seen), tuple(var for _, var in seen)))
+    means = zip(*(part.means for part in parts), strict=True)
+    variances = zip(*(part.variances for part in parts), strict=True)
+    return Statistics(
+        tuple(torch.stack(each).mean(0) for each in means), tuple(torch.stack(each).mean(0) for each in variances)
+    )
+
+
+def _distance(seen: list[tuple[Tensor, Tensor]], wanted: Statistics) -> Tensor:
+    """How far statistics are off: means in parts of the deviation, variances by their ratio; mean over all channels of
+    a norm, summed over norms."""
+    total = torch.zeros(())
+    for (mean, var), right_mean, right_var in zip(seen, wanted.means, wanted.variances, strict=True):
+        total = total + ((mean - right_mean).square() / (right_var + EPS)).mean()
+        total = total + ((var + EPS).log() - (right_var + EPS).log()).square().mean()
+    return total
+
+
+@contextmanager
+def _watched(net: Net) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collects (mean, variance) of what enters each batch norm while the network runs."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def look(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        (x,) = inputs
+        var, mean = torch.var_mean(x, [axis for axis in range(x.ndim) if axis != 1], correction=0)
+        seen.append((mean, var))
+
+    handles = [m.register_forward_pre_hook(look) for m in net.modules() if isinstance(m, NORMS)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _archs(supernet: SuperNet, rng: np.random.Generator) -> list[Arch]:
+    space = supernet.space
+    sampled = [space.decode(code) for code in space.sample(rng, POOL - 2)]
+    return [space.smallest(), space.largest(), *sampled]
+
+
+def _frozen(supernet: SuperNet, arch: Arch) -> Net:
+    """A sub-network in training mode whose weights want no gradients."""
+    return supernet.extract(arch).requires_grad_(False).train()
+
+
+def _turns(pool: int, k: int, rng: np.random.Generator) -> Iterator[tuple[int, Tensor]]:
+    """For ever: a network of the pool, and rows of images; both in random order, each as often as any other."""
+    while True:
+        for net in rng.permutation(pool):
+            yield int(net), torch.from_numpy(rng.permutation(k)[:BATCH])

@@ -1,0 +1,154 @@
+"""Sub-networks evaluated into a supernet's table, by one process or by several."""
+
+import os
+import signal
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from elasticvit.accuracy import Accuracy, as_trained, calibrated, top1_of
+from elasticvit.accuracy_table import AccuracyTable, append
+from elasticvit.arch import Arch
+from elasticvit.costs import CostTable
+from elasticvit.errors import DataError, PredictorError
+from elasticvit.nn.files import LoadedSuperNet, load_supernet
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.space import Codes, Space
+from elasticvit.training.checkpoints import StoppedError
+from elasticvit.training.data import ImageSet, load_named
+from elasticvit.training.progress import Report, Step, Stop, never
+
+EVALUATED = 40
+Held = Literal["search", "val"]
+Evaluate = Callable[[Sequence[Arch]], Generator[Accuracy, None, None]]
+"""Accuracies of architectures, in their order and as they are found."""
+
+
+def table_path(supernet: Path) -> Path:
+    """Where the evaluated sub-networks of a supernet file are kept."""
+    return supernet.with_suffix(".accuracy.jsonl")
+
+
+def here(supernet: SuperNet, data: ImageSet, split: Held = "search") -> Evaluate:
+    """Evaluates in this process, when asked for the next."""
+    images, scaled = (data.search if split == "search" else data.val), as_trained(supernet, data)
+    return lambda archs: (top1_of(calibrated(supernet, arch, data), images, scaled) for arch in archs)
+
+
+def in_processes(file: Path, processes: int, split: Held = "search") -> Evaluate:
+    """Evaluates a file's sub-networks in so many processes with one thread each; one is this process.
+
+    Raises:
+        SupernetFileError, DataError: the file, or the images that its card names, cannot be had.
+    """
+    supernet, data = _loaded(file)
+    if processes == 1:
+        return here(supernet, data, split)
+
+    def evaluate(archs: Sequence[Arch]) -> Generator[Accuracy, None, None]:
+        # Not forked: torch's threads do not survive that.
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin)
+        try:
+            yield from pool.map(_one, [file] * len(archs), archs, [split] * len(archs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return evaluate
+
+
+def tabulate(
+    supernet: SuperNet,
+    data: ImageSet,
+    path: Path,
+    n: int,
+    report: Report,
+    stop: Stop = never,
+    evaluate: Evaluate | None = None,
+) -> None:
+    """Evaluate n sub-networks of all sizes into a table's file, which appears when it is whole.
+
+    Args:
+        evaluate: does the work, by default in this process.
+
+    Raises:
+        StoppedError: `stop` said so; what is evaluated is kept beside it and not done again.
+        PredictorError: the file cannot be written.
+    """
+    part, space = path.with_name(f".{path.name}"), supernet.space
+    done = evaluated_codes(part, space)
+    if not done:
+        part.unlink(missing_ok=True)
+    codes = spread(space, n)
+    missing = [space.decode(code) for code in codes if tuple(code) not in done]
+    # Closed at the end, so that processes whose results nobody waits for end as well.
+    with closing((evaluate or here(supernet, data))(missing)) as found:
+        for i, code in enumerate(codes, start=1):
+            if tuple(code) not in done:
+                if stop():
+                    raise StoppedError(f"stopped after evaluating {i - 1} of {n} sub-networks")
+                accuracy = next(found)
+                append(part, space, accuracy.n, code[None], [accuracy.top1])
+            report(Step("evaluate", i, len(codes)))
+    part.replace(path)
+
+
+def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop = never) -> Path:
+    """Evaluate n sub-networks of a supernet file into the table beside it; the table's path.
+
+    Raises:
+        StoppedError: the same call goes on from there.
+        SupernetFileError, DataError, PredictorError: file, images or table cannot be used.
+    """
+    supernet, data = _loaded(file)
+    table = table_path(file)
+    tabulate(supernet, data, table, n, report, stop, in_processes(file, processes))
+    return table
+
+
+def evaluated_codes(path: Path, space: Space) -> set[tuple[int, ...]]:
+    """Codes of a table's file; none where it is missing, damaged or of another space."""
+    try:
+        table = AccuracyTable.load(path)
+    except PredictorError:
+        return set()
+    return set(map(tuple, table.codes.tolist())) if table.space == space else set()
+
+
+def spread(space: Space, n: int) -> Codes:
+    """n different codes of all sizes, always the same: the smallest, the largest, and evenly by rank of MACs between
+    them, shape (n, D). Raises `DataError` for fewer than two."""
+    if n < 2:
+        raise DataError(f"sub-networks are evaluated from the smallest to the largest: 2 or more, not {n}")
+    codes = np.unique(space.sample(np.random.default_rng(0), 100 * n), axis=0)
+    codes = codes[np.argsort(CostTable.of_macs(space).total(codes), kind="stable")]
+    ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
+    inner = codes[~(codes[:, None] == ends).all(axis=2).any(axis=1)]
+    ranks = np.linspace(0, len(inner) - 1, n - 2).round().astype(int)
+    return np.concatenate([ends[:1], inner[ranks], ends[1:]])
+
+
+def _begin() -> None:
+    """Of a process that evaluates: one thread, and Ctrl-C is for the one that gives out the work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    os.nice(5)
+
+
+def _one(file: Path, arch: Arch, split: Held) -> Accuracy:
+    return next(here(*_kept(file), split)([arch]))
+
+
+def _loaded(file: Path) -> tuple[LoadedSuperNet, ImageSet]:
+    supernet = load_supernet(file)
+    return supernet, load_named(supernet.card.data)
+
+
+# Only for processes that evaluate one file and end: here a file may change under its name.
+_kept = lru_cache(maxsize=1)(_loaded)
