@@ -4,10 +4,11 @@ import json
 import sys
 from collections.abc import Callable
 
-from benchmarks import export, search, supernet
+from benchmarks import export, sampling, search, supernet
 
 BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "export": export.figures,
+    "sampling": sampling.figures,
     "search": search.figures,
     "supernet": supernet.figures,
 }

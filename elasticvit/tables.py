@@ -26,7 +26,7 @@ from elasticvit.space import Codes, Space
 
 FORMAT = "elasticvit-table/1"
 PER_LEVEL, BAND = 150_000, 30.0
-LEAST, ROUND = 1024, 16_384
+LEAST, ROUND = 1024, 65_536
 
 Report = Callable[[float, int, int], None]
 

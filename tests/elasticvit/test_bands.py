@@ -64,14 +64,14 @@ def worst_p(space: Space, a: Codes, b: Codes, together: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("target", "floor", "draws"), [(300, None, 1_000_000), (400, "min2", 1_500_000)], ids=["anything", "above min2"]
+    ("target", "floor", "draws"), [(300, None, 600_000), (400, "min2", 1_000_000)], ids=["anything", "above min2"]
 )
 def test_marginals_and_pairs_are_those_of_trial_and_error(target: int, floor: str | None, draws: int) -> None:
     space, above = paper(), PUBLISHED[floor] if floor else None
     band = InBand(space, floor=above, low=target, high=target + 20)
     tried = trial_and_error(space, band.costs, target, target + 20, draws, above)
-    assert len(tried) > 15_000
-    assert len(tried) / draws == pytest.approx(band.share, rel=0.2)
+    assert len(tried) > 10_000
+    assert len(tried) / draws == pytest.approx(band.chance(np.random.default_rng(0)), rel=0.04)
     direct = band.sample(np.random.default_rng(1), len(tried))
     assert worst_p(space, direct, tried, 1) > ALPHA
     assert worst_p(space, direct, tried, 2) > ALPHA
@@ -111,7 +111,7 @@ def test_every_member_is_drawn_with_its_exact_probability(floored: bool) -> None
     assert 50 < len(members) < 1000 and n * expected.min() > COMMON
     assert np.ptp(expected) > 0  # members are not equally likely
     assert chisquare(found, n * expected).pvalue > ALPHA
-    assert band.share == pytest.approx(chance[inside].sum(), rel=0.5)
+    assert band.chance(np.random.default_rng(4)) == pytest.approx(chance[inside].sum(), rel=0.05)
 
 
 def _chance(space: Space, codes: Codes, floor: Codes) -> NDArray[np.float64]:
