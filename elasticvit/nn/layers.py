@@ -11,19 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elasticvit.arch import HEAD_DIM, HEAD_EXPANSION
-from elasticvit.blocks import Block
+from elasticvit.blocks import Block, BlockKind
+from elasticvit.nn.depthwise import Depthwise
 
 
 class ConvBn(nn.Module):
-    """Convolution without bias, then batch norm."""
+    """Convolution without bias, dense or depthwise, then batch norm."""
 
-    def __init__(self, width_in: int, width_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width_in, width_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(width_out)
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))  # type: ignore[no-any-return]
+
+
+def _dense(width_in: int, width_out: int, kernel: int = 1, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width_out, kernel, stride, kernel // 2, bias=False)
 
 
 class SqueezeExcite(nn.Module):
@@ -50,13 +55,11 @@ class MobileBlock(nn.Module):
         super().__init__()
         mid = block.expand * block.width_in
         self.block = block
-        self.expand = ConvBn(block.width_in, mid) if block.expand > 1 else None
-        self.depthwise = ConvBn(mid, mid, block.kernel, block.stride, groups=mid)
+        self.expand = ConvBn(_dense(block.width_in, mid)) if block.expand > 1 else None
+        self.depthwise = ConvBn(Depthwise(mid, block.kernel, block.stride))
         self.squeeze = SqueezeExcite(mid) if block.squeeze else None
-        self.project = ConvBn(mid, block.width_out)
-        self.shortcut = (
-            nn.Conv2d(block.width_in, block.width_out, 1, bias=False) if block.width_in != block.width_out else None
-        )
+        self.project = ConvBn(_dense(mid, block.width_out))
+        self.shortcut = _dense(block.width_in, block.width_out) if block.width_in != block.width_out else None
         if block.stride == 1:
             # The block starts as its shortcut, which is how the authors start training.
             nn.init.zeros_(self.project.bn.weight)
@@ -116,7 +119,7 @@ class Attention(nn.Module):
         values = self.heads * self.value_dim
         self.norm = ImageNorm(width)
         self.qkv = nn.Linear(width, 2 * width + values, bias=False)
-        self.values_conv = nn.Conv2d(values, values, 3, padding=1, groups=values, bias=False)
+        self.values_conv = Depthwise(values, 3)
         self.position_bias = nn.Parameter(torch.zeros(self.heads, 2 * self.side - 1, 2 * self.side - 1))
         self.project = nn.Linear(values, width)
         if not self.position_bias.is_meta:
@@ -124,7 +127,9 @@ class Attention(nn.Module):
 
     def bias(self) -> Tensor:
         """The position bias of every pair, shape (M, N, N)."""
-        return self.position_bias.flatten(1)[:, relative_index(self.side, self.position_bias.device)]
+        index = relative_index(self.side, self.position_bias.device)
+        # Gathering along one axis has a fast backward pass; indexing by a matrix has not.
+        return self.position_bias.flatten(1).index_select(1, index.flatten()).view(-1, *index.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
@@ -166,3 +171,18 @@ class Head(nn.Module):
         y = self.bn(self.expand(x).flatten(0, 1)).view(batch, tokens, -1)
         y = F.hardswish(self.hidden(F.hardswish(y).mean(1)))
         return self.classify(y)  # type: ignore[no-any-return]
+
+
+def layer(block: Block) -> nn.Module:
+    """The module of a block."""
+    match block.kind:
+        case BlockKind.FIRST_CONV:
+            return ConvBn(_dense(block.width_in, block.width_out, block.kernel, block.stride))
+        case BlockKind.CONV | BlockKind.DOWNSAMPLE:
+            return MobileBlock(block)
+        case BlockKind.ATTENTION:
+            return Attention(block)
+        case BlockKind.FFN:
+            return FeedForward(block)
+        case BlockKind.HEAD:
+            return Head(block)

@@ -1,24 +1,26 @@
 """The one network definition: `Net(arch)`. It knows nothing of supernets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elasticvit.arch import Arch
-from elasticvit.blocks import Block, BlockKind, blocks
-from elasticvit.nn.layers import Attention, ConvBn, FeedForward, Head, MobileBlock
+from elasticvit.blocks import Block, blocks
+from elasticvit.nn.layers import layer
+
+Maker = Callable[[Block], nn.Module]
 
 
 class VitStageNet(nn.Module):
     """A reduction, then attention and feed-forward in turn: (B, C, H, W) → (B, C', H', W')."""
 
-    def __init__(self, down: Block, layers: list[tuple[Block, Block]]) -> None:
+    def __init__(self, down: Block, layers: list[tuple[Block, Block]], make: Maker) -> None:
         super().__init__()
-        self.reduction = MobileBlock(down)
-        self.attention = nn.ModuleList(Attention(attention) for attention, _ in layers)
-        self.ffn = nn.ModuleList(FeedForward(ffn) for _, ffn in layers)
+        self.reduction = make(down)
+        self.attention = nn.ModuleList(make(attention) for attention, _ in layers)
+        self.ffn = nn.ModuleList(make(ffn) for _, ffn in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduction(x)
@@ -34,23 +36,20 @@ class Net(nn.Module):
     """The plain network of an architecture: images (B, 3, H, W) of any size → logits (B, classes).
 
     Images of another size than `arch.resolution` are resized by bicubic interpolation, as the authors do in training
-    and evaluation alike. Weights start as the authors start them.
+    and evaluation alike. Weights start as the authors start them. `make` may bring the modules of the blocks.
     """
 
-    def __init__(self, arch: Arch) -> None:
+    def __init__(self, arch: Arch, make: Maker = layer) -> None:
         super().__init__()
         self.arch = arch
         rest = iter(blocks(arch))
-        first = next(rest)
-        self.first_conv = ConvBn(first.width_in, first.width_out, first.kernel, first.stride)
-        self.stem = _mobile_stage(rest, len(arch.stem.blocks))
-        self.conv = nn.ModuleList(_mobile_stage(rest, len(stage.blocks)) for stage in arch.conv)
+        self.first_conv = make(next(rest))
+        self.stem = _stage(rest, len(arch.stem.blocks), make)
+        self.conv = nn.ModuleList(_stage(rest, len(stage.blocks), make) for stage in arch.conv)
         self.vit = nn.ModuleList(
-            VitStageNet(next(rest), [(next(rest), next(rest)) for _ in stage.layers]) for stage in arch.vit
+            VitStageNet(next(rest), [(next(rest), next(rest)) for _ in stage.layers], make) for stage in arch.vit
         )
-        head = next(rest)
-        assert head.kind is BlockKind.HEAD
-        self.head = Head(head)
+        self.head = make(next(rest))
 
     def forward(self, images: Tensor) -> Tensor:
         x = images
@@ -66,8 +65,8 @@ class Net(nn.Module):
         return self.head(x.permute(0, 2, 3, 1).flatten(1, 2))  # type: ignore[no-any-return]
 
 
-def _mobile_stage(rest: Iterator[Block], depth: int) -> nn.ModuleList:
-    return nn.ModuleList(MobileBlock(next(rest)) for _ in range(depth))
+def _stage(rest: Iterator[Block], depth: int, make: Maker) -> nn.ModuleList:
+    return nn.ModuleList(make(next(rest)) for _ in range(depth))
 
 
 def randomise_norms(net: Net, generator: torch.Generator) -> None:

@@ -1,21 +1,25 @@
 """The supernet: the largest network's tensors, and one rule that cuts any smaller network's tensors out of them.
 
-There is no active sub-network and no state to set: `supernet(images, arch)` runs the plain `Net(arch)` on cut tensors
-(`torch.func.functional_call`), `supernet.extract(arch)` is the same cut, copied. Gradients reach only the cut; batch
-norm statistics are updated in place through it.
+There is no active sub-network and no state to set: `supernet(images, arch)` makes a plain `Net(arch)` of cut tensors,
+runs it and forgets it; `supernet.extract(arch)` is the same cut, copied. Gradients reach only the cut; batch norm
+statistics are updated in place through it.
 """
 
 from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from elasticvit.arch import Arch
+from elasticvit.blocks import Block
 from elasticvit.errors import SpaceError
+from elasticvit.nn.layers import layer
 from elasticvit.nn.net import Net
 from elasticvit.space import WIDTH_AT, Space
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def cut(big: Tensor, shape: torch.Size) -> Tensor:
@@ -43,11 +47,34 @@ def cut_qkv(big: Tensor, shape: torch.Size) -> Tensor:
     return torch.cat([columns[:width], columns[stride : stride + width], columns[2 * stride : 2 * stride + values]])
 
 
-@lru_cache(maxsize=64)
-def skeleton(arch: Arch) -> Net:
-    """The network of an architecture without any numbers in it."""
+@lru_cache(maxsize=1024)
+def outline(block: Block) -> nn.Module:
+    """The layer of a block without any numbers in it: shared between networks, so never run and never changed.
+
+    A new architecture comes with almost every pass of training, but is made of blocks that were seen before.
+    """
     with torch.device("meta"):
-        return Net(arch)
+        return layer(block)
+
+
+def filled(frame: ModuleT, big: nn.Module, training: bool, name: str = "") -> ModuleT:
+    """A copy of a module, and of the modules in it, whose tensors are cut from those of the same names in another.
+
+    Parameters become packed copies that autograd follows back, buffers become views.
+    """
+    rule = cut_qkv if name == "qkv" else cut
+    copy: ModuleT = object.__new__(type(frame))
+    vars(copy).update(
+        vars(frame),
+        training=training,
+        # Matrix kernels may round differently on strided weights; a packed copy keeps extraction bit-equal.
+        _parameters={
+            n: t if t is None else rule(getattr(big, n), t.shape).contiguous() for n, t in frame._parameters.items()
+        },
+        _buffers={n: t if t is None else cut(getattr(big, n), t.shape) for n, t in frame._buffers.items()},
+        _modules={n: m if m is None else filled(m, getattr(big, n), training, n) for n, m in frame._modules.items()},
+    )
+    return copy
 
 
 class SuperNet(nn.Module):
@@ -66,22 +93,18 @@ class SuperNet(nn.Module):
         self.space = space
         self.net = Net(space.largest())
 
-    def tensors(self, arch: Arch) -> dict[str, Tensor]:
-        """The parameters and buffers of `Net(arch)`, cut from the shared ones; buffers are views.
+    def _network(self, arch: Arch) -> Net:
+        """The network of an architecture on the shared weights, in this mode: gradients and statistics reach them.
 
         Raises:
             SpaceError: the architecture is outside the space.
         """
         self.space.encode(arch)
-        shared = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
-        frame = skeleton(arch)
-        small = {name: _cut_named(name, shared[name], t.shape) for name, t in frame.named_parameters()}
-        return small | {name: cut(shared[name], t.shape) for name, t in frame.named_buffers()}
+        return filled(Net(arch, outline), self.net, self.training)
 
     def forward(self, images: Tensor, arch: Arch) -> Tensor:
         """Logits (B, classes) of one sub-network."""
-        frame = skeleton(arch).train(self.training)
-        return functional_call(frame, self.tensors(arch), (images,))  # type: ignore[no-any-return]
+        return self._network(arch)(images)  # type: ignore[no-any-return]
 
     def extract(self, arch: Arch) -> Net:
         """A plain network of its own with copied weights, in eval mode, equal to this one bit for bit.
@@ -92,14 +115,8 @@ class SuperNet(nn.Module):
             SpaceError: the architecture's body is outside the space.
         """
         arch = self.space.adopt(arch)
-        tensors = self.tensors(arch)
+        tensors = self._network(arch).state_dict()
         with torch.device("meta"):
             net = Net(arch)
-        net.load_state_dict({name: t.detach().clone() for name, t in tensors.items()}, assign=True)
+        net.load_state_dict({name: t.clone() for name, t in tensors.items()}, assign=True)
         return net.eval()
-
-
-def _cut_named(name: str, big: Tensor, shape: torch.Size) -> Tensor:
-    part = cut_qkv(big, shape) if name.endswith("qkv.weight") else cut(big, shape)
-    # Matrix kernels may round differently on strided weights; a packed copy keeps extraction bit-equal.
-    return part.contiguous()
