@@ -76,7 +76,8 @@ def load_named(name: str, report: Report | None = None) -> ImageSet:
     """The data set of this name, as a supernet file's card names it, or of the folder at this path.
 
     Names are `digits`, `cifar10`, `flowers`, `tiny-imagenet` and `tiny-imagenet:CLASSES` (its first CLASSES labels).
-    `@SIDE` behind a name or a path, as in `photos@64`, is the side that images are resized and cut to.
+    A path is looked for here, then in `ELASTICVIT_DATA`. `@SIDE` behind a name or a path, as in `photos@64`, is the
+    side that images are resized and cut to.
 
     Args:
         report: told while images are decoded; without, a bar appears on standard error once that takes over 2 s.
@@ -86,8 +87,8 @@ def load_named(name: str, report: Report | None = None) -> ImageSet:
     """
     if name == "digits":
         return digits()
-    known, _, side = name.partition("@") if re.search(r"@\d+$", name) else (name, "", "")
-    known, _, classes = known.partition(":") if re.search(r":\d+$", known) else (known, "", "")
+    parts = re.fullmatch(r"(.*?)(?::(\d+))?(?:@(\d+))?", name, re.DOTALL)
+    known, classes, side = parts.groups() if parts else (name, None, None)
     wanted = Wanted(side=_number(side, SIDE_MOST), classes=_number(classes, 10**6))
     with patient(report) as told:
         if known == "tiny-imagenet":
@@ -95,9 +96,10 @@ def load_named(name: str, report: Report | None = None) -> ImageSet:
         if known in FOLDERS and not classes:
             return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, told)
         # A folder may itself be called photos@64.
-        for path, of_path in ((Path(name), Wanted()), (Path(name.removesuffix(f"@{side}")), Wanted(side=wanted.side))):
-            if path.is_dir():
-                return load_folder(path, name=name, side=of_path.side, report=told)
+        for path, of_path in ((name, None), (name.rpartition("@")[0], wanted.side)):
+            for folder in (Path(path), data_folder() / path):
+                if path and folder.is_dir():
+                    return load_folder(folder, name=name, side=of_path, report=told)
     raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
 
 
@@ -123,7 +125,7 @@ def load_folder(
         )
 
 
-def _number(text: str, most: int) -> int | None:
+def _number(text: str | None, most: int) -> int | None:
     if text and not 0 < int(text) <= most:
         raise DataError(f"{text} is no side or number of classes; it must be from 1 to {most}")
     return int(text) if text else None
