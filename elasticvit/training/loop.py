@@ -143,9 +143,7 @@ def run(
             *sums, stopping = world.total([*marks.flatten().tolist(), float(stop())])
             losses, scores = (np.reshape(sums, (2, -1)) / parts).tolist()
             if not np.isfinite(losses).all():
-                raise DataError(
-                    f"the loss is {max(losses, key=abs)} at step {state.step + 1}; try a lower learning rate"
-                )
+                raise DataError(f"the loss at step {state.step + 1} is no number: {losses}; try a lower learning rate")
             rate = learning_rate(recipe.optim, state.step, recipe.steps)
             norm = update(state, recipe, rate)
             sampler.observe(state.sampler, choice, scores)
