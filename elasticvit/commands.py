@@ -184,6 +184,46 @@ def train(
             _say({"supernet": str(file)})
 
 
+@app.command()
+def finetune(
+    images: Annotated[str, typer.Argument(help="A folder of images, also as FOLDER@SIDE, or a data set's name.")],
+    supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file to start from.")],
+    out: OutOption,
+    arch: Annotated[str | None, typer.Option("--arch", help="Only this network; --out ends with .tflite then.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Default: that of the output.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Default: by the number of images.")] = None,
+    lr: Annotated[float, typer.Option("--lr", min=1e-7, max=1.0, help="Peak learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Mirror images; not for text or signs.")] = True,
+    evaluated: Annotated[int, typer.Option("--evaluated", min=0, help="Sub-networks to evaluate afterwards.")] = 40,
+    carry: Annotated[bool, typer.Option("--carry-images/--no-carry-images", help="Training images in OUT.")] = True,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Random weights instead, to compare.")] = False,
+) -> None:
+    """Adapt a supernet, or one network of it, to your own classes; stopped, it goes on from there."""
+    from elasticvit.nn.files import read_card
+    from elasticvit.training import finetune as tuning
+    from elasticvit.training.checkpoints import StoppedError
+
+    options = tuning.Options(
+        name=name,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+        flip=flip,
+        evaluated=evaluated,
+        carry_images=carry,
+        scratch=scratch,
+    )
+    with _errors():
+        chosen = None if arch is None else find_arch(arch, read_card(supernet)[0])
+        try:
+            done = tuning.finetune(images, supernet, out, arch=chosen, options=options)
+        except StoppedError as stopped:
+            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
+            return
+        _say(asdict(done) | {"file": str(done.file)})
+
+
 @app.command("import-checkpoint")
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="What their training wrote, or a state dict, also as safetensors.")],
@@ -242,6 +282,25 @@ def tables(
             report=lambda at, done, total: report(Step(f"{at:g} MFLOPs", done, total)),
         )
     _say(built.summary())
+
+
+@app.command()
+def ablate(
+    train: Annotated[bool, typer.Option("--run", help="Train what is missing first; stopped, it goes on.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="The folder of results and plots.")] = Path("docs/ablation"),
+    steps: Annotated[int | None, typer.Option("--steps", min=2, help="Of every supernet.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many runs of each configuration.")] = 3,
+    classes: Annotated[int | None, typer.Option("--classes", min=2, max=200, help="Of Tiny-ImageNet.")] = None,
+) -> None:
+    """The paper's ablations in miniature: print tables and draw plots from results, which --run makes."""
+    from elasticvit.training.ablation import show
+    from elasticvit.training.checkpoints import StoppedError
+
+    with _errors():
+        try:
+            typer.echo(show.ablate(out, train=train, steps=steps, seeds=seeds, classes=classes))
+        except StoppedError as stopped:
+            typer.echo(f"elasticvit: {stopped}", err=True)
 
 
 def find_arch(text: str, space: Space | None = None) -> Arch:
