@@ -18,7 +18,7 @@ class Count:
 
     def to_dict(self) -> dict[str, object]:
         """Members, factors and the product written out, for JSON."""
-        arithmetic = f"{' × '.join(str(n) for n in self.factors.values())} = {self.members:,} = {self.members:.4e}"
+        arithmetic = f"{' * '.join(str(n) for n in self.factors.values())} = {self.members:,} = {self.members:.4e}"
         return {"members": self.members, "factors": self.factors, "arithmetic": arithmetic}
 
 

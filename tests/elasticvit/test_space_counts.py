@@ -38,5 +38,5 @@ def test_the_command_prints_both_counts() -> None:
     assert done.exit_code == 0
     said = json.loads(done.stdout)
     assert said["paper_count"]["members"] == 108_974_561_034_240_000
-    assert said["paper_count"]["arithmetic"].startswith("6 × 2 × 8 × 96 × 200 × 240 × 432 × 720 × 792 = ")
+    assert said["paper_count"]["arithmetic"].startswith("6 * 2 * 8 * 96 * 200 * 240 * 432 * 720 * 792 = ")
     assert said["reachable"]["members"] == said["members"] == 21_672_453_419_827_200
