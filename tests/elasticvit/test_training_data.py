@@ -1,12 +1,16 @@
 """Data sets, their splits, and augmentation."""
 
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from elasticvit.errors import DataError
 from elasticvit.training.augment import Augment
-from elasticvit.training.data import Split, digits, load_named, stratified
+from elasticvit.training.data import Split, data_folder, digits, load_named, stratified
 
 
 def test_digits_are_bytes_with_labels_in_three_splits() -> None:
@@ -87,3 +91,70 @@ def test_a_shift_moves_the_centre_by_at_most_its_part_of_the_side() -> None:
     for distance in (x, y):
         assert 6 < distance.abs().max() <= 8.01
         assert distance.min() < 0 < distance.max()
+
+
+SHIPPED = {"cifar10": "cifar10-jpeg", "flowers": "flowers-demo-64", "tiny-imagenet": "tiny-imagenet-200"}
+
+
+def _needs(name: str) -> None:
+    if not (data_folder() / SHIPPED[name]).is_dir():
+        pytest.skip(f"ELASTICVIT_DATA has no folder {SHIPPED[name]}")
+
+
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELASTICVIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.usefixtures("decoded")
+def test_flowers_come_with_their_terms() -> None:
+    _needs("flowers")
+    data = load_named("flowers")
+    assert data.class_names == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    assert [len(split) for split in (data.train, data.search, data.val)] == [540, 60, 150]
+    assert data.train.images.shape[1:] == (3, 64, 64)
+    assert data.terms is not None and "CC BY 2.0" in data.terms
+    assert load_named("flowers@24").val.images.shape == (150, 3, 24, 24)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decoded")
+def test_cifar10_keeps_its_rows() -> None:
+    _needs("cifar10")
+    data = load_named("cifar10")
+    # Supernets were trained on these rows, in this order.
+    for split, digest in ((data.train, "5866f72584a1590e"), (data.search, "c02298fedc391008")):
+        assert sha256(split.images.numpy().tobytes()).hexdigest().startswith(digest)
+    assert data.train.labels[:10].tolist() == [2, 3, 6, 3, 2, 1, 4, 5, 4, 0]
+    assert data.terms is not None and "no formal licence" in data.terms
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decoded")
+def test_tiny_imagenet_trains_on_nothing_that_val_shows() -> None:
+    _needs("tiny-imagenet")
+    # Among the first 25 labels there is one of the images that lie in both.
+    data = load_named("tiny-imagenet:25")
+    assert (data.name, len(data.class_names), data.class_names[0]) == (
+        "tiny-imagenet:25",
+        25,
+        "goldfish, Carassius auratus",
+    )
+    assert data.terms is not None and "non-commercial" in data.terms
+    seen = {image.numpy().tobytes() for image in data.val.images}
+    assert len(data.val) == 25 * 50
+    assert not any(image.numpy().tobytes() in seen for image in torch.cat([data.train.images, data.search.images]))
+
+
+@pytest.mark.parametrize("name", ["tiny-imagenet:0", "flowers@0", "tiny-imagenet@99999", "", "@64", ":3"])
+def test_absurd_names_are_refused(name: str) -> None:
+    with pytest.raises(DataError):
+        load_named(name)
+
+
+def test_a_missing_folder_says_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELASTICVIT_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="set ELASTICVIT_DATA to the folder that holds cifar10-jpeg"):
+        load_named("cifar10")

@@ -2,6 +2,7 @@
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def pixels(content: bytes | Path, side: int) -> Pixels:
     try:
         if (len(content) if isinstance(content, bytes) else content.stat().st_size) == 0:
             raise UnreadableImageError("empty")
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+        with _opened(content) as image:
             whole = image.size
             image.draft(None, (2 * side, 2 * side))
             # A progressive JPEG is kept whole while it is read, however small it comes out.
@@ -59,13 +60,15 @@ def common_side(contents: list[bytes | Path]) -> int | None:
     """The side that all readable images share, if they are squares of one size; headers alone are read."""
     sizes = set()
     for content in contents:
-        try:
-            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
-                sizes.add(image.size)
-        except Exception:
-            continue  # its decoding will say why
+        # What cannot be opened says why when it is decoded.
+        with suppress(Exception), _opened(content) as image:
+            sizes.add(image.size)
     width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
     return width if width == height else None
+
+
+def _opened(content: bytes | Path) -> Image.Image:
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
 
 
 def _words(error: Exception) -> str:

@@ -102,12 +102,16 @@ def _spread(chunks: Iterator[list[Job]], side: int, workers: int) -> Iterator[tu
     first = next(chunks, None)
     if first is None:
         return
+    parallel = Parallel(workers, backend="loky", return_as="generator_unordered", pre_dispatch="3*n_jobs", batch_size=1)
+    decoded = parallel(delayed(_counted)(chunk, side) for chunk in chain([first], chunks))
     try:
-        parallel = Parallel(
-            workers, backend="loky", return_as="generator_unordered", pre_dispatch="3*n_jobs", batch_size=1
-        )
-        yield from parallel(delayed(_counted)(chunk, side) for chunk in chain([first], chunks))
+        # Not `yield from`, which would close the other generator before this one hears of it.
+        for each in decoded:  # noqa: UP028
+            yield each
     finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of work that was begun in vain
+            decoded.close()
         get_reusable_executor().shutdown(kill_workers=True)
 
 
