@@ -14,6 +14,8 @@ from elasticvit.training.readers.decode import Pixels, UnreadableImageError, pix
 
 CHUNK = 64
 """Images that travel to a process together."""
+IDLE_S = 20
+"""How long a process outlives one that was killed while it had others decode."""
 PATIENCE_S = 2.0
 """How long this process decodes alone before others are started, which takes them a second or so."""
 
@@ -102,7 +104,14 @@ def _spread(chunks: Iterator[list[Job]], side: int, workers: int) -> Iterator[tu
     first = next(chunks, None)
     if first is None:
         return
-    parallel = Parallel(workers, backend="loky", return_as="generator_unordered", pre_dispatch="3*n_jobs", batch_size=1)
+    parallel = Parallel(
+        workers,
+        backend="loky",
+        return_as="generator_unordered",
+        pre_dispatch="3*n_jobs",
+        batch_size=1,
+        idle_worker_timeout=IDLE_S,
+    )
     decoded = parallel(delayed(_counted)(chunk, side) for chunk in chain([first], chunks))
     try:
         # Not `yield from`, which would close the other generator before this one hears of it.
