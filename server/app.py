@@ -20,14 +20,14 @@ from server.errors import ServerError
 from server.home import Clock, prepare, utc_now
 from server.metrics import Metrics
 from server.middleware import BodyLimit, RequestLog
-from server.routes import agents, devices, health, jobs, measurements, models, searches, tokens
+from server.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.routes.deps import State
 from server.services import jobs as job_queue
 from server.settings import Settings, load_settings
 from server.version import VERSION
 
 log = structlog.get_logger()
-ROUTERS = (health, searches, models, jobs, devices, measurements, tokens, agents)
+ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 
 

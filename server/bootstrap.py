@@ -13,14 +13,13 @@ from pathlib import Path
 
 from elasticvit.export.api import anchor
 from elasticvit.flops import macs, params
-from elasticvit.nn.files import read_card
 from elasticvit.training.prepare import prepare_default
 from server.blobs import Blobs, file_sha256, write_private
 from server.db import Database
-from server.errors import InfraError, Unauthorized
+from server.errors import BadValue, InfraError, Unauthorized
 from server.execution.exports import arch_object
 from server.home import Clock, prepare, utc_now
-from server.services import models, supernets, tokens
+from server.services import models, supernet_files, supernets, tokens
 from server.services.readiness import HOST
 from server.settings import Settings
 from server.tables import Supernet
@@ -34,8 +33,8 @@ def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
     database = prepare(settings, clock)
     say("building the benchmark program")
     build_benchmark()
-    file = prepare_default(settings.supernets_folder, say)
-    register_supernet(database, file, clock)
+    file = prepare_default(settings.supernets_folder, say, name=settings.supernet)
+    register_supernets(database, settings.supernets_folder, file, say, clock)
     keep_anchor(database, Blobs(settings.blobs_folder), clock)
     ensure_agent_token(database, agent_token_file(settings), clock)
     database.close()
@@ -50,23 +49,28 @@ def build_benchmark() -> None:
         raise InfraError(f"the benchmark program could not be built: {done.stderr.strip()[-1000:]}")
 
 
+def register_supernets(database: Database, folder: Path, default: Path, say: Say, clock: Clock) -> None:
+    """Know all supernet files of the home folder; `default` answers where none is named. Raises BadValue for that one;
+    others that cannot be served are named and left out."""
+    register_supernet(database, default, clock)
+    with database.write() as session:
+        supernets.make_default(session, default.stem)
+    for file in sorted(folder.glob(f"*{supernet_files.ENDING}")):
+        if file == default or file.name.startswith("."):
+            continue
+        try:
+            register_supernet(database, file, clock)
+        except BadValue as error:
+            say(f"not serving {file.name}: {error.detail}")
+
+
 def register_supernet(database: Database, file: Path, clock: Clock) -> None:
-    """Know a supernet file of the home folder, unless it is known as it is."""
+    """Know a supernet file of the home folder, unless it is known as it is. Raises BadValue."""
     with database.read() as session:
         row = session.get(Supernet, file.stem)
     if row is not None and row.size_bytes == file.stat().st_size and row.sha256 == file_sha256(file):
         return
-    space, card = read_card(file)
-    with database.write() as session:
-        supernets.register(
-            session,
-            name=file.stem,
-            file=file,
-            now=clock(),
-            space=json.loads(space.to_json()),
-            classes=space.classes,
-            provenance={**card.provenance, "data": card.data, "terms": card.terms},
-        )
+    supernet_files.know(database, file, clock())
 
 
 def keep_anchor(database: Database, blobs: Blobs, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP commands of the `elasticvit` script: search, devices, jobs, models, token. They only talk to a server."""
+"""The HTTP commands of the `elasticvit` script, such as `search`. They only talk to a server."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True)
 devices_app = typer.Typer(no_args_is_help=True, help="The devices a server knows.")
 jobs_app = typer.Typer(no_args_is_help=True, help="Queued and finished work.")
 models_app = typer.Typer(no_args_is_help=True, help="Deployable files.")
+supernets_app = typer.Typer(no_args_is_help=True, help="What answers come from.")
 tokens_app = typer.Typer(no_args_is_help=True, help="Who may do what.")
 
 
@@ -93,10 +94,13 @@ def devices_list(url: Url = DEFAULT_URL) -> None:
 
 
 @devices_app.command("calibrate")
-def devices_calibrate(device: str, count: int | None = None, wait: bool = True, url: Url = DEFAULT_URL) -> None:
+def devices_calibrate(
+    device: str, count: int | None = None, supernet: str | None = None, wait: bool = True, url: Url = DEFAULT_URL
+) -> None:
     """Measure sub-networks on DEVICE and fit the next version of its latency predictor."""
     client = Client(url)
-    accepted = client.call("POST", "/jobs", json={"kind": "calibrate", "device": device, "count": count})
+    body = {"kind": "calibrate", "device": device, "count": count, "supernet": supernet}
+    accepted = client.call("POST", "/jobs", json=body)
     _show(client.wait(accepted["url"]) if wait else accepted)
 
 
@@ -147,6 +151,22 @@ def models_measure(model_id: str, device: str, url: Url = DEFAULT_URL) -> None:
     _show(client.call("GET", f"/measurements/{job['result']['measurement_id']}") if job["result"] else job)
 
 
+@supernets_app.command("list")
+def supernets_list(url: Url = DEFAULT_URL) -> None:
+    """All supernets that can be searched, and the terms that their models come with."""
+    _show(_all(Client(url), "/supernets"))
+
+
+@supernets_app.command("add")
+def supernets_add(
+    file: Path,
+    name: Annotated[str | None, typer.Option(help="What it is called there; by default the file's name.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Let a server on this machine serve a supernet FILE, with its table of evaluated sub-networks beside it."""
+    _show(Client(url).call("POST", "/supernets", json={"path": str(file.resolve()), "name": name}))
+
+
 @tokens_app.command("create")
 def token_create(name: str, role: str, url: Url = DEFAULT_URL) -> None:
     """Make a token; its secret is shown once."""
@@ -159,7 +179,13 @@ def token_list(url: Url = DEFAULT_URL) -> None:
     _show(_all(Client(url), "/tokens"))
 
 
-for group, name in ((devices_app, "devices"), (jobs_app, "jobs"), (models_app, "models"), (tokens_app, "token")):
+for group, name in (
+    (devices_app, "devices"),
+    (jobs_app, "jobs"),
+    (models_app, "models"),
+    (supernets_app, "supernets"),
+    (tokens_app, "token"),
+):
     app.add_typer(group, name=name)
 
 

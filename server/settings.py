@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from server.errors import SettingsError
 
 PREFIX = "ELASTICVIT_"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 
 
 class Settings(BaseSettings):
@@ -19,6 +20,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     home: Path = Path(".elasticvit")
+    supernet: str | None = Field(default=None, pattern=NAME)
+    """Which supernet answers where none is named; None for the one that ships with the package."""
     database_url: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)

@@ -221,7 +221,10 @@ class SearchRequest(Request):
 
 
 class Accuracy(Answer):
-    """Top-1 as a fraction in 0..1; `source` is `measured`, `predicted` or None when nothing is known."""
+    """Top-1 as a fraction in 0..1; `source` is `measured`, `predicted` or None when nothing is known.
+
+    Predicted ones come from the supernet's table of measured sub-networks, where the images are not at hand.
+    """
 
     value: float | None = None
     source: Literal["measured", "predicted"] | None = None
@@ -256,8 +259,9 @@ class Candidate(Answer):
 
 
 class SearchModel(Candidate):
-    """A candidate that was extracted and exported."""
+    """A candidate that was extracted and exported; `terms` are the conditions of its use."""
 
+    terms: str | None = None
     model_id: str
     size_bytes: int
     download_url: str
@@ -272,12 +276,16 @@ class PredictorRef(Answer):
 
 
 class SearchResult(Answer):
-    """`models` best first; `frontier` the whole trade-off that was found, fastest first."""
+    """`models` best first; `frontier` the whole trade-off that was found, fastest first.
+
+    `terms` are the conditions under which models of this supernet may be used, None where it states none.
+    """
 
     models: list[SearchModel]
     frontier: list[Candidate]
     predictor: PredictorRef | None
     supernet: str
+    terms: str | None = None
 
 
 class SearchView(Answer):
@@ -304,7 +312,10 @@ class SubnetRequest(Request):
 
 
 class ModelView(Answer):
-    """A deployable file. `source` tells where it comes from; an uploaded file has no arch."""
+    """A deployable file. `source` tells where it comes from; an uploaded file has no arch.
+
+    `terms` are the conditions of its use that its supernet passes on.
+    """
 
     id: str
     name: str | None
@@ -318,20 +329,35 @@ class ModelView(Answer):
     params: int | None
     accuracy: Accuracy
     supernet: str | None
+    terms: str | None = None
     manifest: dict[str, Any]
     created_at: UtcTime
     url: str
     download_url: str
 
 
+class SupernetAdd(Request):
+    """Serve a supernet file that lies on the server's machine, with its table NAME.accuracy.jsonl beside it.
+
+    Both are copied to the server's home folder. `name` is by default the file's, without its ending.
+    """
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    name: Name | None = None
+
+
 class SupernetView(Answer):
-    """A supernet file that this server knows; `space` is the space's name or canonical JSON object."""
+    """A supernet file that this server knows; `space` is the space's name or canonical JSON object.
+
+    `terms` are the conditions of use that travel with every model of it.
+    """
 
     name: str
     sha256: str
     size_bytes: int
     space: dict[str, Any] | str | None
     classes: int | None
+    terms: str | None = None
     provenance: dict[str, Any]
     is_default: bool
     created_at: UtcTime

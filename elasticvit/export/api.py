@@ -13,6 +13,7 @@ from elasticvit.export.check import check
 from elasticvit.export.fold import fold
 from elasticvit.export.manifest import (
     Accuracy,
+    AccuracySource,
     Manifest,
     OutputInfo,
     SupernetInfo,
@@ -41,6 +42,7 @@ def export_net(
     *,
     supernet_sha256: str | None = None,
     accuracy: float | None = None,
+    accuracy_source: AccuracySource = "measured",
     seed: int = 0,
 ) -> Exported:
     """The network as a float32 .tflite with its manifest. Writes nothing; the same network gives the same bytes.
@@ -48,7 +50,7 @@ def export_net(
     Args:
         card: of the supernet that the weights are from; None for weights from nowhere.
         supernet_sha256: of the supernet's file, for the manifest.
-        accuracy: measured top-1 of this network, 0 to 1, for the manifest.
+        accuracy, accuracy_source: top-1 of this network, 0 to 1, and how it is known, for the manifest.
         seed: of the images on which file and network are compared.
 
     Raises:
@@ -71,7 +73,7 @@ def export_net(
         output=OutputInfo(name=OUTPUT, classes=arch.classes, names=card.class_names if card else None),
         supernet=SupernetInfo(name=card.name, sha256=supernet_sha256) if card else None,
         terms=card.terms if card else None,
-        accuracy=None if accuracy is None else Accuracy(value=accuracy),
+        accuracy=None if accuracy is None else Accuracy(value=accuracy, source=accuracy_source),
         max_relative_difference=_one_digit_up(difference),
         versions=versions,
         created_by=f"elasticvit {versions['elasticvit']}",

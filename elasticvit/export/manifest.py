@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from elasticvit.arch import Arch
 from elasticvit.nn.files import Card
 
+AccuracySource = Literal["measured", "predicted"]
 Triple = tuple[float, float, float]
 PACKAGES = ("elasticvit", "torch", "numpy", "flatbuffers", "ai-edge-litert")
 
@@ -48,10 +49,11 @@ class SupernetInfo(_Part):
 
 
 class Accuracy(_Part):
-    """Top-1, 0 to 1, of this very network on held-out images."""
+    """Top-1, 0 to 1, on held-out images: `measured` of this very network, or `predicted` from others of its supernet
+    that were measured, where the images are not at hand."""
 
     value: float
-    source: Literal["measured"] = "measured"
+    source: AccuracySource = "measured"
 
 
 class Manifest(_Part):
@@ -70,6 +72,7 @@ class Manifest(_Part):
     output: OutputInfo
     supernet: SupernetInfo | None
     terms: str | None
+    """Conditions under which the model may be used, from the supernet's card; None where it states none."""
     accuracy: Accuracy | None
     max_relative_difference: float
     """Relative l2 difference of the logits from torch on seeded images: the largest, rounded up to one digit."""

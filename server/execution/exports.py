@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from elasticvit.accuracy import deployable
+from elasticvit.accuracy import calibrated
 from elasticvit.arch import Arch
 from elasticvit.export.api import Exported, export_net
 from elasticvit.flops import macs, params
@@ -19,14 +19,21 @@ from server.wire import Accuracy
 
 
 def export_subnet(compute: Compute, at_hand: AtHand, arch: Arch, source: Source) -> Model:
-    """Export one sub-network with recalibrated norms and measured accuracy, checked against torch, and keep it.
+    """Export one sub-network with recalibrated norms and what is known of its accuracy, checked against torch.
 
     Raises:
         SpaceError, DataError, ExportError, DiskFull, ReadOnlyHome.
     """
-    net, accuracy = deployable(at_hand.net, arch, at_hand.images)
-    exported = export_net(net, at_hand.net.card, supernet_sha256=at_hand.sha256, accuracy=accuracy.top1)
-    return keep(compute, exported, at_hand, net.arch, source, Accuracy(value=accuracy.top1, source="measured"))
+    net = calibrated(at_hand.net, arch, at_hand.images)
+    accuracy = at_hand.judge(net)
+    exported = export_net(
+        net,
+        at_hand.net.card,
+        supernet_sha256=at_hand.sha256,
+        accuracy=accuracy.value,
+        accuracy_source=accuracy.source or "measured",
+    )
+    return keep(compute, exported, at_hand, net.arch, source, accuracy)
 
 
 def export_for_timing(compute: Compute, at_hand: AtHand, arch: Arch) -> tuple[Model, Exported]:

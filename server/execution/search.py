@@ -78,6 +78,7 @@ def search(task: Task, stock: Stock) -> Mapping[str, Any]:
         frontier=[look.candidate(code) for code in _thinned(frontier.codes)],
         predictor=ref,
         supernet=at_hand.name,
+        terms=at_hand.net.card.terms,
     )
     return result.model_dump(mode="json")
 
@@ -182,6 +183,7 @@ class _Look:
         return SearchModel(
             **{name: getattr(seen, name) for name in Candidate.model_fields if name != "accuracy"},
             accuracy=Accuracy.model_validate(answer.model.accuracy),
+            terms=answer.model.manifest.get("terms"),
             model_id=answer.model.id,
             size_bytes=answer.model.size_bytes,
             download_url=f"/models/{answer.model.id}/download",

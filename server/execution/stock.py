@@ -1,4 +1,5 @@
-"""Supernets at hand: loaded once a file, with their images and what is known of their sub-networks' accuracy."""
+"""Supernets at hand: loaded once a file, with their images, where they can be had, and what is known of their
+sub-networks' accuracy."""
 
 from __future__ import annotations
 
@@ -7,15 +8,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import structlog
+
+from elasticvit.accuracy import as_trained, top1_of
 from elasticvit.accuracy_table import AccuracyPredictor, AccuracyTable, fit_accuracy
+from elasticvit.arch import Arch
+from elasticvit.errors import DataError
 from elasticvit.nn.files import LoadedSuperNet, load_supernet
+from elasticvit.nn.net import Net
 from elasticvit.space import Space
 from elasticvit.training.data import ImageSet, load_named
 from server.errors import InfraError
 from server.services import supernets
 from server.tables import Supernet
 from server.task import Compute
+from server.wire import Accuracy
 
+log = structlog.get_logger()
 KEPT = 2
 
 
@@ -33,13 +42,32 @@ class AtHand:
         return self.net.space
 
     @cached_property
-    def images(self) -> ImageSet:
-        """The images that recalibrate and evaluate. Raises DataError where they cannot be had."""
-        return load_named(self.net.card.data)
+    def images(self) -> ImageSet | None:
+        """The images that evaluate, and recalibrate where the file carries none; None where they cannot be had."""
+        try:
+            return as_trained(self.net, load_named(self.net.card.data))
+        except DataError as error:
+            log.info("accuracies are predicted, not measured", supernet=self.name, why=str(error))
+            return None
 
     @cached_property
     def accuracy(self) -> AccuracyPredictor:
         return fit_accuracy(self.table)
+
+    @cached_property
+    def _evaluated(self) -> dict[tuple[int, ...], float]:
+        return dict(zip(map(tuple, self.table.codes.tolist()), self.table.top1.tolist(), strict=True))
+
+    def judge(self, net: Net) -> Accuracy:
+        """Accuracy of a recalibrated sub-network: as it stands in the table, else measured, else predicted."""
+        arch: Arch = net.arch
+        code = self.space.encode(arch)
+        known = self._evaluated.get(tuple(code.tolist()))
+        if known is not None:
+            return Accuracy(value=known, source="measured")
+        if self.images is not None:
+            return Accuracy(value=top1_of(net, self.images.search, self.images).top1, source="measured")
+        return Accuracy(value=float(self.accuracy.predict(code[None])[0]), source="predicted")
 
 
 class Stock:
@@ -71,5 +99,5 @@ def accuracy_file(supernet: Path) -> Path:
     """Where the evaluated sub-networks of a supernet file are kept. Raises InfraError."""
     path = supernet.with_suffix(".accuracy.jsonl")
     if not path.is_file():
-        raise InfraError(f"{path} is missing: evaluate the supernet's sub-networks by `elasticvit prepare`")
+        raise InfraError(f"{path} is missing: evaluate sub-networks by `elasticvit tabulate {supernet} --n 600`")
     return path

@@ -31,6 +31,7 @@ def subnet(task: Task, stock: Stock) -> Mapping[str, Any]:
     return {
         "model_id": model.id,
         "arch_id": model.arch_id,
+        "terms": model.manifest.get("terms"),
         "url": f"/models/{model.id}",
         "download_url": f"/models/{model.id}/download",
     }

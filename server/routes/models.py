@@ -1,4 +1,4 @@
-"""Models, their files, and the supernets they come from."""
+"""Models and their files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.responses import FileResponse
 from server.blobs import CHUNK, Draft
 from server.errors import BadValue, NotFound
 from server.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Worker
-from server.services import models, supernets
-from server.wire import ModelView, Name, Page, SupernetView
+from server.services import models
+from server.wire import ModelView, Name, Page
 
 router = APIRouter(tags=["models"])
 Format = Literal["tflite", "onnx", "pt2", "manifest"]
@@ -99,20 +99,6 @@ def get_blob(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     return _file(state, sha256, if_none_match, sha256)
-
-
-@router.get("/supernets")
-def list_supernets(
-    state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
-) -> Page[SupernetView]:
-    with state.database.read() as session:
-        return supernets.listing(session, page_token, max_results)
-
-
-@router.get("/supernets/{name}")
-def get_supernet(name: str, state: TheState, _token: Reader) -> SupernetView:
-    with state.database.read() as session:
-        return supernets.view(supernets.get(session, name))
 
 
 async def _read_form(request: Request, draft: Draft) -> None:

@@ -134,6 +134,7 @@ def view(model: Model) -> ModelView:
     return ModelView(
         **model.model_dump(exclude={"accuracy"}),
         accuracy=Accuracy.model_validate(model.accuracy),
+        terms=model.manifest.get("terms"),
         url=f"/models/{model.id}",
         download_url=download_url(model),
     )

@@ -39,7 +39,8 @@ def create(session: Session, request: SearchRequest, now: datetime, max_attempts
     if predictor is None and not request.allow_uncalibrated:
         raise NoPredictor(
             f"there is no latency predictor for '{device.name}' and supernet '{supernet.name}' yet: keep it idle "
-            f'and POST /jobs {{"kind": "calibrate", "device": "{device.name}"}}, or set "allow_uncalibrated": true '
+            f'and POST /jobs {{"kind": "calibrate", "device": "{device.name}", "supernet": "{supernet.name}"}}, '
+            'or set "allow_uncalibrated": true '
             "for an estimate without a promise"
         )
     if predictor is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +10,10 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from server.blobs import file_sha256
-from server.errors import BadValue, Conflict, NotFound
+from server.errors import Conflict, NotFound
 from server.services.pages import page
 from server.tables import Supernet
 from server.wire import Page, SupernetView
-
-MAX_HEADER_BYTES = 100_000_000
 
 
 def register(
@@ -43,18 +39,22 @@ def register(
     return row
 
 
-def read_header(file: Path) -> dict[str, str]:
-    """The `__metadata__` of a safetensors file. Raises BadValue when it is none."""
-    with file.open("rb") as opened:
-        head = opened.read(8)
-        size = struct.unpack("<Q", head)[0] if len(head) == 8 else MAX_HEADER_BYTES + 1
-        try:
-            if size > MAX_HEADER_BYTES:
-                raise ValueError("no header")
-            metadata: dict[str, str] = json.loads(opened.read(size)).get("__metadata__", {})
-        except (ValueError, AttributeError) as error:
-            raise BadValue(f"{file.name} is not a safetensors file") from error
-    return metadata
+def check_free(session: Session, name: str, sha256: str) -> None:
+    """Raises Conflict where another file has this name: models and predictors refer to it."""
+    row = session.get(Supernet, name)
+    if row is not None and row.sha256 != sha256:
+        raise Conflict(f"there is a supernet '{name}' with other weights: give this one another name")
+
+
+def make_default(session: Session, name: str) -> None:
+    """From now on this one answers where none is named. Raises NotFound."""
+    chosen = get(session, name)
+    for row in session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))):
+        row.is_default = False
+        session.add(row)
+    chosen.is_default = True
+    session.add(chosen)
+    session.flush()
 
 
 def resolve(session: Session, name: str | None) -> Supernet:
@@ -86,4 +86,4 @@ def listing(session: Session, page_token: str | None, max_results: int) -> Page[
 
 
 def view(supernet: Supernet) -> SupernetView:
-    return SupernetView(**supernet.model_dump(exclude={"file"}))
+    return SupernetView(**supernet.model_dump(exclude={"file"}), terms=supernet.provenance.get("terms"))

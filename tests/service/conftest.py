@@ -26,6 +26,7 @@ from tests.service.service_farm import Service, agent_command, elasticvit, free_
 
 SEED = 7
 CALIBRATED_ON = 8
+TERMS = "for the tests of this package only"
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +115,7 @@ def _supernet(folder: Path) -> Path:
     space, images = small(10), digits()
     net = SuperNet(space)
     file = folder / "digits.safetensors"
-    save_supernet(file, net, Card("digits", images.class_names, "digits"))
+    save_supernet(file, net, Card("digits", images.class_names, "digits", terms=TERMS))
     # The smallest of many, since evaluating large ones takes seconds each.
     codes = np.unique(space.sample(np.random.default_rng(SEED), 50 * EVALUATED), axis=0)
     codes = codes[np.argsort(CostTable.of_macs(space).total(codes))][:EVALUATED]

@@ -44,7 +44,8 @@ def environment(home: Path, port: int, **more: str) -> dict[str, str]:
     """What a child is given: nothing of ours but these."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("ELASTICVIT_")}
     own |= {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
-    return own | {"ELASTICVIT_POLL_SECONDS": "0.2", **{f"ELASTICVIT_{name}": value for name, value in more.items()}}
+    own |= {"ELASTICVIT_SUPERNET": "digits", "ELASTICVIT_POLL_SECONDS": "0.2"}
+    return own | {f"ELASTICVIT_{name}": value for name, value in more.items()}
 
 
 def elasticvit(*arguments: str) -> list[str]:

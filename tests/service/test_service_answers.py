@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from elasticvit.arch import Arch
 from elasticvit.space import small
 from tests.server.server_farm import problem, tiny_tflite
+from tests.service.conftest import TERMS
 from tests.service.service_farm import Service, left_behind, processes, rows, wait_until
 
 SPACE = small(10)
@@ -68,6 +69,7 @@ def test_a_budget_goes_in_and_a_verified_file_that_runs_comes_out(running: Servi
     assert latency["calibrated"] is True and latency["measured_raw_ms"] > 0
     assert result["predictor"]["device"] == "host" and result["supernet"] == "digits"
     assert result["frontier"] and model["accuracy"]["source"] == "measured"
+    assert result["terms"] == model["terms"] == TERMS
 
     file = download(running, model)
     side = model["arch"]["resolution"]
@@ -76,7 +78,9 @@ def test_a_budget_goes_in_and_a_verified_file_that_runs_comes_out(running: Servi
     assert manifest["sha256"] == hashlib.sha256(file).hexdigest()
     assert len(file) == model["size_bytes"] == manifest["size_bytes"]
     assert all(manifest[name] == model[name] for name in ("arch_id", "macs", "arch"))
-    assert manifest["input"]["shape"] == [1, side, side, 3]
+    assert manifest["input"]["shape"] == [1, side, side, 3] and manifest["terms"] == TERMS
+    assert running.ok("GET", f"/models/{model['model_id']}")["terms"] == TERMS
+    assert running.ok("GET", "/supernets/digits")["terms"] == TERMS
 
     sessions = running.children(url)
     assert {job["status"] for job in sessions} == {"succeeded"} and 1 <= len(sessions) <= 6
