@@ -10,6 +10,7 @@ from torch import nn
 
 from elasticvit.errors import ElasticVitError
 from elasticvit.training.ema import Ema
+from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import SamplerState
 
 FORMAT = "elasticvit-checkpoint/2"
@@ -44,18 +45,18 @@ class State:
     step: int = 0
 
 
-def save_checkpoint(path: Path, made_by: str, state: State) -> None:
+def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State) -> None:
     """Write the state; readers see the old file or the new one, never a part.
 
     Args:
-        made_by: what the run is, word for word; only the same may continue it.
+        teachers: how many taught; only a run of the same recipe with as many may go on.
 
     Raises:
         CheckpointError: the disk refuses.
     """
     content = {
         "format": FORMAT,
-        "made_by": made_by,
+        "made_by": f"{recipe.to_json()} {teachers} teachers",
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "ema": None if state.ema is None else state.ema.state_dict(),
@@ -79,7 +80,7 @@ def save_checkpoint(path: Path, made_by: str, state: State) -> None:
         ) from error
 
 
-def read_checkpoint(path: Path, made_by: str) -> dict[str, Any] | None:
+def read_checkpoint(path: Path, recipe: Recipe, teachers: int) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote, None where there is nothing.
 
     Raises:
@@ -89,10 +90,11 @@ def read_checkpoint(path: Path, made_by: str) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["format"], content["made_by"]
+        made_by, _, taught_by = content["made_by"].rpartition("} ")
+        same = content["format"] == FORMAT and taught_by == f"{teachers} teachers" and recipe.continues(made_by + "}")
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start anew") from error
-    if found != (FORMAT, made_by):
+    if not same:
         raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start anew")
     for name, tensor in content["model"].items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

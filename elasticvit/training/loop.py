@@ -114,18 +114,18 @@ def run(
 ) -> None:
     """Train `model(images, arch)` in place; the loop itself, for what `train` promises."""
     epoch, parts = steps_per_epoch(recipe, data), parts_of(recipe, world)
-    state = begin(model, sampler, recipe, data, world)
-    made_by = f"{recipe.to_json()} {len(teachers)} teachers"
-    if checkpoint is not None and (content := world.share(lambda: read_checkpoint(checkpoint, made_by))):
-        restore(state, content)
+    state = begin(model, sampler, recipe, world)
+    if checkpoint is not None and (held := world.share(lambda: read_checkpoint(checkpoint, recipe, len(teachers)))):
+        restore(state, held)
     if world.first:
         logs.begin(state.step)
     lessons = Lessons(model, recipe, teachers, torch.compile(model) if recipe.compile else model)
+    now = time.perf_counter()
 
     with bit_exact(world.device):
         for batch in batches(recipe, data, world, state.step):
             # Everything random about this step follows from its number; all processes draw the same sub-networks.
-            began, rng = time.perf_counter(), np.random.default_rng((recipe.seed, 1, state.step))
+            rng = np.random.default_rng((recipe.seed, 1, state.step))
             for level, archs in sampler.refresh_due(state.sampler, state.step % epoch, epoch):
                 scores = world.total([lessons.scores(arch, batch) for arch in archs])
                 sampler.rescore(state.sampler, level, [score / parts for score in scores])
@@ -151,11 +151,12 @@ def run(
 
             if world.first:
                 report(Step("train", state.step, recipe.steps, losses[-1]))
-                speed = recipe.batch / (time.perf_counter() - began)
+                before, now = now, time.perf_counter()
+                speed = recipe.batch / (now - before)
                 logs(Record(state.step, choice.level, by_role(choice, losses), rate, speed, norm))
                 due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps
                 if checkpoint is not None and due:
-                    save_checkpoint(checkpoint, made_by, state)
+                    save_checkpoint(checkpoint, recipe, len(teachers), state)
             if stopping:
                 raise StoppedError(f"stopped after step {state.step} of {recipe.steps}")
     if state.ema is not None:
@@ -163,7 +164,7 @@ def run(
     model.cpu().eval()
 
 
-def begin(model: nn.Module, sampler: Draws, recipe: Recipe, data: ImageSet, world: World) -> State:
+def begin(model: nn.Module, sampler: Draws, recipe: Recipe, world: World) -> State:
     """The state before the first step, on the run's device. Raises `DataError` for what cannot be trained."""
     model.to(world.device).train()
     if recipe.precision == "float16" and world.device.type == "cpu":

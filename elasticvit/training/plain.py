@@ -34,7 +34,7 @@ class Always:
         return SamplerState()
 
     def step(self, _state: SamplerState, _rng: np.random.Generator, _epoch: int = 0) -> Choice:
-        return Choice(0, (self.arch,), ("uniform",), (True,))
+        return Choice(0, (self.arch,), ("uniform",), (False,))
 
     def observe(self, _state: SamplerState, _choice: Choice, _scores: Sequence[float]) -> None: ...
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from elasticvit.errors import DataError
@@ -47,6 +47,28 @@ class Recipe:
     def to_json(self) -> str:
         """Canonical JSON; a checkpoint is only continued by the recipe that began it."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def continues(self, text: str) -> bool:
+        """Whether this is the recipe that `to_json` of an earlier version of this program wrote down: settings that it
+        did not know yet must have their defaults, all others be the same."""
+        try:
+            return _agrees(json.loads(text), self)
+        except ValueError:
+            return False
+
+
+def _agrees(known: object, now: object) -> bool:
+    """Whether a value out of JSON is this one, or was when it had fewer fields."""
+    if not is_dataclass(now) or isinstance(now, type):
+        return bool(known == json.loads(json.dumps(now, default=asdict)))
+    if not isinstance(known, dict) or known.keys() - {each.name for each in fields(now)}:
+        return False
+    return all(
+        _agrees(known[each.name], getattr(now, each.name))
+        if each.name in known
+        else getattr(now, each.name) == (each.default_factory() if callable(each.default_factory) else each.default)
+        for each in fields(now)
+    )
 
 
 def digits_minutes() -> Recipe:

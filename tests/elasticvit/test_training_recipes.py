@@ -1,5 +1,6 @@
 """Recipes: that they are whole, and that the numbers people rely on stay."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,9 @@ from elasticvit.training.data import digits
 from elasticvit.training.distributed import World
 from elasticvit.training.loop import train
 from elasticvit.training.losses import Loss
-from elasticvit.training.optim import Optim, learning_rate
+from elasticvit.training.optim import learning_rate
 from elasticvit.training.recipes import RECIPES, cifar10_cpu, cpu_minutes, named_recipe, paper_16gpu
-from elasticvit.training.sampling import Bank, Preference, Sampler, Sampling
+from elasticvit.training.sampling import Bank, Preference, Sampler
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -30,15 +31,20 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
         named_recipe("imagenet")
 
 
-def test_cifar10_on_a_cpu_keeps_its_meaning() -> None:
-    """What the stored run of this name was trained with."""
+def test_a_recipe_continues_what_it_began_before_it_had_more_settings() -> None:
     recipe = cifar10_cpu()
-    assert (recipe.steps, recipe.batch, recipe.accumulate, recipe.seed) == (12_000, 64, 1, 0)
-    assert recipe.sampling == Sampling(strategy="adjacent", subnets=2, levels=6, include=("smallest",))
-    assert recipe.optim == Optim(lr=2e-3, lr_end=0.01, warmup=400, weight_decay=0.05, decay="matrices", clip=1.0)
-    assert recipe.loss == Loss(smoothing=0.1, distil=0.5, inplace="soft")
-    assert (recipe.augment.crop, recipe.augment.flip, recipe.mix.mixup, recipe.mix.cutmix) == (4, True, 0, 0)
-    assert (recipe.space, recipe.precision, recipe.optim.ema) == (small(10), "float32", None)
+    written = json.loads(recipe.to_json())
+    del written["precision"], written["optim"]["agc"], written["mix"]
+    assert recipe.continues(recipe.to_json()) and recipe.continues(json.dumps(written))
+    # What is new must not change anything.
+    assert not replace(recipe, precision="bfloat16").continues(json.dumps(written))
+    assert not replace(recipe, optim=replace(recipe.optim, agc=0.1)).continues(json.dumps(written))
+    # What was known must be the same, and still be known; what has no default must have been known.
+    assert not replace(recipe, seed=1).continues(json.dumps(written))
+    assert not recipe.continues(json.dumps(written | {"gone": 1}))
+    assert not recipe.continues(json.dumps({k: v for k, v in written.items() if k != "steps"}))
+    assert not recipe.continues("no recipe") and not recipe.continues("[]")
+    assert paper_16gpu().continues(paper_16gpu().to_json()) and not paper_16gpu().continues(recipe.to_json())
 
 
 def test_the_paper_is_trained_with_the_authors_numbers() -> None:
