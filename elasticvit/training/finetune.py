@@ -99,9 +99,9 @@ def finetune(
         check_images(data)
         run = Run(base, hashlib.sha256(supernet.read_bytes()).hexdigest(), data, out, options, report, stop)
         done = run.whole() if arch is None else run.single(arch)
-    for words in (few_held(data), *(words for each in done.networks.values() for words in each.doubts())):
-        if words:
-            sys.stderr.write(f"elasticvit: {words}\n")
+    doubts = [f"{network}: {words}" for network, judged in done.networks.items() for words in judged.doubts()]
+    for words in filter(None, [few_held(data), *doubts]):
+        sys.stderr.write(f"elasticvit: {words}\n")
     return done
 
 
