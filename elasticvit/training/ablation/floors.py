@@ -1,0 +1,59 @@
+"""The hierarchical smallest sub-networks, found as the authors found theirs (supplement E).
+
+They train a supernet without their method for a sixth of the time, search it at two costs, and call the best ones the
+second and third smallest. Here: one sandwich run with a seed of its own, as long as the others; the best of some random
+sub-networks of each cost by the `search` split.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from elasticvit.bands import InBand
+from elasticvit.errors import DataError, SpaceError
+from elasticvit.space import Codes
+from elasticvit.training.ablation.plan import Floors, Plan
+from elasticvit.training.ablation.records import FloorsFound
+from elasticvit.training.ablation.trial import Judge, decoded
+from elasticvit.training.data import ImageSet
+from elasticvit.training.loop import train
+from elasticvit.training.progress import Report, Stop
+
+META_SEED = 1000
+
+
+def find_floors(plan: Plan, data: ImageSet, checkpoint: Path, report: Report, stop: Stop) -> FloorsFound:
+    """Train the supernet without the method and pick the floors. Raises what `train` does."""
+    began = time.perf_counter()
+    supernet = train(
+        plan.recipe("sandwich", (), META_SEED, len(data.train)), data, checkpoint=checkpoint, report=report, stop=stop
+    )
+    judge, space = Judge.of(data), plan.space
+    found = [(plan.smallest_to, tuple(map(int, space.encode(space.smallest()))))]
+    rng = np.random.default_rng((META_SEED, 4))
+    for key, cost in plan.floors:
+        draws = InBand(space, "paper_mflops", low=cost, high=cost + plan.band).sample(rng, plan.searched)
+        codes = [code for code in draws if _fits(plan, code, found[-1][0], key)]
+        if not codes:
+            raise DataError(f"no sub-network of {cost:g} MFLOPs leaves its levels any others; lower the floor's cost")
+        scores = [judge.inherited(supernet, space.decode(code), data.search) for code in codes]
+        found.append((key, tuple(map(int, codes[int(np.argmax(scores))]))))
+    return FloorsFound(tuple(found), time.perf_counter() - began)
+
+
+def as_floors(plan: Plan, found: FloorsFound) -> Floors:
+    """As settings of a sampler take them."""
+    return tuple((key, decoded(plan.space, code)) for key, code in found.floors)
+
+
+def _fits(plan: Plan, code: Codes, below: float, key: float) -> bool:
+    """Whether the levels that a floor is for, above the key `below`, hold sub-networks that are nowhere below it."""
+    floor = plan.space.decode(code)
+    try:
+        for target in plan.levels:
+            if below + plan.band < target <= key + plan.band:
+                InBand(plan.space, "paper_mflops", floor, low=target, high=target + plan.band)
+    except SpaceError:
+        return False
+    return True

@@ -1,0 +1,195 @@
+"""What is kept of a trial: a line of JSON each, so that a killed run goes on and plots need no training."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elasticvit.errors import DataError
+from elasticvit.training.ablation.plan import Config
+
+Code = tuple[int, ...]
+DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Where and when results were made."""
+
+    plan: str
+    began: str
+    device: str
+    threads: int
+    torch: str
+
+
+@dataclass(frozen=True)
+class FloorsFound:
+    """The hierarchical smallest sub-networks: (key, code), the space's smallest first."""
+
+    floors: tuple[tuple[float, Code], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of one supernet: its candidates, their top-1 on `search`, which is best, and its top-1 on `val`."""
+
+    target: float
+    candidates: tuple[Code, ...]
+    search: tuple[float, ...]
+    best: int
+    val: float
+
+    @property
+    def mean(self) -> float:
+        """Top-1 on `search`, averaged over the candidates."""
+        return sum(self.search) / len(self.search)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Mean cosine of the gradients of a level's pairs: of all candidates, and of the good ones."""
+
+    target: float
+    random: float
+    good: float
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sub-networks of all levels: their costs, and the cosines of (0, 1), (0, 2), … (1, 2), …"""
+
+    mflops: tuple[float, ...]
+    cosines: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One supernet: a configuration and a seed."""
+
+    config: Config
+    seed: int
+    levels: tuple[Level, ...]
+    smallest: float
+    largest: float
+    """Top-1 on `val` of both ends of the space."""
+    similarities: tuple[Similarity, ...]
+    pairs: Pairs
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A trial's best sub-network of a level, trained on its own for so many steps: top-1 on `val`."""
+
+    seed: int
+    target: float
+    steps: int
+    val: float
+    inherited: float
+    seconds: float
+
+
+@dataclass
+class Results:
+    """All that is known so far."""
+
+    conditions: Conditions
+    floors: FloorsFound | None = None
+    trials: list[Trial] = field(default_factory=list)
+    scratch: list[Scratch] = field(default_factory=list)
+
+    def trial(self, config: Config, seed: int) -> Trial | None:
+        return next((t for t in self.trials if (t.config, t.seed) == (config, seed)), None)
+
+    def of(self, config: Config) -> list[Trial]:
+        """Trials of a configuration by seed."""
+        return sorted((t for t in self.trials if t.config == config), key=lambda t: t.seed)
+
+    def add(self, record: "Record") -> None:
+        match record:
+            case FloorsFound():
+                self.floors = record
+            case Trial():
+                self.trials.append(record)
+            case Scratch():
+                self.scratch.append(record)
+
+
+Record = FloorsFound | Trial | Scratch
+KINDS: dict[str, type[Record | Conditions]] = {
+    "conditions": Conditions,
+    "floors": FloorsFound,
+    "trial": Trial,
+    "scratch": Scratch,
+}
+NESTED: dict[str, type[Level | Similarity]] = {"levels": Level, "similarities": Similarity}
+
+
+def append(path: Path, record: Record | Conditions) -> None:
+    """Add a line to the file of results, whole or (where the process dies meanwhile) one that `load` drops.
+
+    Raises:
+        DataError: the disk refuses.
+    """
+    kind = next(name for name, cls in KINDS.items() if isinstance(record, cls))
+    line = json.dumps({"kind": kind} | _rounded(asdict(record)), separators=(",", ":"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            # A torn line of a killed run ends here, so that this one stands on its own.
+            if file.tell() and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
+                file.write(b"\n")
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}; make room and start the same command again") from error
+
+
+def load(path: Path) -> Results | None:
+    """What `append` wrote; None where there is no file. Raises `DataError` for a file of something else."""
+    if not path.is_file():
+        return None
+    results: Results | None = None
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn when the process was killed; what it told is done again
+        try:
+            record = _read(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} holds a line that is no result: {error!r}; take another --out") from error
+        if isinstance(record, Conditions):
+            results = results or Results(record)
+        elif results is not None:
+            results.add(record)
+    if results is None:
+        raise DataError(f"{path} does not say how its results were made; take another --out")
+    return results
+
+
+def _read(data: Mapping[str, Any]) -> Record | Conditions:
+    values = {name: _tuples(value) for name, value in data.items() if name != "kind"}
+    for name, cls in NESTED.items():
+        if name in values:
+            values[name] = tuple(cls(**{k: _tuples(v) for k, v in each.items()}) for each in data[name])
+    if "pairs" in values:
+        values["pairs"] = Pairs(**{k: _tuples(v) for k, v in data["pairs"].items()})
+    return KINDS[data["kind"]](**values)
+
+
+def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value

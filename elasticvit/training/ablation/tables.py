@@ -1,0 +1,177 @@
+"""The paper's tables from results, as Markdown. What is not measured yet is left out or shown as a dash."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
+from elasticvit.training.ablation.records import Level, Results, Trial
+from elasticvit.training.ablation.statistics import Mean, mean_of, paired, rank_correlation
+
+STEPS: tuple[tuple[Config, Config], ...] = (
+    ("adjacent", "sandwich"),
+    ("hss", "adjacent"),
+    ("performance", "hss"),
+    ("performance", "sandwich"),
+)
+"""Differences that are shown: each part over what it is added to, and all of them together."""
+BINS = 6
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled Markdown table."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        lines = [self.head, tuple("---" for _ in self.head), *self.rows]
+        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables(plan: Plan, results: Results) -> list[Table]:
+    """All tables that the results allow."""
+    made = [
+        *accuracies(plan, results, "Table 3: top-1 on val of the best sub-network of a level, %", _best),
+        *accuracies(plan, results, "Top-1 on search, mean of all candidates of a level, %", _mean),
+        ends(results),
+        similarity(plan, results),
+        by_difference(results),
+        scratch(plan, results),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _best(level: Level) -> float:
+    return 100 * level.val
+
+
+def _mean(level: Level) -> float:
+    return 100 * level.mean
+
+
+def accuracies(plan: Plan, results: Results, title: str, of: Callable[[Level], float]) -> list[Table]:
+    """A number of every level by configuration, and the differences between configurations, seed by seed."""
+    head = (*(f"{target:g} M" for target in plan.levels), "all")
+    numbers = {config: _by_level(results.of(config), of) for config in CONFIGS}
+    means = [
+        (LABELS[config], *(shown(mean_of(column)) for column in zip(*rows.values(), strict=True)))
+        for config, rows in numbers.items()
+        if rows
+    ]
+    differences = []
+    for after, before in STEPS:
+        seeds = sorted(numbers[after].keys() & numbers[before].keys())
+        if seeds:
+            pairs = zip(*([numbers[c][s] for s in seeds] for c in (after, before)), strict=True)
+            columns = zip(*([np.subtract(a, b) for a, b in pairs]), strict=True)
+            cells = [shown(mean_of([float(x) for x in column]), sign=True) for column in columns]
+            differences.append((f"{LABELS[after]} − {LABELS[before]}", *cells))
+    return [
+        Table(title, ("", *head), tuple(means)),
+        Table(f"{title}: paired differences, points", ("", *head), tuple(differences)),
+    ]
+
+
+def _by_level(trials: Sequence[Trial], of: Callable[[Level], float]) -> dict[int, list[float]]:
+    """By seed: the number at every level, then their mean."""
+    rows = {trial.seed: [of(level) for level in trial.levels] for trial in trials}
+    return {seed: [*row, float(np.mean(row))] for seed, row in rows.items()}
+
+
+def ends(results: Results) -> Table:
+    """Both ends of the space, which only some configurations train."""
+    rows = []
+    for config in CONFIGS:
+        if trials := results.of(config):
+            cells = [
+                shown(mean_of([100 * value for value in values]))
+                for values in ([t.smallest for t in trials], [t.largest for t in trials])
+            ]
+            rows.append((LABELS[config], *cells))
+    return Table("Top-1 on val of both ends of the space, %", ("", "smallest", "largest"), tuple(rows))
+
+
+def similarity(plan: Plan, results: Results) -> Table:
+    """The paper's Table 4."""
+    head = [f"{target:g} M {kind}" for target in plan.similar for kind in ("random", "good")]
+    rows: list[tuple[str, ...]] = []
+    numbers: dict[Config, dict[int, list[float]]] = {}
+    for config in CONFIGS:
+        numbers[config] = {t.seed: [x for s in t.similarities for x in (s.random, s.good)] for t in results.of(config)}
+        if numbers[config]:
+            columns = zip(*numbers[config].values(), strict=True)
+            rows.append((LABELS[config], *(shown(mean_of(column), digits=3) for column in columns)))
+    seeds = sorted(numbers["performance"].keys() & numbers["sandwich"].keys())
+    if seeds:
+        after, before = (zip(*(numbers[c][s] for s in seeds), strict=True) for c in ("performance", "sandwich"))
+        cells = [shown(paired(a, b), digits=3, sign=True) for a, b in zip(after, before, strict=True)]
+        rows.append(("all parts − sandwich rule, paired", *cells))
+    return Table("Table 4: cosine similarity of gradients within a level", ("", *head), tuple(rows))
+
+
+def difference_bins(results: Results) -> list[float]:
+    """Edges of equally filled bins of the difference in cost, MFLOPs."""
+    gaps = [gap for config in CONFIGS for trial in results.of(config) for gap, _ in gaps_of(trial)]
+    return [float(edge) for edge in np.quantile(gaps, np.linspace(0, 1, BINS + 1))] if gaps else []
+
+
+def gaps_of(trial: Trial) -> list[tuple[float, float]]:
+    """Difference in cost (MFLOPs) and similarity of every pair of a trial."""
+    costs = trial.pairs.mflops
+    rows, columns = np.triu_indices(len(costs), 1)
+    return [(abs(costs[i] - costs[j]), c) for i, j, c in zip(rows, columns, trial.pairs.cosines, strict=True)]
+
+
+def binned(trial: Trial, edges: Sequence[float]) -> list[float]:
+    """The mean similarity of a trial's pairs in every bin."""
+    gaps = np.array(gaps_of(trial))
+    at = np.clip(np.searchsorted(edges, gaps[:, 0], side="right") - 1, 0, len(edges) - 2)
+    return [float(gaps[at == i, 1].mean()) if (at == i).any() else float("nan") for i in range(len(edges) - 1)]
+
+
+def by_difference(results: Results) -> Table:
+    """The paper's Figure 2b in numbers."""
+    edges, rows = difference_bins(results), []
+    for config in CONFIGS:
+        if trials := results.of(config):
+            columns = zip(*(binned(trial, edges) for trial in trials), strict=True)
+            ranks = mean_of([rank_correlation(*zip(*gaps_of(trial), strict=True)) for trial in trials])
+            cells = [shown(mean_of(column), digits=3) for column in columns]
+            rows.append((LABELS[config], *cells, shown(ranks, digits=2, sign=True)))
+    head = [f"{low:.1f} to {high:.1f} M" for low, high in pairwise(edges)]
+    title = "Figure 2b: cosine similarity of gradients by difference in cost"
+    return Table(title, ("", *head, "Spearman"), tuple(rows))
+
+
+def scratch(plan: Plan, results: Results) -> Table:
+    """The paper's Table 5; a longer run may have fewer seeds."""
+    head = [f"{target:g} M" for target in plan.scratch]
+    rows: list[tuple[str, ...]] = []
+    for steps in sorted({s.steps for s in results.scratch}):
+        of_target = [[s for s in results.scratch if (s.target, s.steps) == (target, steps)] for target in plan.scratch]
+        scratch, inherited = (
+            [[100 * getattr(s, name) for s in found] for found in of_target] for name in ("val", "inherited")
+        )
+        pairs = list(zip(inherited, scratch, strict=True))
+        seeds = min(map(len, scratch))
+        rows.append((f"from scratch, {steps} steps ({seeds} seeds)", *(_mean_or_dash(s) for s in scratch)))
+        rows.append(("inherited, the same seeds", *(_mean_or_dash(i) for i in inherited)))
+        differences = (shown(paired(i, s), sign=True) if s else DASH for i, s in pairs)
+        rows.append(("inherited − from scratch, paired", *differences))
+    return Table("Table 5: top-1 on val, inherited or trained from scratch, %", ("", *head), tuple(rows))
+
+
+def _mean_or_dash(values: Sequence[float]) -> str:
+    return shown(mean_of(values)) if values else DASH
+
+
+def shown(mean: Mean, digits: int = 1, sign: bool = False) -> str:
+    """A mean with its 95 % interval; one value alone has none."""
+    value = f"{mean.value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return value if mean.n == 1 else f"{value} ± {mean.half:.{digits}f}"

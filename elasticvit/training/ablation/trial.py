@@ -1,0 +1,120 @@
+"""One supernet: trained, then measured at every level."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from elasticvit.accuracy import RECALIBRATION_IMAGES, evaluate, recalibrate
+from elasticvit.arch import Arch
+from elasticvit.bands import InBand
+from elasticvit.flops import paper_mflops
+from elasticvit.hierarchy import floor_by_key
+from elasticvit.nn.net import Net
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.space import Codes, Space
+from elasticvit.training.ablation.gradients import Gradients, Matrix, mean_of_pairs, similarities
+from elasticvit.training.ablation.plan import Config, Floors, Plan
+from elasticvit.training.ablation.records import Level, Pairs, Similarity, Trial
+from elasticvit.training.data import ImageSet, Split
+from elasticvit.training.distributed import best_device
+from elasticvit.training.loop import train
+from elasticvit.training.progress import Report, Step, Stop
+
+TOGETHER = 128
+"""Images that are evaluated together; networks this small are slow by their number of calls."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Recalibrates networks on the first training images and counts their right answers, on the best device."""
+
+    data: ImageSet
+    device: torch.device
+
+    @classmethod
+    def of(cls, data: ImageSet) -> "Judge":
+        return cls(data, best_device())
+
+    def ready(self, net: Net) -> Net:
+        """The network on the device, recalibrated."""
+        images = self.data.scaled(self.data.train.images[:RECALIBRATION_IMAGES])
+        return recalibrate(net.to(self.device), images.to(self.device))
+
+    def top1(self, net: Net, split: Split) -> float:
+        images, labels = self.data.scaled(split.images).to(self.device), split.labels.to(self.device)
+        return evaluate(net, images, labels, TOGETHER)
+
+    def inherited(self, supernet: SuperNet, arch: Arch, split: Split) -> float:
+        """Top-1 of a sub-network with the supernet's weights."""
+        return self.top1(self.ready(supernet.extract(arch)), split)
+
+
+def run_trial(
+    plan: Plan, config: Config, seed: int, floors: Floors, data: ImageSet, checkpoint: Path, report: Report, stop: Stop
+) -> Trial:
+    """Train and measure one supernet; stopped, it goes on from `checkpoint`. Raises what `train` does."""
+    began = time.perf_counter()
+    recipe = plan.recipe(config, floors, seed, len(data.train))
+    supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop)
+    judge = Judge.of(data)
+    levels = []
+    for i, target in enumerate(plan.levels):
+        levels.append(_level(judge, supernet, target, candidates(plan, floors, target, seed)))
+        report(Step("evaluate", i + 1, len(plan.levels)))
+    smallest, largest = (judge.inherited(supernet, a, data.val) for a in (plan.space.smallest(), plan.space.largest()))
+    similar, pairs = compare_gradients(plan, supernet, levels, data, seed)
+    return Trial(config, seed, tuple(levels), smallest, largest, similar, pairs, time.perf_counter() - began)
+
+
+def candidates(plan: Plan, floors: Floors, target: float, seed: int) -> Codes:
+    """The sub-networks of a level that are compared, (2 · candidates, D): drawn from all of it, then above its floor.
+
+    They follow from level and seed, so that all configurations are asked for the same ones.
+    """
+    rng, high = np.random.default_rng((seed, 4, round(target * 1000))), target + plan.band
+    every = InBand(plan.space, "paper_mflops", low=target, high=high)
+    above = InBand(plan.space, "paper_mflops", floor_by_key(floors, target, plan.band), low=target, high=high)
+    return np.concatenate([draws.sample(rng, plan.candidates) for draws in (every, above)])
+
+
+def _level(judge: Judge, supernet: SuperNet, target: float, codes: Codes) -> Level:
+    archs = [supernet.space.decode(code) for code in codes]
+    search = [judge.inherited(supernet, arch, judge.data.search) for arch in archs]
+    best = int(np.argmax(search))
+    val = judge.inherited(supernet, archs[best], judge.data.val)
+    return Level(target, tuple(tuple(map(int, code)) for code in codes), tuple(search), best, val)
+
+
+def compare_gradients(
+    plan: Plan, supernet: SuperNet, levels: Sequence[Level], data: ImageSet, seed: int
+) -> tuple[tuple[Similarity, ...], Pairs]:
+    """Similarities within levels, and between sub-networks of all levels, on one batch that follows from the seed."""
+    device, space = best_device(), supernet.space
+    rows = torch.from_numpy(np.random.default_rng((seed, 5)).permutation(len(data.train))[: plan.gradient_batch])
+    images, labels = data.scaled(data.train.images[rows]).to(device), data.train.labels[rows].to(device)
+    gradients = Gradients(supernet.to(device), images, labels)
+
+    def cosines(codes: Sequence[Sequence[int]]) -> Matrix:
+        return similarities([gradients.of(decoded(space, code)) for code in codes])
+
+    found = []
+    for level in levels:
+        if level.target in plan.similar:
+            matrix, ranks = cosines(level.candidates), np.argsort(-np.array(level.search), kind="stable")
+            every = range(len(level.candidates))
+            good = ranks[: plan.good].tolist()
+            found.append(Similarity(level.target, mean_of_pairs(matrix, every), mean_of_pairs(matrix, good)))
+    spread = [code for level in levels for code in level.candidates[: plan.spread]]
+    matrix = cosines(spread)
+    costs = tuple(paper_mflops(decoded(space, code)) for code in spread)
+    pairs = Pairs(costs, tuple(map(float, matrix[np.triu_indices(len(spread), 1)])))
+    supernet.cpu()
+    return tuple(found), pairs
+
+
+def decoded(space: Space, code: Sequence[int]) -> Arch:
+    return space.decode(np.array(code, np.int8))
