@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from elasticvit.arch import HEAD_DIM, HEAD_EXPANSION
 from elasticvit.blocks import Block, BlockKind
 from elasticvit.nn.depthwise import Depthwise
+from elasticvit.nn.swish import norm_hardswish
 
 
 class ConvBn(nn.Module):
-    """Convolution without bias, dense or depthwise, then batch norm."""
+    """Convolution without bias, dense or depthwise, then batch norm and, if active, hard swish."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, active: bool) -> None:
         super().__init__()
         self.conv = conv
         self.bn = nn.BatchNorm2d(conv.out_channels)
+        self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))  # type: ignore[no-any-return]
+        x = self.conv(x)
+        return norm_hardswish(self.bn, x) if self.active else self.bn(x)
 
 
 def _dense(width_in: int, width_out: int, kernel: int = 1, stride: int = 1) -> nn.Conv2d:
@@ -55,18 +58,17 @@ class MobileBlock(nn.Module):
         super().__init__()
         mid = block.expand * block.width_in
         self.block = block
-        self.expand = ConvBn(_dense(block.width_in, mid)) if block.expand > 1 else None
-        self.depthwise = ConvBn(Depthwise(mid, block.kernel, block.stride))
+        self.expand = ConvBn(_dense(block.width_in, mid), active=True) if block.expand > 1 else None
+        self.depthwise = ConvBn(Depthwise(mid, block.kernel, block.stride), active=True)
         self.squeeze = SqueezeExcite(mid) if block.squeeze else None
-        self.project = ConvBn(_dense(mid, block.width_out))
+        self.project = ConvBn(_dense(mid, block.width_out), active=False)
         self.shortcut = _dense(block.width_in, block.width_out) if block.width_in != block.width_out else None
         if block.stride == 1:
             # The block starts as its shortcut, which is how the authors start training.
             nn.init.zeros_(self.project.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.hardswish(self.expand(x))
-        y = F.hardswish(self.depthwise(y))
+        y = self.depthwise(x if self.expand is None else self.expand(x))
         if self.squeeze is not None:
             y = self.squeeze(y)
         y = self.project(y)
@@ -177,7 +179,7 @@ def layer(block: Block) -> nn.Module:
     """The module of a block."""
     match block.kind:
         case BlockKind.FIRST_CONV:
-            return ConvBn(_dense(block.width_in, block.width_out, block.kernel, block.stride))
+            return ConvBn(_dense(block.width_in, block.width_out, block.kernel, block.stride), active=True)
         case BlockKind.CONV | BlockKind.DOWNSAMPLE:
             return MobileBlock(block)
         case BlockKind.ATTENTION:

@@ -56,7 +56,7 @@ class Net(nn.Module):
         if x.shape[-2:] != (self.arch.resolution, self.arch.resolution):
             x = F.interpolate(x, size=self.arch.resolution, mode="bicubic", align_corners=False)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.hardswish(self.first_conv(x))
+        x = self.first_conv(x)
         for stage in (self.stem, *self.conv):
             for block in stage:
                 x = block(x)
