@@ -7,15 +7,19 @@ training images.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elasticvit.accuracy_table import AccuracyPredictor, AccuracyTable, fit_accuracy
 from elasticvit.arch import Arch
 from elasticvit.errors import DataError
 from elasticvit.nn.files import LoadedSuperNet
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
+from elasticvit.space import Space
 from elasticvit.training.data import ImageSet, Split
 
 BATCH = 128
@@ -108,6 +112,38 @@ def deployable(supernet: SuperNet, arch: Arch, data: ImageSet) -> tuple[Net, Acc
 def accuracy_of(supernet: SuperNet, arch: Arch, data: ImageSet) -> Accuracy:
     """Accuracy of a sub-network on the held-out split. Raises `SpaceError`."""
     return deployable(supernet, arch, data)[1]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Top-1 as a part of 1 and how it is known: of this very network, or from others of its supernet."""
+
+    value: float
+    source: Literal["measured", "predicted"]
+
+
+def known_accuracy(
+    net: Net,
+    space: Space,
+    table: AccuracyTable | None,
+    data: ImageSet | None,
+    predictor: AccuracyPredictor | None = None,
+) -> Known | None:
+    """What is known of a recalibrated sub-network: as it stands in the table, else measured on the search split, else
+    predicted from the table (by its `predictor`, where that is at hand); None without table and data.
+
+    Raises:
+        PredictorError: the table is too small.
+    """
+    code = space.encode(net.arch)
+    if table is not None and len(at := np.flatnonzero((table.codes == code).all(axis=1))):
+        return Known(float(table.top1[at[-1]]), "measured")
+    if data is not None:
+        return Known(top1_of(net, data.search, data).top1, "measured")
+    if table is not None:
+        predictor = predictor or fit_accuracy(table)
+        return Known(float(predictor.predict(code[None])[0]), "predicted")
+    return None
 
 
 def top1_of(net: Net, split: Split, data: ImageSet) -> Accuracy:

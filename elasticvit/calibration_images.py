@@ -21,6 +21,7 @@ from torch.autograd import backward
 from elasticvit.accuracy import RECALIBRATION_IMAGES
 from elasticvit.arch import Arch
 from elasticvit.errors import DataError
+from elasticvit.nn.layers import ConvBn, Head
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.training.data import ImageSet
@@ -32,7 +33,6 @@ POOL = 24
 LR = 0.05
 EPS = 1e-5
 FIRST_WEIGHT = 10.0
-NORMS = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,21 @@ def make_calibration_images(
         raise DataError(f"recalibration needs 2 images or more, not {k}")
     rng = np.random.default_rng((seed, 3))
     images = photo_crops(k, data.train.images.shape[-1], rng).float() / 255
-    pool = [_frozen(supernet, arch) for arch in _archs(supernet, rng)] if steps else []
-    wanted = [statistics_of(net, data.scaled(data.train.images[:RECALIBRATION_IMAGES])) for net in pool]
+    archs, real = _archs(supernet, rng), data.scaled(data.train.images[:RECALIBRATION_IMAGES])
+    pool: dict[int, tuple[Net, Statistics]] = {}
     images.requires_grad_()
     adam = torch.optim.Adam([images], lr=LR)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
-    for step, (net, rows) in enumerate(islice(_turns(len(pool), k, rng), steps)):
+    for step, (turn, rows) in enumerate(islice(_turns(len(archs), k, rng), steps)):
+        if turn not in pool:
+            frozen = _frozen(supernet, archs[turn])
+            pool[turn] = frozen, statistics_of(frozen, real)
+        net, wanted = pool[turn]
         for group in adam.param_groups:
             group["lr"] = LR * 0.5 * (1 + np.cos(np.pi * step / steps))
-        with _watched(pool[net]) as seen:
-            pool[net]((_rounded(images[rows]) - mean) / std)
-        loss = _distance(seen, wanted[net])
+        with _watched(net) as seen:
+            net((_rounded(images[rows]) - mean) / std)
+        loss = _distance(seen, wanted)
         backward(loss)
         adam.step()
         adam.zero_grad(set_to_none=True)
@@ -137,15 +141,19 @@ def _rounded(images: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(net: Net) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collects (mean, variance) of what enters each batch norm while the network runs."""
+    """Collects (mean, variance) of what enters each batch norm while the network runs.
+
+    Looked at where it is made, since a norm and what follows it may be one kernel.
+    """
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def look(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        (x,) = inputs
-        var, mean = torch.var_mean(x, [axis for axis in range(x.ndim) if axis != 1], correction=0)
+    def look(_module: nn.Module, _inputs: object, made: Tensor) -> None:
+        channels = made.ndim - 1 if made.ndim == 3 else 1  # tokens (B, N, C), maps (B, C, H, W)
+        var, mean = torch.var_mean(made, [axis for axis in range(made.ndim) if axis != channels], correction=0)
         seen.append((mean, var))
 
-    handles = [m.register_forward_pre_hook(look) for m in net.modules() if isinstance(m, NORMS)]
+    makers = [m.conv if isinstance(m, ConvBn) else m.expand for m in net.modules() if isinstance(m, ConvBn | Head)]
+    handles = [maker.register_forward_hook(look) for maker in makers]
     try:
         yield seen
     finally:

@@ -25,6 +25,7 @@ from elasticvit.published import PUBLISHED
 from elasticvit.space import PRESETS, Space
 
 if TYPE_CHECKING:  # torch is loaded by the commands that need it
+    from elasticvit.accuracy import Known
     from elasticvit.nn.files import Card
     from elasticvit.nn.net import Net
 
@@ -132,9 +133,15 @@ def export(
         if supernet is None:
             exported = export_net(random_net(find_arch(arch), seed), None)
         else:
-            net, card, top1 = _trained(arch, supernet)
+            net, card, known = _trained(arch, supernet)
             sha256 = hashlib.sha256(supernet.read_bytes()).hexdigest()
-            exported = export_net(net, card, supernet_sha256=sha256, accuracy=top1)
+            exported = export_net(
+                net,
+                card,
+                supernet_sha256=sha256,
+                accuracy=known.value if known else None,
+                accuracy_source=known.source if known else "measured",
+            )
         write_export(exported, out)
         shown = exported.manifest.model_dump(mode="json", include={"arch_id", "macs", "params", "accuracy", "sha256"})
         _say(shown | {"file": str(out), "manifest": str(manifest_path(out))})
@@ -303,6 +310,52 @@ def ablate(
             typer.echo(f"elasticvit: {stopped}", err=True)
 
 
+@app.command()
+def tabulate(
+    supernet: Annotated[Path, typer.Argument(help="The supernet file.")],
+    n: Annotated[int, typer.Option("--n", min=2, help="How many sub-networks, of all sizes.")] = 600,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
+) -> None:
+    """Evaluate sub-networks into the table beside a supernet file, which search needs; stopped, it goes on."""
+    from elasticvit.training.commands import stop_on_signals
+    from elasticvit.training.progress import bars
+    from elasticvit.training.tabulate import tabulate_file
+
+    with _errors(), stop_on_signals() as stop, bars() as report:
+        _say({"table": str(tabulate_file(supernet, n, processes, report, stop)), "evaluated": n})
+
+
+@app.command()
+def pack(
+    supernet: Annotated[Path, typer.Argument(help="The supernet file, where its training images are at hand.")],
+    out: OutOption,
+    images: Annotated[int, typer.Option("--images", min=2, help="Calibration images to carry.")] = 128,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="To fit them by; 0: crops of photographs.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Make a file to pass on: half precision, with made-up calibration images and the terms of the training images."""
+    from elasticvit import pack as packing
+    from elasticvit.training.progress import bars
+
+    with _errors(), bars() as report:
+        _say(packing.pack(supernet, out, k=images, steps=steps, seed=seed, report=report))
+
+
+@app.command()
+def front(
+    supernet: Annotated[Path, typer.Argument(help="The supernet file, its table beside it.")],
+    points: Annotated[int, typer.Option("--points", min=2)] = 12,
+    candidates: Annotated[int, typer.Option("--candidates", min=1, help="To evaluate for each point.")] = 6,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
+) -> None:
+    """Print the best sub-networks of every size, found on held-out training images and measured on the test images."""
+    from elasticvit import front as fronts
+    from elasticvit.training.progress import bars
+
+    with _errors(), bars() as report:
+        _say(fronts.front(supernet, points, candidates, processes, report=report).to_dict())
+
+
 def find_arch(text: str, space: Space | None = None) -> Arch:
     """An architecture by published name, by id, or by a file with its JSON or the authors' 10-list.
 
@@ -348,20 +401,26 @@ def _space(name: str) -> Space:
     return read_card(name)[0]
 
 
-def _trained(arch: str, path: Path) -> tuple["Net", "Card", float | None]:
-    """Network, card and accuracy (None where the supernet's images cannot be had)."""
-    from elasticvit.accuracy import deployable
+def _trained(arch: str, path: Path) -> tuple["Net", "Card", "Known | None"]:
+    """Network, card and accuracy (None where nothing tells it)."""
+    from elasticvit.accuracy import as_trained, calibrated, known_accuracy
+    from elasticvit.accuracy_table import AccuracyTable
     from elasticvit.nn.files import load_supernet
     from elasticvit.training.data import load_named
+    from elasticvit.training.tabulate import table_path
 
     supernet = load_supernet(path)
     found = find_arch(arch, supernet.space)
     try:
-        net, accuracy = deployable(supernet, found, load_named(supernet.card.data))
-        return net, supernet.card, accuracy.top1
+        data = as_trained(supernet, load_named(supernet.card.data))
     except DataError as error:
-        typer.echo(f"elasticvit: norms are not recalibrated and accuracy is not known: {error}", err=True)
-        return supernet.extract(found), supernet.card, None
+        if supernet.calibration is None:
+            typer.echo(f"elasticvit: norms are not recalibrated and accuracy is not known: {error}", err=True)
+            return supernet.extract(found), supernet.card, None
+        data = None
+    table = AccuracyTable.load(table_path(path)) if table_path(path).is_file() else None
+    net = calibrated(supernet, found, data)
+    return net, supernet.card, known_accuracy(net, supernet.space, table, data)
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from elasticvit.accuracy import as_trained, top1_of
+from elasticvit.accuracy import as_trained, known_accuracy
 from elasticvit.accuracy_table import AccuracyPredictor, AccuracyTable, fit_accuracy
-from elasticvit.arch import Arch
 from elasticvit.errors import DataError
 from elasticvit.nn.files import LoadedSuperNet, load_supernet
 from elasticvit.nn.net import Net
@@ -54,20 +53,10 @@ class AtHand:
     def accuracy(self) -> AccuracyPredictor:
         return fit_accuracy(self.table)
 
-    @cached_property
-    def _evaluated(self) -> dict[tuple[int, ...], float]:
-        return dict(zip(map(tuple, self.table.codes.tolist()), self.table.top1.tolist(), strict=True))
-
     def judge(self, net: Net) -> Accuracy:
         """Accuracy of a recalibrated sub-network: as it stands in the table, else measured, else predicted."""
-        arch: Arch = net.arch
-        code = self.space.encode(arch)
-        known = self._evaluated.get(tuple(code.tolist()))
-        if known is not None:
-            return Accuracy(value=known, source="measured")
-        if self.images is not None:
-            return Accuracy(value=top1_of(net, self.images.search, self.images).top1, source="measured")
-        return Accuracy(value=float(self.accuracy.predict(code[None])[0]), source="predicted")
+        known = known_accuracy(net, self.space, self.table, self.images, self.accuracy)
+        return Accuracy() if known is None else Accuracy(value=known.value, source=known.source)
 
 
 class Stock:

@@ -97,7 +97,7 @@ def test_what_cannot_be_served_is_refused_with_a_reason(farm: Farm, tmp_path: Pa
 
 
 def test_files_of_the_home_folder_are_known_at_a_start_and_one_is_the_default(farm: Farm) -> None:
-    folder, said = farm.home / "supernets", []
+    folder, said = farm.home / "supernets", list[str]()
     first, second = (supernet_file(folder / f"{name}.safetensors") for name in ("first", "second"))
     supernet_file(folder / "bare.safetensors", table=False)
     for default in (second, first, first):

@@ -1,0 +1,145 @@
+"""The front of a supernet: its best sub-networks at every size, found on held-out training images, reported on others.
+
+What is reported is measured on images that nothing was chosen by: neither weights, nor predictor, nor networks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from elasticvit.accuracy_table import AccuracyPredictor, AccuracyTable, Values, fit_accuracy
+from elasticvit.costs import CostTable
+from elasticvit.errors import DataError
+from elasticvit.search.evolution import evolve
+from elasticvit.search.limits import table_limit
+from elasticvit.space import Codes
+from elasticvit.training.progress import Report, Step, silent
+from elasticvit.training.tabulate import Evaluate, in_processes, table_path
+
+POINTS = 12
+CANDIDATES = 6
+
+
+@dataclass(frozen=True)
+class Point:
+    """A sub-network of the front; `search` is the top-1 it was chosen by, `val` the one that counts, `se` its standard
+    error."""
+
+    arch_id: str
+    macs: int
+    search: float
+    val: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Front:
+    """The points by rising MACs, and what they say together.
+
+    Attributes:
+        spearman: rank correlation of MACs and `val`.
+        largest_drop_se: how far a point's `val` lies below that of any smaller one, at most, in standard errors.
+        best_minus_smallest: in parts of one.
+        images: how many `val` was measured on.
+    """
+
+    points: tuple[Point, ...]
+    spearman: float
+    largest_drop_se: float
+    best_minus_smallest: float
+    images: int
+
+    @classmethod
+    def of(cls, points: Sequence[Point], images: int) -> "Front":
+        val, se = np.array([p.val for p in points]), np.array([p.se for p in points])
+        drops = (np.maximum.accumulate(val) - val) / np.maximum(se, 1e-9)
+        return cls(
+            tuple(points),
+            float(spearmanr([p.macs for p in points], val).statistic),
+            float(drops.max()),
+            float(val.max() - val[0]),
+            images,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def front(
+    file: Path,
+    points: int = POINTS,
+    candidates: int = CANDIDATES,
+    processes: int = 1,
+    seed: int = 0,
+    report: Report = silent,
+) -> Front:
+    """Find the front of a supernet file with its table, and measure it.
+
+    Between the smallest and the largest, in steps of equal ratio of MACs, the predictor's best `candidates` are
+    evaluated on the search split; the best of each step is a point, unless a smaller point is as good.
+
+    Raises:
+        SupernetFileError, PredictorError, DataError: file, table or images cannot be used.
+    """
+    if points < 2:
+        raise DataError(f"a front has 2 points or more, not {points}")
+    table = AccuracyTable.load(table_path(file))
+    predictor = fit_accuracy(table)
+    codes = _candidates(table, predictor, points, candidates, seed)
+    search = _measured(table, codes, in_processes(file, processes), report)
+    chosen = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
+    archs = [table.space.decode(code) for code in codes[chosen]]
+    macs = CostTable.of_macs(table.space).total(codes)
+    found, images = [], 0
+    for i, accuracy in enumerate(in_processes(file, processes, "val")(archs)):
+        at, images = chosen[i], accuracy.n
+        se = float(np.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.n))
+        found.append(Point(archs[i].id, int(macs[at]), float(search[at]), accuracy.top1, se))
+        report(Step("val", i + 1, len(archs)))
+    return Front.of(found, images)
+
+
+def _edges(table: AccuracyTable, points: int) -> Values:
+    """MACs that end the steps: the smallest's own, then a step each; shape (points,)."""
+    macs, space = CostTable.of_macs(table.space), table.space
+    ends = macs.total(np.stack([space.encode(space.smallest()), space.encode(space.largest())]))
+    return np.asarray(np.geomspace(ends[0], ends[1], points) * (1 + 1e-9), np.float64)
+
+
+def _candidates(table: AccuracyTable, predictor: AccuracyPredictor, points: int, each: int, seed: int) -> Codes:
+    """The smallest, and the best by prediction within each step's MACs; shape (n, D)."""
+    rng, macs = np.random.default_rng(seed), CostTable.of_macs(table.space)
+    codes = [table.space.encode(table.space.smallest())[None]]
+    for edge in _edges(table, points)[1:]:
+        limits = [table_limit("macs", macs, float(edge))]
+        codes.append(evolve(table.space, predictor.predict, limits, rng, count=each).best)
+    return np.unique(np.concatenate(codes), axis=0)
+
+
+def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Report) -> Values:
+    """Top-1 on the search split, from the table where it stands there; shape (n,)."""
+    known = dict(zip(map(tuple, table.codes.tolist()), table.top1.tolist(), strict=True))
+    todo = [code for code in codes if tuple(code.tolist()) not in known]
+    for i, accuracy in enumerate(evaluate([table.space.decode(code) for code in todo])):
+        known[tuple(todo[i].tolist())] = accuracy.top1
+        report(Step("search", i + 1, len(todo)))
+    return np.array([known[tuple(code.tolist())] for code in codes])
+
+
+def _best_of_steps(table: AccuracyTable, codes: Codes, scores: Values, points: int) -> list[int]:
+    """Row of the best within each step that beats all smaller ones, by rising MACs; the smallest first.
+
+    Scores are half measured and half predicted: the best of several measurements alone is the luckiest one.
+    """
+    macs = CostTable.of_macs(table.space).total(codes)
+    low, chosen, best = -np.inf, list[int](), -np.inf
+    for edge in _edges(table, points):
+        rows = np.flatnonzero((macs > low) & (macs <= edge))
+        low = float(edge)
+        if len(rows) and scores[rows].max() > best:
+            chosen.append(int(rows[scores[rows].argmax()]))
+            best = float(scores[rows].max())
+    return chosen

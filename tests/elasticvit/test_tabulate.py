@@ -1,0 +1,78 @@
+"""Tables made by several processes, and the front that is found with one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from elasticvit.accuracy import calibrated, evaluate
+from elasticvit.accuracy_table import AccuracyTable
+from elasticvit.errors import DataError
+from elasticvit.flops import macs
+from elasticvit.front import Front, Point, front
+from elasticvit.nn.files import Card, load_supernet, save_supernet
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.training.checkpoints import StoppedError
+from elasticvit.training.data import digits
+from elasticvit.training.progress import Step, silent
+from elasticvit.training.tabulate import spread, table_path, tabulate_file
+from tests.elasticvit.tiny_training import tiny_space
+
+N = 10
+
+
+def _supernet(folder: Path) -> Path:
+    torch.manual_seed(0)
+    card = Card("tiny", digits().class_names, "digits")
+    file = folder / "tiny.safetensors"
+    save_supernet(file, SuperNet(tiny_space()), card, calibration=digits().train.images[:64])
+    return file
+
+
+@pytest.fixture(scope="module")
+def tabulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = _supernet(tmp_path_factory.mktemp("one"))
+    tabulate_file(file, N, 1, silent)
+    return file
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, tmp_path: Path) -> None:
+    file, steps = _supernet(tmp_path), list[Step]()
+    asked = iter(range(1000))
+    with pytest.raises(StoppedError, match="after evaluating 3 of 10"):
+        tabulate_file(file, N, 2, silent, lambda: next(asked) >= 3)
+    assert not table_path(file).exists()
+    assert tabulate_file(file, N, 2, steps.append) == table_path(file)
+    assert table_path(file).read_bytes() == table_path(tabulated).read_bytes()
+    assert [step.done for step in steps] == list(range(1, N + 1))
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.accuracy.jsonl"}
+
+
+def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Path) -> None:
+    supernet, table, data = load_supernet(tabulated), AccuracyTable.load(table_path(tabulated)), digits()
+    assert np.array_equal(table.codes, spread(tiny_space(), N)) and table.images == len(data.search)
+    for at in (0, 4):
+        net = calibrated(supernet, table.space.decode(table.codes[at]))
+        assert evaluate(net, data.scaled(data.search.images), data.search.labels) == table.top1[at]
+
+
+def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> None:
+    found, data = front(tabulated, points=5, candidates=2), digits()
+    sizes, chosen = [point.macs for point in found.points], [point.search for point in found.points]
+    assert sizes == sorted(set(sizes)) and len(sizes) >= 1 and sizes[0] == macs(tiny_space().smallest())
+    assert found.images == len(data.val) and len(chosen) == len(sizes)
+    net = calibrated(load_supernet(tabulated), tiny_space().smallest())
+    assert found.points[0].val == evaluate(net, data.scaled(data.val.images), data.val.labels)
+    assert found.points[0].search == evaluate(net, data.scaled(data.search.images), data.search.labels)
+    with pytest.raises(DataError, match="2 points or more"):
+        front(tabulated, points=1)
+
+
+def test_what_a_front_says_together() -> None:
+    vals = (0.70, 0.80, 0.77, 0.85)
+    found = Front.of([Point(str(i), 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100)
+    assert found.spearman == pytest.approx(0.8)
+    assert found.largest_drop_se == pytest.approx(3.0)
+    assert found.best_minus_smallest == pytest.approx(0.15)
