@@ -177,8 +177,8 @@ class Known:
 FOLDERS = {
     "cifar10": Known(
         "cifar10-jpeg",
-        "CIFAR-10 (Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009) has no formal licence: for "
-        "research, with citation.",
+        "For research use: CIFAR-10 has no formal licence. Cite Krizhevsky, Learning Multiple Layers of Features from "
+        "Tiny Images, 2009. Its images were drawn from the withdrawn 80 Million Tiny Images.",
     ),
     "flowers": Known(
         "flowers-demo-64",
