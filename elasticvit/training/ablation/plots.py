@@ -78,7 +78,7 @@ def _accuracies(axes: "Axes", plan: Plan, results: Results) -> None:
             _bars(axes, places + 0.08 * (i - 1.5), [mean_of(column) for column in columns], config, "o-")
     axes.set_xticks(places, [f"{target:g}" for target in plan.levels])
     axes.set(xlabel="level, MFLOPs", ylabel="top-1 on val of the best sub-network, %")
-    axes.legend(frameon=False)
+    _legend(axes)
 
 
 def _similarities(axes: "Axes", plan: Plan, results: Results) -> None:
@@ -90,7 +90,7 @@ def _similarities(axes: "Axes", plan: Plan, results: Results) -> None:
             _bars(axes, places + 0.12 * (i - 1.5), [mean_of(column) for column in columns], config, "o")
     axes.set_xticks(places, kinds)
     axes.set(ylabel="cosine similarity of gradients")
-    axes.legend(frameon=False)
+    _legend(axes)
 
 
 def _by_difference(axes: "Axes", results: Results) -> None:
@@ -105,7 +105,7 @@ def _by_difference(axes: "Axes", results: Results) -> None:
             columns = zip(*(binned(trial, edges) for trial in trials), strict=True)
             _bars(axes, middles, [mean_of(column) for column in columns], config, "o-")
     axes.set(xlabel="difference in cost, MFLOPs", ylabel="cosine similarity of gradients")
-    axes.legend(frameon=False)
+    _legend(axes)
 
 
 def _scratch(axes: "Axes", plan: Plan, results: Results) -> None:
@@ -122,7 +122,7 @@ def _scratch(axes: "Axes", plan: Plan, results: Results) -> None:
         _bars(axes, np.array(at), means, "sandwich" if i else "adjacent", "s", f"from scratch, {steps} steps")
     axes.set_xticks(places, [f"{target:g}" for target in plan.scratch])
     axes.set(xlabel="level, MFLOPs", ylabel="top-1 on val, %")
-    axes.legend(frameon=False)
+    _legend(axes)
 
 
 def _bars(
@@ -138,3 +138,8 @@ def _bars(
     values = [mean.value for mean in means]
     label = name or LABELS[config]
     axes.errorbar(x, values, halves, fmt=style, color=COLOURS[config], label=label, markersize=4, capsize=2, lw=1.2)
+
+
+def _legend(axes: "Axes") -> None:
+    """Above the plot, where nothing is drawn."""
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
