@@ -110,7 +110,7 @@ def test_a_lost_process_ends_the_others_with_a_sentence(tmp_path: Path, mode: st
 
 @pytest.mark.slow
 def test_torchrun_trains_and_one_process_writes(tmp_path: Path) -> None:
-    command = "-m torch.distributed.run --nproc-per-node 2 --master-port 0 -m elasticvit.training digits --out"
+    command = "-m torch.distributed.run --standalone --nproc-per-node 2 -m elasticvit.training digits --out"
     done = subprocess.run(
         [sys.executable, *command.split(), str(tmp_path / "x.safetensors"), "--steps", "2", "--evaluated", "0"],
         cwd=ROOT,
