@@ -1,6 +1,7 @@
 """The one network definition: `Net(arch)`. It knows nothing of supernets."""
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from elasticvit.arch import Arch
 from elasticvit.blocks import Block, blocks
-from elasticvit.nn.layers import layer
+from elasticvit.nn.layers import ConvBn, Head, MobileBlock, layer
 
 Maker = Callable[[Block], nn.Module]
 
@@ -18,7 +19,7 @@ class VitStageNet(nn.Module):
 
     def __init__(self, down: Block, layers: list[tuple[Block, Block]], make: Maker) -> None:
         super().__init__()
-        self.reduction = make(down)
+        self.reduction = cast("MobileBlock", make(down))
         self.attention = nn.ModuleList(make(attention) for attention, _ in layers)
         self.ffn = nn.ModuleList(make(ffn) for _, ffn in layers)
 
@@ -43,13 +44,13 @@ class Net(nn.Module):
         super().__init__()
         self.arch = arch
         rest = iter(blocks(arch))
-        self.first_conv = make(next(rest))
+        self.first_conv = cast("ConvBn", make(next(rest)))
         self.stem = _stage(rest, len(arch.stem.blocks), make)
         self.conv = nn.ModuleList(_stage(rest, len(stage.blocks), make) for stage in arch.conv)
         self.vit = nn.ModuleList(
             VitStageNet(next(rest), [(next(rest), next(rest)) for _ in stage.layers], make) for stage in arch.vit
         )
-        self.head = make(next(rest))
+        self.head = cast("Head", make(next(rest)))
 
     def forward(self, images: Tensor) -> Tensor:
         x = images

@@ -10,6 +10,7 @@ from types import FrameType
 
 from elasticvit.accuracy import Accuracy, accuracy_of
 from elasticvit.arch import Arch
+from elasticvit.nn.allocator import keep_freed_memory
 from elasticvit.nn.files import load_supernet, save_supernet
 from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.data import load_named
@@ -64,6 +65,7 @@ def train(
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
     chosen = replace(chosen, data=data or chosen.data)
     checkpoint, table = out.with_name(f".{out.name}.checkpoint"), table_path(out)
+    keep_freed_memory()
     with stop_on_signals() as stop, bars() as report:
         with joined(timeout_s) as world, logs_to(logs or out.with_suffix(".train.jsonl"), tensorboard) as log:
             images = world.in_turn(lambda: load_named(chosen.data))

@@ -1,19 +1,26 @@
 """Networks and supernets: costs against torch's counter, extraction against the supernet, files that survive."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import backward
 from torch.utils.flop_counter import FlopCounterMode
 
 from elasticvit import Arch, load_supernet, macs, params
 from elasticvit.errors import SpaceError, SupernetFileError
+from elasticvit.nn import swish
+from elasticvit.nn.depthwise import Depthwise
 from elasticvit.nn.files import Card, read_card, save_supernet
 from elasticvit.nn.net import Net, randomise_norms
-from elasticvit.nn.supernet import SuperNet
+from elasticvit.nn.supernet import SuperNet, cut
 from elasticvit.space import PRESETS, Space, small
+from elasticvit.training.loop import bit_exact
 
 
 def _archs(space: Space, n: int, seed: int = 0) -> list[Arch]:
@@ -86,6 +93,128 @@ def test_gradients_and_statistics_reach_only_the_cut() -> None:
     mean = dict(supernet.net.named_buffers())["first_conv.bn.running_mean"]
     assert not torch.equal(mean[:8], means["first_conv.bn.running_mean"][:8])
     assert torch.equal(mean[8:], means["first_conv.bn.running_mean"][8:])
+
+
+def _gradients(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def _placed(supernet: SuperNet, small_gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients of a plain network where the supernet keeps its weights, zeros around them."""
+    placed = {}
+    for name, gradient in small_gradients.items():
+        big = torch.zeros_like(supernet.net.get_parameter(name))
+        if name.endswith("qkv.weight") and big.shape != gradient.shape:
+            width, stride = gradient.shape[1], big.shape[1]
+            for i, part in enumerate(torch.split(gradient, [width, width, len(gradient) - 2 * width])):
+                big[i * stride : i * stride + len(part), :width] = part
+        else:
+            cut(big, gradient.shape).copy_(gradient)
+        placed[name] = big
+    return placed
+
+
+def _step(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    logits = net(images)
+    backward(F.cross_entropy(logits, torch.arange(len(images)) % logits.shape[1]))
+    return logits.detach()
+
+
+def test_gradients_of_a_step_are_those_of_plain_networks_and_add_up() -> None:
+    space, images = small(), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    supernet = _supernet(space).train()
+    expected = {name: torch.zeros_like(p) for name, p in supernet.net.named_parameters()}
+    archs = [space.smallest(), space.largest(), *_archs(space, 2, seed=5), space.smallest()]
+    for arch in archs:
+        net = supernet.extract(arch).train()
+        logits = _step(net, images)
+        for name, gradient in _placed(supernet, _gradients(net)).items():
+            expected[name] += gradient
+        # In train mode too the forward pass and the statistics it leaves are those of the plain network.
+        assert torch.equal(_step(lambda x, arch=arch: supernet(x, arch), images), logits)  # type: ignore[misc]
+        for name, statistic in net.named_buffers():
+            assert torch.equal(cut(supernet.net.get_buffer(name), statistic.shape), statistic)
+    got = _gradients(supernet.net)
+    assert got.keys() == expected.keys()
+    for name, gradient in got.items():
+        assert torch.allclose(gradient, expected[name], rtol=1e-6, atol=1e-6 * float(expected[name].abs().max())), name
+
+
+def test_a_step_works_deterministically_under_autocast_and_without_gradients() -> None:
+    space, images = small(), torch.randn(4, 3, 32, 32)
+    supernet, arch = _supernet(space).train(), _archs(space, 1, seed=2)[0]
+    found = []
+    for _ in range(2):
+        supernet.zero_grad()
+        with bit_exact(torch.device("cpu")):
+            _step(lambda x: supernet(x, arch), images)
+        found.append(_gradients(supernet))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    supernet.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = _step(lambda x: supernet(x, arch), images)
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in _gradients(supernet).values())
+    with torch.no_grad():
+        exact = supernet(images, arch)
+        assert not exact.requires_grad
+    with torch.inference_mode():
+        assert torch.equal(supernet(images, arch), exact)
+    assert (rough - exact).norm() < 0.1 * exact.norm()
+    # What inference mode built first must serve training afterwards.
+    assert _step(lambda x: supernet(x, arch), images).isfinite().all()
+
+
+def test_a_failed_pass_leaves_nothing_behind() -> None:
+    space, images = small(), torch.randn(2, 3, 32, 32)
+    supernet, (arch, other) = _supernet(space), _archs(space, 2, seed=4)
+    before = {name: t.clone() for name, t in supernet.state_dict().items()}
+    expected = supernet(images, other)
+    with pytest.raises(RuntimeError):
+        supernet(torch.randn(2, 4, 32, 32), arch)
+    assert torch.equal(supernet(images, other), expected)
+    assert supernet(images, arch).isfinite().all()
+    assert all(torch.equal(t, before[name]) for name, t in supernet.state_dict().items())
+    assert all(isinstance(p, torch.nn.Parameter) and not p.is_meta for p in supernet.parameters())
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weight_gradients_of_depthwise_convolutions(kernel: int, stride: int) -> None:
+    generator = torch.Generator().manual_seed(kernel + stride)
+    for side in range(1, 15):
+        layer = Depthwise(5, kernel, stride)
+        x = torch.randn(3, 5, side, side, generator=generator)
+        y = layer(x.to(memory_format=torch.channels_last).requires_grad_())
+        grad = torch.randn(y.shape, generator=generator)
+        backward([y], [grad])
+        weight = layer.weight.detach().double().requires_grad_()
+        backward([F.conv2d(x.double(), weight, None, stride, kernel // 2, groups=5)], [grad.double()])
+        exact = weight.grad
+        assert layer.weight.grad is not None and exact is not None
+        assert torch.allclose(layer.weight.grad.double(), exact, atol=1e-5), side
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_norm_and_hard_swish_in_one_are_the_two_apart(momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    norms = [torch.nn.BatchNorm2d(7, momentum=momentum) for _ in range(2)]
+    results: list[list[Tensor]] = []
+    for norm, limit in zip(norms, (1, 10**9), strict=True):
+        monkeypatch.setattr(swish, "LARGE", limit)
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(-1, 2, 7))
+            norm.weight[3] = 0
+        generator.manual_seed(1)
+        for _ in range(2):
+            x = (3 * torch.randn(4, 7, 6, 6, generator=generator) + 1).requires_grad_()
+            y = swish.norm_hardswish(norm, x)
+            backward([y], [torch.randn(y.shape, generator=generator)])
+        gradients = (x.grad, norm.weight.grad, norm.bias.grad)
+        results.append([y, *(g for g in gradients if g is not None), *norm.buffers()])
+    assert "NormHardswish" in type(results[0][0].grad_fn).__name__
+    assert torch.equal(results[0][0], results[1][0])
+    assert len(results[0]) == 7
+    assert all(torch.allclose(one, two, rtol=1e-6, atol=1e-6) for one, two in zip(*results, strict=True))
 
 
 def test_an_arch_outside_the_space_is_refused_by_name() -> None:
