@@ -46,6 +46,10 @@ def store(
     sha256, size_bytes = (blobs.put(file), len(file)) if isinstance(file, bytes) else blobs.put_file(file)
     same = select(Model).where(Model.sha256 == sha256, Model.source == source, Model.arch_id == arch_id)
     if (model := session.exec(same).first()) is not None:
+        if accuracy is not None and accuracy.source == "measured" and model.accuracy.get("source") == "predicted":
+            # The images came to hand meanwhile.
+            model.accuracy, model.manifest = accuracy.model_dump(), dict(manifest)
+            session.add(model)
         return model
     model = Model(
         id=new_id("model", now),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from server.execution.stock import AtHand, Stock
 from server.services import models, supernets
 from server.settings import Settings
 from server.task import Compute
+from server.wire import Accuracy
 from tests.elasticvit.tiny_training import tiny_space
 from tests.server.server_farm import Farm, problem
 from tests.server.supernet_files import TERMS, supernet_file
@@ -146,6 +147,30 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     judged = at_hand.judge(net)
     assert judged.source == "measured" and at_hand.images is not None
     assert judged.value is not None and (judged.value * len(at_hand.images.search)) % 1 == pytest.approx(0, abs=1e-6)
+
+
+def test_a_predicted_accuracy_gives_way_to_a_measured_one(farm: Farm) -> None:
+    def store(value: float, source: Literal["measured", "predicted"]) -> dict[str, Any]:
+        accuracy = Accuracy(value=value, source=source)
+        with farm.database.write() as session:
+            manifest = {"accuracy": accuracy.model_dump()}
+            models.store(
+                session,
+                farm.blobs,
+                file=b"the same",
+                source="search",
+                now=farm.clock(),
+                manifest=manifest,
+                accuracy=accuracy,
+            )
+        (seen,) = farm.ok("GET", "/models")["items"]
+        assert seen["manifest"]["accuracy"] == seen["accuracy"]
+        known: dict[str, Any] = seen["accuracy"]
+        return known
+
+    assert store(0.5, "predicted") == {"value": 0.5, "source": "predicted"}
+    assert store(0.6, "measured") == {"value": 0.6, "source": "measured"}
+    assert store(0.7, "predicted") == {"value": 0.6, "source": "measured"}
 
 
 def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> None:
