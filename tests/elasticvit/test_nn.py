@@ -17,6 +17,7 @@ from elasticvit.errors import SpaceError, SupernetFileError
 from elasticvit.nn import swish
 from elasticvit.nn.depthwise import Depthwise
 from elasticvit.nn.files import Card, read_card, save_supernet
+from elasticvit.nn.layers import relative_index
 from elasticvit.nn.net import Net, randomise_norms
 from elasticvit.nn.supernet import SuperNet, cut
 from elasticvit.space import PRESETS, Space, small
@@ -162,6 +163,15 @@ def test_a_step_works_deterministically_under_autocast_and_without_gradients() -
     assert (rough - exact).norm() < 0.1 * exact.norm()
     # What inference mode built first must serve training afterwards.
     assert _step(lambda x: supernet(x, arch), images).isfinite().all()
+
+
+def test_exporters_see_plain_operators_and_leave_nothing_behind() -> None:
+    arch = small().smallest()
+    net, images = Net(arch).eval(), torch.randn(1, 3, arch.resolution, arch.resolution)
+    relative_index.cache_clear()
+    exported = torch.export.export(net, (images,))
+    assert torch.allclose(exported.module()(images), net(images), atol=1e-5)
+    assert all("autograd" not in str(node.target) for node in exported.graph.nodes)
 
 
 def test_a_failed_pass_leaves_nothing_behind() -> None:
