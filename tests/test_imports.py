@@ -17,8 +17,10 @@ ALLOWED = {
 }
 # `make run` starts agent and server together, and the command line mounts both halves.
 EXCEPTIONS: dict[str, tuple[str, ...]] = {}
-TORCH_FREE = ("arch", "space", "blocks", "ops", "flops", "costs", "published", "errors", "latency", "search")
-TORCH_FREE += ("counts", "hierarchy", "bands", "tables")
+TORCH_FREE = (
+    *("arch", "space", "blocks", "ops", "flops", "costs", "published", "errors", "latency", "search"),
+    *("counts", "hierarchy", "bands", "tables"),
+)
 
 
 def _imports(path: Path) -> set[str]:
