@@ -12,6 +12,7 @@ from torch import Tensor
 from elasticvit.accuracy import RECALIBRATION_IMAGES, calibrated, recalibrate
 from elasticvit.arch import Arch
 from elasticvit.errors import DataError
+from elasticvit.nn.allocator import keep_freed_memory
 from elasticvit.nn.files import Card, LoadedSuperNet, load_supernet, save_supernet
 from elasticvit.space import Space
 from elasticvit.training.commands import stop_on_signals
@@ -91,6 +92,7 @@ def finetune(
         CheckpointError, PredictorError, ExportError: the disk refuses.
     """
     check_asked(supernet, out, arch, options)
+    keep_freed_memory()
     base = load_supernet(supernet)
     with stop_on_signals() as stop, bars() as report:
         loaded = load_named(image_name(images, base.space.resolutions[-1]), report)

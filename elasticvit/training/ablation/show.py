@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from elasticvit.errors import DataError
+from elasticvit.nn.allocator import keep_freed_memory
 from elasticvit.training.ablation.plan import Plan, miniature
 from elasticvit.training.ablation.plots import plot
 from elasticvit.training.ablation.records import Results, load
@@ -30,6 +31,7 @@ def ablate(out: Path, *, train: bool, steps: int | None, seeds: int, classes: in
     results = load(path)
     plan = chosen_plan(results, steps, classes)
     if train:
+        keep_freed_memory()
         with stop_on_signals() as stop, bars() as report:
             results = run(plan, seeds, out, report=report, stop=stop)
     elif results is None:
