@@ -112,7 +112,7 @@ def cifar10_cpu() -> Recipe:
         name="cifar10",
         data="cifar10",
         space=small(10),
-        steps=12_000,
+        steps=9_000,
         batch=128,
         accumulate=2,
         sampling=Sampling(strategy="sandwich", subnets=1),
