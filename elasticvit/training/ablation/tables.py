@@ -160,7 +160,8 @@ def scratch(plan: Plan, results: Results) -> Table:
         )
         pairs = list(zip(inherited, scratch, strict=True))
         seeds = min(map(len, scratch))
-        rows.append((f"from scratch, {steps} steps ({seeds} seeds)", *(_mean_or_dash(s) for s in scratch)))
+        counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        rows.append((f"from scratch, {steps} steps ({counted})", *(_mean_or_dash(s) for s in scratch)))
         rows.append(("inherited, the same seeds", *(_mean_or_dash(i) for i in inherited)))
         differences = (shown(paired(i, s), sign=True) if s else DASH for i, s in pairs)
         rows.append(("inherited − from scratch, paired", *differences))
