@@ -192,6 +192,18 @@ def train(
 
 
 @app.command()
+def snapshot(
+    run: Annotated[Path, typer.Argument(help="The file that the run was told to write, there yet or not.")],
+    out: OutOption,
+) -> None:
+    """Make a supernet file of a training run's checkpoint; the run may be under way, and goes on as it would have."""
+    from elasticvit.training.snapshot import snapshot
+
+    with _errors():
+        _say({"supernet": str(out), "step": snapshot(run, out)})
+
+
+@app.command()
 def finetune(
     images: Annotated[str, typer.Argument(help="A folder of images, also as FOLDER@SIDE, or a data set's name.")],
     supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file to start from.")],

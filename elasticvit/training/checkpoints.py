@@ -1,5 +1,6 @@
 """The state of a training run on disk, whole or not at all."""
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,18 +89,38 @@ def read_checkpoint(path: Path, recipe: Recipe, teachers: int) -> dict[str, Any]
     """
     if not path.exists():
         return None
+    content = load_checkpoint(path)
+    made_by, taught_by = _origin(content)
+    if taught_by != f"{teachers} teachers" or not recipe.continues(made_by):
+        raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start anew")
+    return content
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, whichever recipe it was. Raises `UnusableCheckpointError` for a damaged file."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        made_by, _, taught_by = content["made_by"].rpartition("} ")
-        same = content["format"] == FORMAT and taught_by == f"{teachers} teachers" and recipe.continues(made_by + "}")
+        written_as, _ = content["format"], _origin(content)
     except Exception as error:  # a damaged file makes torch raise almost anything
         raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start anew") from error
-    if not same:
-        raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start anew")
+    if written_as != FORMAT:
+        raise UnusableCheckpointError(f"{path} has another format, {written_as!r}; delete it to start anew")
     for name, tensor in content["model"].items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UnusableCheckpointError(f"{path} holds NaN or infinite numbers in {name}; delete it to start anew")
     return content
+
+
+def recipe_of(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the recipe, as `Recipe.to_json` wrote them into what `load_checkpoint` gave."""
+    settings: dict[str, Any] = json.loads(_origin(content)[0])
+    return settings
+
+
+def _origin(content: dict[str, Any]) -> tuple[str, str]:
+    """The recipe as JSON, and who taught."""
+    made_by, _, taught_by = content["made_by"].rpartition("} ")
+    return made_by + "}", taught_by
 
 
 def restore(state: State, content: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from elasticvit.training.loop import train as run
 from elasticvit.training.prepare import EVALUATED, card, table_path, tabulate
 from elasticvit.training.progress import Step, Stop, bars
 from elasticvit.training.recipes import named_recipe
+from elasticvit.training.snapshot import checkpoint_path
 from elasticvit.training.teachers import load_teacher
 
 
@@ -64,7 +65,7 @@ def train(
     chosen = named_recipe(recipe)
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
     chosen = replace(chosen, data=data or chosen.data)
-    checkpoint, table = out.with_name(f".{out.name}.checkpoint"), table_path(out)
+    checkpoint, table = checkpoint_path(out), table_path(out)
     keep_freed_memory()
     with stop_on_signals() as stop, bars() as report:
         with joined(timeout_s) as world, logs_to(logs or out.with_suffix(".train.jsonl"), tensorboard) as log:
