@@ -102,7 +102,7 @@ def cpu_minutes() -> Recipe:
 
 
 def cifar10_cpu() -> Recipe:
-    """The default supernet: CIFAR-10 on two cores in some three hours, by `torchrun --nproc-per-node 2`.
+    """The default supernet: CIFAR-10 on two cores in some two hours, by `torchrun --nproc-per-node 2`.
 
     The sandwich, against the paper's advice: with a few dozen epochs on small images the largest network learns
     fastest, and teaches the others (docs/ablation.md finds the same in miniature). One random network a step, so that
@@ -112,7 +112,7 @@ def cifar10_cpu() -> Recipe:
         name="cifar10",
         data="cifar10",
         space=small(10),
-        steps=9_000,
+        steps=8_000,
         batch=128,
         accumulate=2,
         sampling=Sampling(strategy="sandwich", subnets=1),
