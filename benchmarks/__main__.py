@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Callable
 
-from benchmarks import export, sampling, search, training
+from benchmarks import export, sampling, search, supernet, training
 
 BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "export": export.figures,
     "sampling": sampling.figures,
     "search": search.figures,
+    "supernet": supernet.figures,
     "training": training.figures,
 }
 
