@@ -44,6 +44,7 @@ class Front:
         largest_drop_se: how far a point's `val` lies below that of any smaller one, at most, in standard errors.
         best_minus_smallest: in parts of one.
         images: how many `val` was measured on.
+        steps: of size that were looked at; one without a point has nothing that beats a smaller point on `search`.
     """
 
     points: tuple[Point, ...]
@@ -51,9 +52,10 @@ class Front:
     largest_drop_se: float
     best_minus_smallest: float
     images: int
+    steps: int
 
     @classmethod
-    def of(cls, points: Sequence[Point], images: int) -> "Front":
+    def of(cls, points: Sequence[Point], images: int, steps: int) -> "Front":
         val, se = np.array([p.val for p in points]), np.array([p.se for p in points])
         drops = (np.maximum.accumulate(val) - val) / np.maximum(se, 1e-9)
         return cls(
@@ -62,6 +64,7 @@ class Front:
             float(drops.max()),
             float(val.max() - val[0]),
             images,
+            steps,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -79,7 +82,7 @@ def front(
     """Find the front of a supernet file with its table, and measure it.
 
     Between the smallest and the largest, in steps of equal ratio of MACs, the predictor's best `candidates` are
-    evaluated on the search split; the best of each step is a point, unless a smaller point is as good.
+    evaluated on the search split; the best of each step is a point, unless a smaller one is as good there.
 
     Raises:
         SupernetFileError, PredictorError, DataError: file, table or images cannot be used.
@@ -90,7 +93,8 @@ def front(
     predictor = fit_accuracy(table)
     codes = _candidates(table, predictor, points, candidates, seed)
     search = _measured(table, codes, in_processes(file, processes), report)
-    chosen = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
+    best = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
+    chosen = undominated(best, search)
     archs = [table.space.decode(code) for code in codes[chosen]]
     macs = CostTable.of_macs(table.space).total(codes)
     found, images = [], 0
@@ -99,7 +103,7 @@ def front(
         se = float(np.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.n))
         found.append(Point(archs[i].id, int(macs[at]), float(search[at]), accuracy.top1, se))
         report(Step("val", i + 1, len(archs)))
-    return Front.of(found, images)
+    return Front.of(found, images, points)
 
 
 def _edges(table: AccuracyTable, points: int) -> Values:
@@ -130,16 +134,28 @@ def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Re
 
 
 def _best_of_steps(table: AccuracyTable, codes: Codes, scores: Values, points: int) -> list[int]:
-    """Row of the best within each step that beats all smaller ones, by rising MACs; the smallest first.
+    """Row of the best within each step, by rising MACs; the smallest first.
 
     Scores are half measured and half predicted: the best of several measurements alone is the luckiest one.
     """
     macs = CostTable.of_macs(table.space).total(codes)
-    low, chosen, best = -np.inf, list[int](), -np.inf
+    low, best = -np.inf, list[int]()
     for edge in _edges(table, points):
         rows = np.flatnonzero((macs > low) & (macs <= edge))
         low = float(edge)
-        if len(rows) and scores[rows].max() > best:
-            chosen.append(int(rows[scores[rows].argmax()]))
-            best = float(scores[rows].max())
-    return chosen
+        if len(rows):
+            best.append(int(rows[scores[rows].argmax()]))
+    return best
+
+
+def undominated(rows: Sequence[int], search: Values) -> list[int]:
+    """Those of the rows, which come by rising MACs, whose measured top-1 beats that of every smaller one.
+
+    Measured only: the smallest and the largest are taught in every step of a sandwich, so that a predictor fitted to
+    networks in between answers too little for them.
+    """
+    kept = list[int]()
+    for row in rows:
+        if not kept or search[row] > search[kept[-1]]:
+            kept.append(row)
+    return kept
