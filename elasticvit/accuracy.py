@@ -6,6 +6,7 @@ carries some: then a network is the same for everybody, with and without the tra
 training images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -62,13 +63,28 @@ def recalibrate(net: Net, images: Tensor, batch: int = BATCH) -> Net:
     return net.eval()
 
 
-def evaluate(net: Net, images: Tensor, labels: Tensor, batch: int = EVALUATED_TOGETHER) -> float:
-    """Top-1 of a network in eval mode on images (N, 3, H, W), as a part of 1. Raises `DataError` without images."""
+def evaluate(
+    net: Net,
+    images: Tensor,
+    labels: Tensor,
+    batch: int = EVALUATED_TOGETHER,
+    scaled: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """Top-1 of a network in eval mode on images (N, 3, H, W), as a part of 1; on the network's device.
+
+    Args:
+        scaled: makes what the network sees of a batch, for images that are bytes: they may be more than memory holds.
+
+    Raises:
+        DataError: no images.
+    """
     if not len(labels):
         raise DataError("no images to evaluate on")
+    device = next(net.parameters()).device
     with torch.inference_mode():
-        answers = torch.cat([net(part).argmax(1) for part in torch.split(images, batch)])
-    return float((answers == labels).float().mean())
+        parts = (part.to(device) for part in torch.split(images, batch))
+        answers = torch.cat([net(part if scaled is None else scaled(part)).argmax(1) for part in parts])
+    return float((answers.cpu() == labels).float().mean())
 
 
 def calibration_images(supernet: SuperNet, data: ImageSet | None) -> Tensor:
@@ -148,4 +164,4 @@ def known_accuracy(
 
 def top1_of(net: Net, split: Split, data: ImageSet) -> Accuracy:
     """Accuracy of a network on a split of a data set. Raises `DataError` for an empty one."""
-    return Accuracy(evaluate(net, data.scaled(split.images), split.labels), len(split))
+    return Accuracy(evaluate(net, split.images, split.labels, scaled=data.scaled), len(split))

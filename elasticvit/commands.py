@@ -329,12 +329,16 @@ def tabulate(
     processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
 ) -> None:
     """Evaluate sub-networks into the table beside a supernet file, which search needs; stopped, it goes on."""
+    from elasticvit.training.checkpoints import StoppedError
     from elasticvit.training.commands import stop_on_signals
     from elasticvit.training.progress import bars
     from elasticvit.training.tabulate import tabulate_file
 
     with _errors(), stop_on_signals() as stop, bars() as report:
-        _say({"table": str(tabulate_file(supernet, n, processes, report, stop)), "evaluated": n})
+        try:
+            _say({"table": str(tabulate_file(supernet, n, processes, report, stop)), "evaluated": n})
+        except StoppedError as stopped:
+            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from elasticvit.accuracy import as_trained
 from elasticvit.calibration_images import STEPS, K, make_calibration_images
 from elasticvit.nn.files import load_supernet, save_supernet
 from elasticvit.training.data import load_named
@@ -22,7 +23,7 @@ def pack(
         DataError: the images that the card names cannot be had.
     """
     supernet = load_supernet(file)
-    data = load_named(supernet.card.data)
+    data = as_trained(supernet, load_named(supernet.card.data))
     images = make_calibration_images(supernet, data, k=k, steps=steps, seed=seed, report=report)
     made = {"images": k, "steps": steps, "seed": seed}
     card = replace(

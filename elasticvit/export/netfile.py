@@ -1,7 +1,5 @@
 """An extracted network's weights as a safetensors file of their own, for use in torch."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from elasticvit.export.atomic import write_files
@@ -18,5 +16,5 @@ def write_net(net: Net, card: Card, out: Path) -> None:
     Raises:
         ExportError: the disk refuses; nothing is left behind.
     """
-    header = {"format": FORMAT, "arch": net.arch.to_json(), "card": json.dumps(asdict(card), sort_keys=True)}
+    header = {"format": FORMAT, "arch": net.arch.to_json(), "card": card.to_json()}
     write_files({out: tensorfile.encode(net.state_dict(), header)})

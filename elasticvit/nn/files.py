@@ -47,6 +47,17 @@ class Card:
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (images / 255 - mean) / std
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        """What `to_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        data = json.loads(text)
+        for key in ("class_names", "mean", "std"):
+            data[key] = tuple(data[key])
+        return cls(**data)
+
 
 class LoadedSuperNet(SuperNet):
     """A supernet with the card of its file and the calibration images in it, (K, 3, H, W) bytes or None.
@@ -83,8 +94,7 @@ def save_supernet(
     if calibration is not None:
         _check_images(calibration, path)
         state[CALIBRATION] = calibration
-    text = json.dumps(asdict(card), sort_keys=True)
-    header = {"format": FORMAT, "space": supernet.space.to_json(), "card": text}
+    header = {"format": FORMAT, "space": supernet.space.to_json(), "card": card.to_json()}
     _write(path, tensorfile.encode(state, header))
 
 
@@ -160,10 +170,7 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> tuple[Space, Card
     if metadata.get("format") != FORMAT:
         raise SupernetFileError(f"{path} is no supernet file of format {FORMAT}: found {metadata.get('format')!r}")
     try:
-        data = json.loads(metadata["card"])
-        for key in ("class_names", "mean", "std"):
-            data[key] = tuple(data[key])
-        return Space.from_json(metadata["space"]), Card(**data)
+        return Space.from_json(metadata["space"]), Card.from_json(metadata["card"])
     except (KeyError, TypeError, ValueError, SpaceError) as error:
         raise SupernetFileError(f"{path} has a damaged header: {error}") from error
 

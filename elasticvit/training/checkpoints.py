@@ -2,14 +2,16 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from elasticvit.errors import ElasticVitError
+from elasticvit.nn.files import Card
 from elasticvit.training.ema import Ema
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import SamplerState
@@ -46,11 +48,12 @@ class State:
     step: int = 0
 
 
-def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State) -> None:
+def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, card: Card | None = None) -> None:
     """Write the state; readers see the old file or the new one, never a part.
 
     Args:
         teachers: how many taught; only a run of the same recipe with as many may go on.
+        card: of the supernet file to come, for `elasticvit.training.snapshot`.
 
     Raises:
         CheckpointError: the disk refuses.
@@ -64,6 +67,7 @@ def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State) -> 
         "scaler": state.scaler.state_dict(),
         "sampler": state.sampler.to_dict(),
         "step": state.step,
+        "card": None if card is None else card.to_json(),
     }
     # One name for the part, so that a killed run leaves no more than one.
     part = path.with_name(f"{path.name}.part")
@@ -105,10 +109,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start anew") from error
     if written_as != FORMAT:
         raise UnusableCheckpointError(f"{path} has another format, {written_as!r}; delete it to start anew")
-    for name, tensor in content["model"].items():
+    for name, tensor in _tensors({part: content.get(part) for part in ("model", "ema", "optimizer")}):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UnusableCheckpointError(f"{path} holds NaN or infinite numbers in {name}; delete it to start anew")
     return content
+
+
+def _tensors(held: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of nested dictionaries, with the keys that lead to them."""
+    if isinstance(held, Tensor):
+        yield name, held
+    elif isinstance(held, dict):
+        for key, inner in held.items():
+            yield from _tensors(inner, f"{name}.{key}" if name else str(key))
 
 
 def recipe_of(content: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def train(
                     report=report,
                     stop=stop,
                     logs=log,
+                    card=card(chosen, images),
                     teachers=[load_teacher(path, images, world.device) for path in teachers],
                     tables=tables,
                     world=world,

@@ -24,6 +24,8 @@ T = TypeVar("T")
 BUCKET = 1 << 22
 """Numbers sent at once."""
 TIMEOUT_S = 1800.0
+MAKING_S = 24 * 3600.0
+"""How long the others wait for what one process makes for all."""
 
 
 class DistributedError(ElasticVitError):
@@ -97,9 +99,12 @@ class World:
         if self.size == 1:
             return make()
         early = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        with _clearly():
+            # Its own, since a large set takes longer to decode than a process may be silent in a step.
+            waiting = dist.new_group(backend="gloo", timeout=timedelta(seconds=MAKING_S))
         made = make() if early else None
         with _clearly():
-            dist.barrier()
+            dist.barrier(group=waiting)
         return make() if made is None else made
 
 

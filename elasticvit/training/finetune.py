@@ -159,6 +159,7 @@ class Run:
                 stop=self.stop,
                 logs=log,
                 start=None if self.options.scratch else start,
+                card=self._card(recipe),
             )
         carried = self.data.train.images[:CARRIED] if self.options.carry_images else None
         table.unlink(missing_ok=True)

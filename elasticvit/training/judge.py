@@ -3,7 +3,7 @@
 Before is a linear classifier on the features that the network began with, the least that fine-tuning has to beat.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 
@@ -56,7 +56,7 @@ class Judged:
 def judge(net: Net, data: ImageSet, probe: float) -> Judged:
     """A network in eval mode, on training and on held-out images."""
     first = slice(COMPARED)
-    train = evaluate(net, data.scaled(data.train.images[first]), data.train.labels[first])
+    train = evaluate(net, data.train.images[first], data.train.labels[first], scaled=data.scaled)
     search, val = (top1_of(net, split, data) for split in (data.search, data.val))
     return Judged(probe, train, search.top1, standard_error(search), val.top1, standard_error(val))
 
@@ -72,8 +72,8 @@ def linear_probe(net: Net, data: ImageSet) -> float:
     """Top-1 on held-out images of a ridge regression from a network's features to classes, fitted to the first
     training images. The network is in eval mode, with statistics of such images; it stays as it is."""
     labels = data.train.labels[:PROBED]
-    fitted = features_of(net, data.scaled(data.train.images[:PROBED]))
-    held = features_of(net, data.scaled(data.search.images))
+    fitted = features_of(net, data.train.images[:PROBED], data.scaled)
+    held = features_of(net, data.search.images, data.scaled)
     mean, std = fitted.mean(0), fitted.std(0).clamp_min(1e-6)
     x, targets = (fitted - mean) / std, F.one_hot(labels, len(data.class_names)).float()
     level = targets.mean(0)
@@ -84,8 +84,8 @@ def linear_probe(net: Net, data: ImageSet) -> float:
     return float((answers == data.search.labels).double().mean())
 
 
-def features_of(net: Net, images: Tensor) -> Tensor:
-    """What the last layer of a network in eval mode sees of scaled images (N, 3, H, W): (N, hidden)."""
+def features_of(net: Net, images: Tensor, scaled: Callable[[Tensor], Tensor]) -> Tensor:
+    """What the last layer of a network in eval mode sees of images (N, 3, H, W), scaled batch by batch: (N, hidden)."""
     seen: list[Tensor] = []
 
     def keep(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -95,7 +95,7 @@ def features_of(net: Net, images: Tensor) -> Tensor:
     try:
         with torch.inference_mode():
             for part in torch.split(images, EVALUATED_TOGETHER):
-                net(part)
+                net(scaled(part))
     finally:
         handle.remove()
     return torch.cat(seen)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from elasticvit.errors import DataError
+from elasticvit.nn.files import Card
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.training.batches import batches, parts_of, steps_per_epoch
@@ -45,6 +46,7 @@ def train(
     stop: Stop = never,
     logs: Log | None = None,
     start: SuperNet | None = None,
+    card: Card | None = None,
     teachers: Sequence[Teacher] = (),
     tables: Path | None = None,
     world: World | None = None,
@@ -55,6 +57,7 @@ def train(
         report, logs: told after every step, in the first process of several.
         stop: asked after every step; when it says so in any process, the state is saved and the run ends.
         start: a supernet of the recipe's space whose weights, copied, are where a new run begins.
+        card: of the file to come; kept in the checkpoint, for supernets that are made of it before the run has ended.
         teachers: networks from outside, scaled images to logits, on the run's device.
         tables: sub-networks by level, as `elasticvit.tables.build_tables` leaves them.
         world: the processes of the run; by default this one alone, on an accelerator where there is one.
@@ -75,7 +78,7 @@ def train(
             raise DataError(f"the weights to start from are of space {start.space.name!r}, not of the recipe's")
         supernet.load_state_dict(start.state_dict())
     sampler = Sampler(recipe.space, recipe.sampling, tables)
-    run(supernet, sampler, recipe, data, checkpoint, report, stop, logs or Unlogged(), teachers, world)
+    run(supernet, sampler, recipe, data, checkpoint, report, stop, logs or Unlogged(), teachers, world, card)
     return supernet
 
 
@@ -111,6 +114,7 @@ def run(
     logs: Log,
     teachers: Sequence[Teacher],
     world: World,
+    card: Card | None = None,
 ) -> None:
     """Train `model(images, arch)` in place; the loop itself, for what `train` promises."""
     epoch, parts = steps_per_epoch(recipe, data), parts_of(recipe, world)
@@ -156,7 +160,7 @@ def run(
                 logs(Record(state.step, choice.level, by_role(choice, losses), rate, speed, norm))
                 due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps
                 if checkpoint is not None and due:
-                    save_checkpoint(checkpoint, recipe, len(teachers), state)
+                    save_checkpoint(checkpoint, recipe, len(teachers), state, card)
             if stopping:
                 raise StoppedError(f"stopped after step {state.step} of {recipe.steps}")
     if state.ema is not None:
@@ -175,11 +179,18 @@ def begin(model: nn.Module, sampler: Draws, recipe: Recipe, world: World) -> Sta
 
 
 def update(state: State, recipe: Recipe, rate: float) -> float:
-    """One step of the optimizer with the gradients as they are summed up; their norm, before clipping."""
+    """One step of the optimizer with the gradients as they are summed up; their norm, before clipping.
+
+    Raises:
+        DataError: the norm is no number; weights and optimizer are as they were.
+    """
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(state.model, recipe.optim)
+    # A scaler leaves such a step out by itself, and takes smaller ones.
+    if not state.scaler.is_enabled() and not torch.isfinite(norm):
+        raise DataError(f"the gradients at step {state.step + 1} are no numbers; try a lower learning rate")
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)

@@ -132,15 +132,16 @@ def card(recipe: Recipe, data: ImageSet) -> Card:
 
 def _train_into(path: Path, recipe: Recipe, report: Report, stop: Stop) -> LoadedSuperNet:
     checkpoint, data = path.with_name(f".{recipe.name}.checkpoint"), load_named(recipe.data)
+    told = card(recipe, data)
     try:
-        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop)
+        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=told)
     except UnusableCheckpointError:
         # Nobody asked for this file, so nobody has to be asked before it goes.
         checkpoint.unlink()
-        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop)
+        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=told)
     # Accuracies of an older supernet are not this one's.
     _remove(path.parent, table_path(path).name, f".{table_path(path).name}")
-    save_supernet(path, supernet, card(recipe, data))
+    save_supernet(path, supernet, told)
     return load_supernet(path)
 
 

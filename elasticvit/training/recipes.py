@@ -86,8 +86,9 @@ def digits_minutes() -> Recipe:
 
 
 def cpu_minutes() -> Recipe:
-    """The paper's whole method on handwritten digits, in minutes on a CPU: adjacent levels, memory bank, preference,
-    alpha-divergence, adaptive clipping, averaged weights; sizes and rates cut to 180 steps."""
+    """The paper's method on handwritten digits, in minutes on a CPU: adjacent levels, memory bank, preference,
+    alpha-divergence, adaptive clipping, averaged weights; sizes and rates cut to 180 steps. Without floors, which a
+    space this small does not need."""
     return Recipe(
         name="cpu_minutes",
         data="digits",
@@ -178,13 +179,18 @@ def paper_16gpu() -> Recipe:
     Where paper and code differ this follows the code. Code: learning rate 5e-4 × 1536 / 512 = 1.5e-3 (paper: 5e-4);
     warm-up from 1e-6 × 3 (paper: 5e-6); 600 epochs and 10 more at the last rate (paper: 600); RandAugment of one weak
     operation (paper: none); banks of 50 from 500 MFLOPs on, drawn by softmax (paper: 150, alike); floors by the lower
-    key (paper: the closest); levels without 50 MFLOPs; two external teachers that the paper does not mention: give them
-    to `train(teachers=...)`, without them labels take their place.
+    key (paper: the closest); levels without 50 MFLOPs; networks of up to 20 MFLOPs above their level (paper: of equal
+    cost); the most preferred of five, compared with the best of the first level's bank (paper: one is taken or
+    left, compared with its own level's); two external teachers at temperature 0.2 that the paper does not mention: give them to
+    `train(teachers=...)`, without them labels take their place.
 
     Other than the code: the rate falls every step, not every epoch, and its cosine begins after the warm-up; the level
     keeps still between epochs; the bank's scores leave running statistics alone; a tenth of the images is held out for
     search, so that 834 steps, an epoch of the authors, are 1.1 of ours; adaptive clipping takes a head of a position
-    bias for a unit, not an offset; images are cut to 224 pixels once, before they are cropped at random.
+    bias for a unit, not an offset; images are cut to 224 pixels once, before they are cropped at random, and for
+    evaluation there is no margin (theirs: 256, then the centre); pixels are scaled by 0.5 and 0.5 (theirs: mean and
+    deviation of ImageNet); random crops are resized bilinearly (theirs: bicubic); RandAugment has our set of operations
+    (`randaugment.py`); recalibration sees 512 images as they are (theirs: some 12,000, augmented and mixed).
     """
     epoch = 1_281_167 // 1536
     return Recipe(

@@ -1,5 +1,6 @@
 """A supernet file of a run that has not ended: to look at, to serve meanwhile, or to keep where a run is given up."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from elasticvit.nn.files import Card, save_supernet
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import Space
 from elasticvit.training.checkpoints import UnusableCheckpointError, load_checkpoint, recipe_of
-from elasticvit.training.data import load_named
 
 
 def checkpoint_path(out: Path) -> Path:
@@ -27,8 +27,8 @@ def snapshot(run: Path, out: Path) -> int:
         The step.
 
     Raises:
-        DataError: there is no checkpoint, or the run's images cannot be had.
-        UnusableCheckpointError: the checkpoint is damaged, or not of a supernet.
+        DataError: there is no checkpoint.
+        UnusableCheckpointError: the checkpoint is damaged, or not of a supernet that gets a file.
         SupernetFileError: the disk refuses.
     """
     path = checkpoint_path(run)
@@ -37,11 +37,19 @@ def snapshot(run: Path, out: Path) -> int:
     content = load_checkpoint(path)
     recipe, step = recipe_of(content), int(content["step"])
     supernet = _supernet(path, recipe, content["model"] if content["ema"] is None else content["ema"])
-    data = load_named(recipe["data"])
-    provenance = {"recipe": recipe, "images": len(data.train), "torch": torch.__version__, "step": step}
-    card = Card(recipe["name"], data.class_names, data.name, data.mean, data.std, data.terms, provenance)
-    save_supernet(out, supernet, card)
+    card = _card(path, content)
+    save_supernet(out, supernet, replace(card, provenance={**card.provenance, "step": step}))
     return step
+
+
+def _card(path: Path, content: dict[str, Any]) -> Card:
+    """Of the file that the run will write: scaling and terms may be those of the supernet that it began with."""
+    if content.get("card") is None:
+        raise UnusableCheckpointError(f"{path} has no card: whoever called `train` gave none")
+    try:
+        return Card.from_json(content["card"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnusableCheckpointError(f"{path} has a damaged card: {error!r}") from error
 
 
 def _supernet(path: Path, recipe: dict[str, Any], weights: dict[str, torch.Tensor]) -> SuperNet:

@@ -23,6 +23,7 @@ from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import Codes, Space
 from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.data import ImageSet, load_named
+from elasticvit.training.distributed import best_device
 from elasticvit.training.progress import Report, Step, Stop, never
 
 EVALUATED = 40
@@ -37,9 +38,10 @@ def table_path(supernet: Path) -> Path:
 
 
 def here(supernet: SuperNet, data: ImageSet, split: Held = "search") -> Evaluate:
-    """Evaluates in this process, when asked for the next."""
+    """Evaluates in this process, when asked for the next; on the accelerator, where there is one."""
     images, scaled = (data.search if split == "search" else data.val), as_trained(supernet, data)
-    return lambda archs: (top1_of(calibrated(supernet, arch, data), images, scaled) for arch in archs)
+    device = best_device()
+    return lambda archs: (top1_of(calibrated(supernet, arch, data).to(device), images, scaled) for arch in archs)
 
 
 def in_processes(file: Path, processes: int, split: Held = "search") -> Evaluate:

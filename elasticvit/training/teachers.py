@@ -1,6 +1,6 @@
 """Networks from outside that a supernet learns from, out of files.
 
-They get images as the supernet gets them: scaled by the data's mean and standard deviation, at the data's size.
+They get images at the data's size, scaled by their own card where they have one, else as the supernet gets them.
 """
 
 import json
@@ -15,7 +15,7 @@ from elasticvit.accuracy import RECALIBRATION_IMAGES, recalibrate
 from elasticvit.arch import Arch
 from elasticvit.errors import ArchError, DataError, SupernetFileError
 from elasticvit.export.netfile import FORMAT as NET_FORMAT
-from elasticvit.nn.files import load_supernet
+from elasticvit.nn.files import Card, load_supernet
 from elasticvit.nn.net import Net
 from elasticvit.training.data import ImageSet
 from elasticvit.training.losses import Teacher
@@ -52,16 +52,31 @@ def _load(path: Path, data: ImageSet, device: torch.device) -> Callable[[Tensor]
     if path.suffix != ".safetensors":
         script: nn.Module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
         return script.eval()
-    net = _of_net_file(path)
-    if net is None:
-        supernet = load_supernet(path)
-        net = supernet.extract(supernet.space.largest())
-        recalibrate(net, data.scaled(data.train.images[:RECALIBRATION_IMAGES]))
-    return net.to(device).eval()
+    net, card = _of_net_file(path) or _largest(path, data)
+    net = net.to(device).eval()
+    if (card.mean, card.std) == (data.mean, data.std):
+        return net
+    return lambda images: net(rescaled(images, data, card))
 
 
-def _of_net_file(path: Path) -> Net | None:
-    """The network of a file that `elasticvit extract` wrote; None for other safetensors files."""
+def rescaled(images: Tensor, of: ImageSet, to: Card) -> Tensor:
+    """Images (N, 3, H, W) that are scaled as those of a set, as a card scales them."""
+    mean, std, new_mean, new_std = (
+        torch.tensor(values, device=images.device, dtype=images.dtype).view(3, 1, 1)
+        for values in (of.mean, of.std, to.mean, to.std)
+    )
+    return (images * std + mean - new_mean) / new_std
+
+
+def _largest(path: Path, data: ImageSet) -> tuple[Net, Card]:
+    """The largest network of a supernet file, recalibrated."""
+    supernet = load_supernet(path)
+    net = supernet.extract(supernet.space.largest())
+    return recalibrate(net, supernet.card.scaled(data.train.images[:RECALIBRATION_IMAGES])), supernet.card
+
+
+def _of_net_file(path: Path) -> tuple[Net, Card] | None:
+    """The network of a file that `elasticvit extract` wrote, and its card; None for other safetensors files."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -71,6 +86,7 @@ def _of_net_file(path: Path) -> Net | None:
         with torch.device("meta"):
             net = Net(Arch.from_json(json.loads(header["arch"])))
         net.load_state_dict(state, assign=True)
-    except (SafetensorError, KeyError, ArchError, RuntimeError) as error:
+        card = Card.from_json(header["card"])
+    except (SafetensorError, KeyError, ArchError, RuntimeError, TypeError, ValueError) as error:
         raise SupernetFileError(f"{path} is no network file: {error}") from error
-    return net
+    return net, card

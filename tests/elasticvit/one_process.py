@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from elasticvit.errors import ElasticVitError
 from elasticvit.training.checkpoints import StoppedError
-from elasticvit.training.data import digits
+from elasticvit.training.data import ImageSet, Split, digits
 from elasticvit.training.distributed import DistributedError, World, joined
 from elasticvit.training.loop import train
 from elasticvit.training.recipes import Recipe
@@ -29,10 +30,17 @@ def whole_recipe(**changes: object) -> Recipe:
     return tiny_recipe(**{"accumulate": 2, "ema": 0.9, "sampling": sampling, "steps": 8, "batch": 16} | changes)
 
 
+def few_digits() -> ImageSet:
+    """64 images, so that a run of 8 steps of 16 has two epochs, with all their refreshing of banks."""
+    data = digits()
+    return replace(data, train=Split(data.train.images[:64], data.train.labels[:64]))
+
+
 def trained(world: World, folder: Path) -> None:
     """A whole run, whose outcome each process keeps; then one that the second process is told to stop."""
     supernet = train(whole_recipe(ema=None), digits(), world=world, checkpoint=folder / "whole.checkpoint")
     torch.save(supernet.state_dict(), folder / f"{world.rank}.pt")
+    train(whole_recipe(ema=None), few_digits(), world=world, checkpoint=folder / "epochs.checkpoint")
     asked = iter(range(1, 100))
     try:
         train(

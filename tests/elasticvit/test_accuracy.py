@@ -1,16 +1,19 @@
 """Recalibration against statistics computed by hand, evaluation against known answers."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
 
-from elasticvit.accuracy import Accuracy, accuracy_of, deployable, evaluate, recalibrate
+from elasticvit.accuracy import EVALUATED_TOGETHER, Accuracy, accuracy_of, deployable, evaluate, recalibrate, top1_of
 from elasticvit.arch import Arch
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.nn.net import Net, randomise_norms
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.space import small
-from elasticvit.training.data import digits
+from elasticvit.training.data import ImageSet, digits
+from elasticvit.training.judge import COMPARED, PROBED, judge, linear_probe
 from elasticvit.training.loop import fresh_supernet
 from tests.elasticvit.tiny_training import tiny_recipe, tiny_space
 
@@ -89,6 +92,25 @@ def test_top1_counts_right_answers() -> None:
         assert evaluate(net, torch.randn(5, 3, 32, 32), labels, batch) == pytest.approx(0.6)
     with pytest.raises(DataError):
         evaluate(net, torch.empty(0, 3, 32, 32), labels[:0])
+
+
+def test_images_become_numbers_batch_by_batch() -> None:
+    """A split may be larger than memory: mapped bytes are scaled in batches, in every way of measuring."""
+    seen = list[int]()
+
+    @dataclass(frozen=True, eq=False)
+    class Counted(ImageSet):
+        def scaled(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(len(images))
+            return super().scaled(images)
+
+    known = digits()
+    data = Counted(known.name, known.class_names, known.train, known.search, known.val)
+    net = _net().eval()
+    top1_of(net, data.search, data)
+    judge(net, data, linear_probe(net, data))
+    assert max(seen) == EVALUATED_TOGETHER < len(data.search)
+    assert sum(seen) == 3 * len(data.search) + len(data.val) + min(PROBED, len(data.train)) + COMPARED
 
 
 def test_measuring_changes_nothing_in_the_supernet_and_repeats_exactly() -> None:

@@ -128,3 +128,15 @@ def test_a_packed_file_is_small_and_carries_terms_images_and_how_they_were_made(
     stated = replace(supernet.card, terms="mine")
     save_supernet(tmp_path / "stated.safetensors", supernet, stated)
     assert pack(tmp_path / "stated.safetensors", tmp_path / "x.safetensors", k=2, steps=0)["terms"] == "mine"
+
+
+def test_they_are_made_for_images_scaled_as_the_card_says(tmp_path: Path) -> None:
+    card = Card("tiny", digits().class_names, "digits", mean=(0.1, 0.2, 0.3), std=(0.4, 0.3, 0.2))
+    save_supernet(tmp_path / "tiny.safetensors", _supernet(), card)
+    pack(tmp_path / "tiny.safetensors", tmp_path / "packed.safetensors", k=4, steps=3, seed=1)
+    as_its_own = replace(digits(), mean=card.mean, std=card.std)
+    carried = load_supernet(tmp_path / "packed.safetensors").calibration
+    assert carried is not None
+    for data, same in ((as_its_own, True), (digits(), False)):
+        made = make_calibration_images(_supernet(), data, k=4, steps=3, seed=1)
+        assert torch.equal(carried, made) is same

@@ -20,6 +20,7 @@ from elasticvit.training.checkpoints import StoppedError, UnusableCheckpointErro
 from elasticvit.training.data import load_named
 from elasticvit.training.finetune import Options, Run, finetune
 from elasticvit.training.progress import silent
+from elasticvit.training.snapshot import snapshot
 from server import bootstrap
 from server.blobs import Blobs
 from server.execution.stock import Stock
@@ -213,3 +214,12 @@ def test_the_command_ends_with_a_sentence_for_a_folder_of_one_class(base: Path, 
     command = ["finetune", str(one), "--supernet", str(base), "--out", str(tmp_path / "mine.safetensors")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2 and "has 1 class" in done.stderr and not done.stdout
+
+
+def test_a_stopped_run_becomes_a_supernet_under_the_terms_of_its_base(base: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    with pytest.raises(StoppedError):
+        _run(base, folder, out, stop=lambda: True).whole()
+    assert snapshot(out, tmp_path / "half.safetensors") == 1
+    card = load_supernet(tmp_path / "half.safetensors").card
+    assert (card.terms, card.mean, card.class_names) == ("For research only.", (0.4, 0.4, 0.4), CLASSES)

@@ -1,13 +1,16 @@
 """Tables made by several processes, and the front that is found with one."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from elasticvit.accuracy import calibrated, evaluate
 from elasticvit.accuracy_table import AccuracyTable
+from elasticvit.commands import app
 from elasticvit.errors import DataError
 from elasticvit.flops import macs
 from elasticvit.front import Front, Point, front, undominated
@@ -48,6 +51,15 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
     assert table_path(file).read_bytes() == table_path(tabulated).read_bytes()
     assert [step.done for step in steps] == list(range(1, N + 1))
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.accuracy.jsonl"}
+
+
+def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) -> None:
+    file, command = _supernet(tmp_path), ["tabulate", "--n", "8"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("elasticvit.training.commands.stop_on_signals", lambda: nullcontext(lambda: True))
+        told = CliRunner().invoke(app, [*command, str(file)])
+    assert told.exit_code == 0 and "after evaluating 0 of 8" in told.output and "goes on" in told.output
+    assert CliRunner().invoke(app, [*command, str(file)]).exit_code == 0 and table_path(file).is_file()
 
 
 def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Path) -> None:

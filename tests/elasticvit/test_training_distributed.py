@@ -16,7 +16,7 @@ from elasticvit.training.batches import batches, parts_of
 from elasticvit.training.data import digits
 from elasticvit.training.distributed import World, buckets, joined
 from elasticvit.training.loop import fresh_supernet, train
-from tests.elasticvit.one_process import LOST, STOP_AFTER, whole_recipe
+from tests.elasticvit.one_process import LOST, STOP_AFTER, few_digits, whole_recipe
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240
@@ -78,6 +78,18 @@ def test_two_processes_train_what_one_does_that_takes_both_halves(together: Path
     # Each process has seen its own half of the images.
     means = {name for name in first if name.endswith("running_mean")}
     assert _apart(first, second, means) > 1e-3
+
+
+def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> None:
+    """In a run of two epochs, scores are those of all images, whoever has which half."""
+    train(whole_recipe(ema=None), few_digits(), checkpoint=tmp_path / "alone.checkpoint")
+    banks = [
+        torch.load(path)["sampler"]["banks"] for path in (together / "epochs.checkpoint", tmp_path / "alone.checkpoint")
+    ]
+    shared, alone = ([entry for bank in each for entry in bank] for each in banks)
+    assert len(shared) >= 2
+    for (code, score), (expected, expected_score) in zip(shared, alone, strict=True):
+        assert code == expected and score == pytest.approx(expected_score, abs=1e-5)
 
 
 def test_when_one_is_told_to_stop_all_do(together: Path) -> None:

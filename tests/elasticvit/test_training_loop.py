@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import log
 from pathlib import Path
 
@@ -114,6 +115,39 @@ def test_a_short_run_learns_its_images_by_heart() -> None:
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     with pytest.raises(DataError, match="lower learning rate"):
         train(tiny_recipe(lr=1e30, weight_decay=1.0), digits())
+
+
+def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    """Its loss may well be one, so that weights would be lost without a word."""
+    checkpoint, recipe = tmp_path / "run.checkpoint", tiny_recipe(save_every=1, steps=5)
+    calls = iter(range(100))
+
+    def poisoned(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if next(calls) == 3:
+            optimizer.param_groups[0]["params"][0].grad[0] = float("inf")
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Where gradients are taken over from half precision; without any it does nothing.
+        patch.setattr(torch.amp.GradScaler, "unscale_", lambda _self, optimizer: poisoned(optimizer))
+        with pytest.raises(DataError, match="gradients at step 4 are no numbers"):
+            train(recipe, digits(), checkpoint=checkpoint)
+    assert torch.load(checkpoint)["step"] == 3
+    whole, resumed = train(recipe, digits()), train(recipe, digits(), checkpoint=checkpoint)
+    assert all(torch.equal(tensor, resumed.state_dict()[name]) for name, tensor in whole.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Dynamo detected:UserWarning")
+def test_a_compiled_step_teaches_the_same() -> None:
+    """By torch's tracer, whose graphs are run as they are: a compiler would take minutes."""
+    recipe = tiny_recipe(steps=1, warmup=0, sampling=Sampling(strategy="fixed", archs=(tiny_space().smallest(),)))
+    plain, start = train(recipe, digits()), fresh_supernet(recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+        traced = train(replace(recipe, compile=True), digits())
+    weight, same, before = (net.get_parameter("net.head.classify.weight") for net in (plain, traced, start))
+    assert torch.allclose(weight, same, atol=1e-5)
+    assert not torch.allclose(weight, before, atol=1e-4)
 
 
 def test_data_of_other_classes_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 import resource
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,11 @@ from torch import Tensor
 from elasticvit.errors import DataError
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.training.checkpoints import CheckpointError, StoppedError, UnusableCheckpointError
-from elasticvit.training.data import ImageSet, Split, digits
+from elasticvit.training.data import digits
 from elasticvit.training.loop import train
 from elasticvit.training.mix import Mix
-from tests.elasticvit.one_process import whole_recipe
+from tests.elasticvit.one_process import few_digits, whole_recipe
 from tests.elasticvit.tiny_training import tiny_recipe
-
-
-def few_digits() -> ImageSet:
-    """64 images, so that a run of 8 steps of 16 has two epochs, with all their refreshing of banks."""
-    data = digits()
-    return replace(data, train=Split(data.train.images[:64], data.train.labels[:64]))
 
 
 def _after(steps: int) -> Callable[[], bool]:
@@ -63,22 +56,29 @@ def test_the_averaged_weights_are_handed_out(uninterrupted: SuperNet, tmp_path: 
 def _checkpoint(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """A checkpoint after one step, with something changed in it."""
     checkpoint = tmp_path / "run.checkpoint"
-    train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint)
+    train(tiny_recipe(steps=1, ema=0.9), digits(), checkpoint=checkpoint)
     content = torch.load(checkpoint)
     change(content)
     torch.save(content, checkpoint)
     return checkpoint
 
 
-def _poison(content: dict[str, Any]) -> None:
-    weight: Tensor = content["model"]["net.head.classify.weight"]
+def _poison(content: dict[str, Any], part: str = "model") -> None:
+    weight: Tensor = content[part]["net.head.classify.weight"]
     weight[0, 0] = float("nan")
+
+
+def _poison_optimizer(content: dict[str, Any]) -> None:
+    moment: Tensor = content["optimizer"]["state"][0]["exp_avg_sq"]
+    moment.view(-1)[0] = float("inf")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_poison, "NaN .* net.head.classify.weight"),
+        (_poison, "NaN .* model.net.head.classify.weight"),
+        (lambda c: _poison(c, "ema"), "NaN .* ema.net.head.classify.weight"),
+        (_poison_optimizer, "NaN .* optimizer.state.0.exp_avg_sq"),
         (lambda c: c["model"].pop("net.head.classify.bias"), "net.head.classify.bias"),
         (lambda c: c["model"].update({"net.extra": torch.zeros(1)}), "net.extra"),
         (lambda c: c["model"].update({"net.head.classify.bias": torch.zeros(3)}), "net.head.classify.bias"),
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     checkpoint = _checkpoint(tmp_path, change)
     before = checkpoint.read_bytes()
     with pytest.raises(UnusableCheckpointError, match=words):
-        train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint)
+        train(tiny_recipe(steps=1, ema=0.9), digits(), checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
 
 

@@ -1,5 +1,6 @@
 """Supernet files of runs that have not ended."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,12 @@ from typer.testing import CliRunner
 
 from elasticvit.commands import app
 from elasticvit.errors import DataError
-from elasticvit.nn.files import load_supernet
+from elasticvit.nn.files import Card, load_supernet
 from elasticvit.nn.net import Net
 from elasticvit.training.checkpoints import StoppedError, UnusableCheckpointError
 from elasticvit.training.data import digits
 from elasticvit.training.loop import train, train_plain
+from elasticvit.training.prepare import card
 from elasticvit.training.snapshot import checkpoint_path, snapshot
 from tests.elasticvit.tiny_training import tiny_recipe
 
@@ -22,15 +24,27 @@ def test_a_stopped_run_becomes_a_supernet_and_goes_on(tmp_path: Path, ema: float
     run, out = tmp_path / "run.safetensors", tmp_path / "half.safetensors"
     recipe, checkpoint = tiny_recipe(ema=ema), checkpoint_path(tmp_path / "run.safetensors")
     with pytest.raises(StoppedError):
-        train(recipe, digits(), checkpoint=checkpoint, stop=lambda: True)
+        train(recipe, digits(), checkpoint=checkpoint, stop=lambda: True, card=card(recipe, digits()))
     assert snapshot(run, out) == 1
     held, half = torch.load(checkpoint), load_supernet(out)
     assert half.space == recipe.space and not half.training
     assert all(torch.equal(tensor, half.state_dict()[name]) for name, tensor in held[key].items())
     assert half.card.name == "tiny" and half.card.data == "digits" and half.card.class_names == tuple("0123456789")
     assert half.card.provenance["step"] == 1 and half.card.provenance["recipe"]["steps"] == recipe.steps
-    train(recipe, digits(), checkpoint=checkpoint)
+    train(recipe, digits(), checkpoint=checkpoint, card=card(recipe, digits()))
     assert snapshot(run, out) == recipe.steps
+
+
+def test_terms_and_scaling_are_those_of_the_file_to_come(tmp_path: Path) -> None:
+    """Which a fine-tuned supernet has of its base, not of its images."""
+    run, recipe = tmp_path / "run.safetensors", tiny_recipe()
+    mine = Card(
+        "mine", digits().class_names, "digits", (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "For research only.", {"a": 1}
+    )
+    with pytest.raises(StoppedError):
+        train(recipe, digits(), checkpoint=checkpoint_path(run), stop=lambda: True, card=mine)
+    snapshot(run, tmp_path / "half.safetensors")
+    assert load_supernet(tmp_path / "half.safetensors").card == replace(mine, provenance={"a": 1, "step": 1})
 
 
 def test_without_a_checkpoint_the_command_says_what_to_do(tmp_path: Path) -> None:
@@ -50,6 +64,11 @@ def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
         net = Net(recipe.space.smallest())
         train_plain(net, recipe, digits(), checkpoint=checkpoint_path(run), stop=lambda: True)
     with pytest.raises(UnusableCheckpointError, match="not of a supernet"):
+        snapshot(run, out)
+    checkpoint_path(run).unlink()
+    with pytest.raises(StoppedError):
+        train(recipe, digits(), checkpoint=checkpoint_path(run), stop=lambda: True)
+    with pytest.raises(UnusableCheckpointError, match="has no card"):
         snapshot(run, out)
     whole = checkpoint_path(run).read_bytes()
     checkpoint_path(run).write_bytes(whole[: len(whole) // 2])

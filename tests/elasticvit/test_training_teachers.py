@@ -1,5 +1,6 @@
 """Teachers out of files: each kind answers as what it was made from; other files are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,23 @@ def test_an_extracted_network_teaches(tmp_path: Path) -> None:
     teacher = load_teacher(tmp_path / "net.safetensors", digits(), CPU)
     with torch.no_grad():
         assert torch.allclose(teacher(_images()), net(_images()), atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_teacher_sees_images_scaled_as_its_own_card_says(tmp_path: Path, whole: bool) -> None:
+    card = replace(CARD, mean=(0.2, 0.3, 0.4), std=(0.3, 0.2, 0.1))
+    supernet, path = _supernet(), tmp_path / "x.safetensors"
+    net = supernet.extract(tiny_space().largest())
+    if whole:
+        save_supernet(path, supernet, card)
+        recalibrate(net, card.scaled(digits().train.images[:RECALIBRATION_IMAGES]))
+    else:
+        write_net(net, card, path)
+    teacher = load_teacher(path, digits(), CPU)
+    with torch.no_grad():
+        expected = net.eval()(card.scaled(digits().search.images[:5]))
+        assert torch.allclose(teacher(_images()), expected, atol=1e-4)
+        assert not torch.allclose(expected, net(_images()), atol=1e-2)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
