@@ -1,7 +1,7 @@
 # One image for server, worker and agent; `make setup`'s constraints pin every version.
 FROM python:3.11-slim-bookworm
 WORKDIR /app
-ARG EXTRAS=server,train,postgres
+ARG EXTRAS=host,server,train,postgres
 ARG TORCH_INDEX=
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY elasticvit elasticvit

@@ -53,7 +53,11 @@ class Origin(StrEnum):
 
 ArchOption = Annotated[
     str,
-    typer.Option("--arch", help="A published name (S1), an id, or a JSON file; smallest and largest of a supernet."),
+    typer.Option(
+        "--arch",
+        help="A published name (S1) or its id; smallest or largest of a supernet; or JSON, also in a file: an "
+        "architecture as searches and `front` print it, a manifest, or the authors' 10-list.",
+    ),
 ]
 SupernetOption = Annotated[Path | None, typer.Option("--supernet", help="The supernet file with the weights.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The file to write; replaced whole or left as it is.")]
@@ -98,7 +102,11 @@ def flops(
 
 
 @app.command()
-def extract(arch: ArchOption, supernet: Annotated[Path, typer.Option("--supernet")], out: OutOption) -> None:
+def extract(
+    arch: ArchOption,
+    supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
+    out: OutOption,
+) -> None:
     """Cut one network's weights out of a supernet, as they are, into a safetensors file."""
     with _errors():
         from elasticvit.export.netfile import write_net
@@ -116,8 +124,8 @@ def export(
     out: OutOption,
     supernet: SupernetOption = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="For timing: weights from a seed.")] = False,
-    precision: Annotated[Precision, typer.Option("--precision")] = Precision.FLOAT32,
-    kind: Annotated[Format, typer.Option("--format")] = Format.TFLITE,
+    precision: Annotated[Precision, typer.Option("--precision", help="Only float32 so far.")] = Precision.FLOAT32,
+    kind: Annotated[Format, typer.Option("--format", help="Only tflite so far.")] = Format.TFLITE,
     seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
 ) -> None:
     """Write a model that phones run, checked against torch, and its manifest beside it."""
@@ -154,7 +162,9 @@ def train(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="A data set or folder instead of the recipe's.")] = None,
-    evaluated: Annotated[int, typer.Option("--evaluated", min=0, help="Sub-networks to evaluate afterwards.")] = 40,
+    evaluated: Annotated[
+        int, typer.Option("--evaluated", min=0, help="For the table beside it: 8 or more; 0: none.")
+    ] = 40,
     logs: Annotated[Path | None, typer.Option("--logs", help="JSON lines; default: beside the output.")] = None,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="A folder for TensorBoard.")] = None,
     teacher: Annotated[list[Path] | None, typer.Option("--teacher", help="A network that teaches.")] = None,
@@ -208,13 +218,17 @@ def finetune(
     images: Annotated[str, typer.Argument(help="A folder of images, also as FOLDER@SIDE, or a data set's name.")],
     supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file to start from.")],
     out: OutOption,
-    arch: Annotated[str | None, typer.Option("--arch", help="Only this network; --out ends with .tflite then.")] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="Only this network, like that of `export`; --out may be a .tflite.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Default: that of the output.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Default: by the number of images.")] = None,
     lr: Annotated[float, typer.Option("--lr", min=1e-7, max=1.0, help="Peak learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Mirror images; not for text or signs.")] = True,
-    evaluated: Annotated[int, typer.Option("--evaluated", min=0, help="Sub-networks to evaluate afterwards.")] = 40,
+    evaluated: Annotated[
+        int, typer.Option("--evaluated", min=0, help="For the table beside it: 8 or more; 0: none.")
+    ] = 40,
     carry: Annotated[bool, typer.Option("--carry-images/--no-carry-images", help="Training images in OUT.")] = True,
     scratch: Annotated[bool, typer.Option("--scratch", help="Random weights instead, to compare.")] = False,
 ) -> None:
@@ -325,7 +339,7 @@ def ablate(
 @app.command()
 def tabulate(
     supernet: Annotated[Path, typer.Argument(help="The supernet file.")],
-    n: Annotated[int, typer.Option("--n", min=2, help="How many sub-networks, of all sizes.")] = 600,
+    n: Annotated[int, typer.Option("--n", min=8, help="How many sub-networks, of all sizes.")] = 600,
     processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
 ) -> None:
     """Evaluate sub-networks into the table beside a supernet file, which search needs; stopped, it goes on."""
@@ -360,7 +374,7 @@ def pack(
 @app.command()
 def front(
     supernet: Annotated[Path, typer.Argument(help="The supernet file, its table beside it.")],
-    points: Annotated[int, typer.Option("--points", min=2)] = 12,
+    points: Annotated[int, typer.Option("--points", min=2, help="Steps of size to look at.")] = 12,
     candidates: Annotated[int, typer.Option("--candidates", min=1, help="To evaluate for each point.")] = 6,
     processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
 ) -> None:
@@ -373,7 +387,7 @@ def front(
 
 
 def find_arch(text: str, space: Space | None = None) -> Arch:
-    """An architecture by published name, by id, or by a file with its JSON or the authors' 10-list.
+    """An architecture by published name or id, or by JSON or a file of it: its own, a manifest's, the authors' 10-list.
 
     With a space also its `smallest` and `largest`, and the space's head on whatever is named.
 
@@ -386,22 +400,25 @@ def find_arch(text: str, space: Space | None = None) -> Arch:
         named = {name: space.adopt(arch) for name, arch in named.items()}
     if text in named:
         return named[text]
-    if Path(text).is_file():
-        arch = _read_arch(Path(text))
+    if text.lstrip()[:1] in ("{", "[") or Path(text).is_file():
+        arch = _read_arch(text)
         return arch if space is None else space.adopt(arch)
     for arch in (*named.values(), *PUBLISHED.values()):
         if arch.id == text:
             return arch if space is None else space.adopt(arch)
     if re.fullmatch("[0-9a-f]{12}", text):
-        raise ArchError(f"no known architecture has the id {text}; give a file with its JSON")
+        raise ArchError(
+            f"no published architecture has the id {text}; give its JSON, which searches, manifests and `front` have"
+        )
     raise ArchError(f"{text!r} is no file, no id and no name; names are {', '.join(named)}")
 
 
-def _read_arch(path: Path) -> Arch:
+def _read_arch(text: str) -> Arch:
+    """Of JSON, or of the file at this path."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(text if text.lstrip()[:1] in ("{", "[") else Path(text).read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArchError(f"{path} holds no JSON: {error}") from error
+        raise ArchError(f"{text} holds no JSON: {error}") from error
     if isinstance(data, list):
         return Arch.from_moonlit(data)
     # A manifest carries its architecture, so a model's own manifest names it.

@@ -25,10 +25,11 @@ CANDIDATES = 6
 
 @dataclass(frozen=True)
 class Point:
-    """A sub-network of the front; `search` is the top-1 it was chosen by, `val` the one that counts, `se` its standard
-    error."""
+    """A sub-network of the front: `arch` is its canonical JSON, `search` the top-1 it was chosen by, `val` the one that
+    counts, `se` its standard error."""
 
     arch_id: str
+    arch: str
     macs: int
     search: float
     val: float
@@ -56,6 +57,9 @@ class Front:
 
     @classmethod
     def of(cls, points: Sequence[Point], images: int, steps: int) -> "Front":
+        """Raises `DataError` for fewer than two points."""
+        if len(points) < 2:
+            raise DataError("nothing that was found beats the smallest network; take more --candidates, or train on")
         val, se = np.array([p.val for p in points]), np.array([p.se for p in points])
         drops = (np.maximum.accumulate(val) - val) / np.maximum(se, 1e-9)
         return cls(
@@ -101,7 +105,7 @@ def front(
     for i, accuracy in enumerate(in_processes(file, processes, "val")(archs)):
         at, images = chosen[i], accuracy.n
         se = float(np.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.n))
-        found.append(Point(archs[i].id, int(macs[at]), float(search[at]), accuracy.top1, se))
+        found.append(Point(archs[i].id, archs[i].to_json(), int(macs[at]), float(search[at]), accuracy.top1, se))
         report(Step("val", i + 1, len(archs)))
     return Front.of(found, images, points)
 

@@ -65,12 +65,12 @@ class Client:
 def search(
     device: str,
     latency_ms: float,
-    confidence: float = 0.9,
-    statistic: str = "p50",
-    count: int = 1,
+    confidence: Annotated[float, typer.Option(help="That the prediction keeps the budget: 0.5 to 0.99.")] = 0.9,
+    statistic: Annotated[str, typer.Option(help="Of the latency: p50 or p90.")] = "p50",
+    count: Annotated[int, typer.Option(help="How many answers, best first.")] = 1,
     verify: Annotated[bool, typer.Option(help="Measure the answer on the device before it is given.")] = False,
-    supernet: str | None = None,
-    seed: int | None = None,
+    supernet: Annotated[str | None, typer.Option(help="By name; by default that of `supernets list`.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search; by default one is drawn.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the best model's .tflite here.")] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -95,7 +95,11 @@ def devices_list(url: Url = DEFAULT_URL) -> None:
 
 @devices_app.command("calibrate")
 def devices_calibrate(
-    device: str, count: int | None = None, supernet: str | None = None, wait: bool = True, url: Url = DEFAULT_URL
+    device: str,
+    count: Annotated[int | None, typer.Option(help="Sub-networks to measure, 4 to 500; by default 20.")] = None,
+    supernet: Annotated[str | None, typer.Option(help="By name; each one is calibrated by itself.")] = None,
+    wait: bool = True,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Measure sub-networks on DEVICE and fit the next version of its latency predictor."""
     client = Client(url)
@@ -105,9 +109,11 @@ def devices_calibrate(
 
 
 @jobs_app.command("list")
-def jobs_list(status: str | None = None, url: Url = DEFAULT_URL) -> None:
+def jobs_list(
+    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None, url: Url = DEFAULT_URL
+) -> None:
     """Jobs, newest first."""
-    _show(_all(Client(url), "/jobs", {"status": status} if status else {}))
+    _show(_all(Client(url), "/jobs", {"status": status.value} if status else {}))
 
 
 @jobs_app.command("show")
@@ -132,8 +138,8 @@ def models_list(url: Url = DEFAULT_URL) -> None:
 def models_upload(file: Path, name: str | None = None, url: Url = DEFAULT_URL) -> None:
     """Give the server a .tflite of your own, to be measured."""
     with file.open("rb") as opened:
-        data = {"name": name} if name else {}
-        _show(Client(url).call("POST", "/models", files={"file": (file.name, opened)}, data=data))
+        params = {"name": name} if name else {}
+        _show(Client(url).call("POST", "/models", files={"file": (file.name, opened)}, params=params))
 
 
 @models_app.command("download")

@@ -17,7 +17,7 @@ from elasticvit.training.data import load_named
 from elasticvit.training.distributed import TIMEOUT_S, joined
 from elasticvit.training.logs import logs_to
 from elasticvit.training.loop import train as run
-from elasticvit.training.prepare import EVALUATED, card, table_path, tabulate
+from elasticvit.training.prepare import EVALUATED, card, check_evaluated, table_path, tabulate
 from elasticvit.training.progress import Step, Stop, bars
 from elasticvit.training.recipes import named_recipe
 from elasticvit.training.snapshot import checkpoint_path
@@ -45,7 +45,7 @@ def train(
 
     Args:
         steps, seed, data: instead of the recipe's; a space gets as many classes as the data has.
-        evaluated: how many sub-networks to evaluate; 0 for none.
+        evaluated: how many sub-networks to evaluate, 8 or more; 0 for none.
         logs: a JSON line a step; by default `NAME.train.jsonl` beside `out`.
         tensorboard: a folder for TensorBoard.
         teachers: files that `load_teacher` reads.
@@ -62,6 +62,7 @@ def train(
         CheckpointError, SupernetFileError, PredictorError, LogError: the disk refuses.
         DistributedError: another process of the run is gone.
     """
+    check_evaluated(evaluated)
     chosen = named_recipe(recipe)
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
     chosen = replace(chosen, data=data or chosen.data)

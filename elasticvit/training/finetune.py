@@ -20,7 +20,7 @@ from elasticvit.training.data import KNOWN, ImageSet, load_named
 from elasticvit.training.judge import Judged, judge, linear_probe
 from elasticvit.training.logs import Log, logs_to
 from elasticvit.training.loop import train, train_plain
-from elasticvit.training.prepare import EVALUATED, table_path, tabulate
+from elasticvit.training.prepare import EVALUATED, check_evaluated, table_path, tabulate
 from elasticvit.training.progress import Report, Step, Stop, bars
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.transfer import (
@@ -111,8 +111,8 @@ def check_asked(supernet: Path, out: Path, arch: Arch | None, options: Options) 
     """Raises `DataError` for what would fail, or do harm, after the training."""
     if out.resolve() == supernet.resolve():
         raise DataError(f"--out {out} is the supernet to start from; give another file")
-    if arch is None and options.evaluated == 1:
-        raise DataError("search needs 8 evaluated sub-networks or more; --evaluated 0 leaves the table out")
+    if arch is None:
+        check_evaluated(options.evaluated)
     endings = (WEIGHTS,) if arch is None else (MODEL, WEIGHTS)
     if out.suffix not in endings:
         raise DataError(f"--out {out} must end with {' or '.join(endings)}")

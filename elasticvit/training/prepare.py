@@ -20,9 +20,9 @@ from elasticvit.training.data import ImageSet, load_named
 from elasticvit.training.loop import train
 from elasticvit.training.progress import Report, Stop, bars, never
 from elasticvit.training.recipes import Recipe, digits_minutes
-from elasticvit.training.tabulate import EVALUATED, evaluated_codes, table_path, tabulate
+from elasticvit.training.tabulate import EVALUATED, check_evaluated, evaluated_codes, table_path, tabulate
 
-__all__ = ["EVALUATED", "card", "prepare_default", "table_path", "tabulate", "take_shipped"]
+__all__ = ["EVALUATED", "card", "check_evaluated", "prepare_default", "table_path", "tabulate", "take_shipped"]
 
 Say = Callable[[str], None]
 

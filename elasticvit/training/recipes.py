@@ -180,9 +180,9 @@ def paper_16gpu() -> Recipe:
     warm-up from 1e-6 × 3 (paper: 5e-6); 600 epochs and 10 more at the last rate (paper: 600); RandAugment of one weak
     operation (paper: none); banks of 50 from 500 MFLOPs on, drawn by softmax (paper: 150, alike); floors by the lower
     key (paper: the closest); levels without 50 MFLOPs; networks of up to 20 MFLOPs above their level (paper: of equal
-    cost); the most preferred of five, compared with the best of the first level's bank (paper: one is taken or
-    left, compared with its own level's); two external teachers at temperature 0.2 that the paper does not mention: give them to
-    `train(teachers=...)`, without them labels take their place.
+    cost); the most preferred of five, compared with the best of the first level's bank (paper: one is taken or left,
+    compared with its own level's); two external teachers at temperature 0.2 that the paper does not mention: give them
+    to `train(teachers=...)`, without them labels take their place.
 
     Other than the code: the rate falls every step, not every epoch, and its cosine begins after the warm-up; the level
     keeps still between epochs; the bank's scores leave running statistics alone; a tenth of the images is held out for

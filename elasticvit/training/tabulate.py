@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from elasticvit.accuracy import Accuracy, as_trained, calibrated, top1_of
-from elasticvit.accuracy_table import AccuracyTable, append
+from elasticvit.accuracy_table import FEWEST_SUBNETS, AccuracyTable, append
 from elasticvit.arch import Arch
 from elasticvit.costs import CostTable
 from elasticvit.errors import DataError, PredictorError
@@ -35,6 +35,14 @@ Evaluate = Callable[[Sequence[Arch]], Generator[Accuracy, None, None]]
 def table_path(supernet: Path) -> Path:
     """Where the evaluated sub-networks of a supernet file are kept."""
     return supernet.with_suffix(".accuracy.jsonl")
+
+
+def check_evaluated(n: int) -> None:
+    """Raises `DataError` for a number of sub-networks, other than none, that no predictor can be fitted to."""
+    if 0 < n < FEWEST_SUBNETS:
+        raise DataError(
+            f"search needs {FEWEST_SUBNETS} evaluated sub-networks or more, not {n}; --evaluated 0 leaves the table out"
+        )
 
 
 def here(supernet: SuperNet, data: ImageSet, split: Held = "search") -> Evaluate:

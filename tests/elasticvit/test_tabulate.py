@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from elasticvit.accuracy import calibrated, evaluate
 from elasticvit.accuracy_table import AccuracyTable
-from elasticvit.commands import app
+from elasticvit.commands import app, find_arch
 from elasticvit.errors import DataError
 from elasticvit.flops import macs
 from elasticvit.front import Front, Point, front, undominated
@@ -72,6 +72,7 @@ def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Pa
 
 def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> None:
     found, data = front(tabulated, points=5, candidates=2), digits()
+    assert [find_arch(point.arch).id for point in found.points] == [point.arch_id for point in found.points]
     sizes, chosen = [point.macs for point in found.points], [point.search for point in found.points]
     assert chosen == sorted(set(chosen)) and found.steps == 5
     assert sizes == sorted(set(sizes)) and len(sizes) >= 1 and sizes[0] == macs(tiny_space().smallest())
@@ -85,10 +86,12 @@ def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> No
 
 def test_what_a_front_says_together() -> None:
     vals = (0.70, 0.80, 0.77, 0.85)
-    found = Front.of([Point(str(i), 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100, 5)
+    found = Front.of([Point(str(i), "{}", 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100, 5)
     assert found.spearman == pytest.approx(0.8)
     assert found.largest_drop_se == pytest.approx(3.0)
     assert found.best_minus_smallest == pytest.approx(0.15)
+    with pytest.raises(DataError, match="nothing that was found beats the smallest"):
+        Front.of(found.points[:1], 100, 5)
 
 
 def test_a_network_that_a_smaller_one_beats_is_not_of_the_front() -> None:

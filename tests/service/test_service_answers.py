@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from typer.testing import CliRunner
 
 from elasticvit.arch import Arch
 from elasticvit.space import small
+from server import client
 from tests.server.server_farm import problem, tiny_tflite
 from tests.service.conftest import TERMS
 from tests.service.service_farm import Service, left_behind, processes, rows, wait_until
@@ -154,6 +157,14 @@ def test_an_uploaded_file_is_measured(running: Service) -> None:
     reference_ms = running.ok("GET", "/predictors")["items"][0]["anchor_reference_ms"]
     assert 0 < measured["p50_raw_ms"] <= measured["p90_raw_ms"]
     assert measured["p50_ms"] == pytest.approx(measured["p50_raw_ms"] * reference_ms / measured["anchor_p50_ms"])
+
+
+def test_the_command_uploads_under_the_name_that_it_is_given(running: Service, tmp_path: Path) -> None:
+    (tmp_path / "mine.tflite").write_bytes(tiny_tflite(0.125))
+    command = ["models", "upload", str(tmp_path / "mine.tflite"), "--name", "other", "--url", running.url]
+    done = CliRunner(env={"ELASTICVIT_HOME": str(running.home)}).invoke(client.app, command)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["name"] == "other"
 
 
 @pytest.mark.slow
