@@ -39,7 +39,7 @@ check: $(STAMP)  ## Lint, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
-bench: $(STAMP)  ## Print every figure that the README claims
+bench: $(STAMP)  ## Print the figures of the README that need no server
 	@$(BIN)/python -m benchmarks
 
 format: $(STAMP)  ## Format the sources
