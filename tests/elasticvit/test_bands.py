@@ -64,7 +64,15 @@ def worst_p(space: Space, a: Codes, b: Codes, together: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("target", "floor", "draws"), [(300, None, 600_000), (400, "min2", 1_000_000)], ids=["anything", "above min2"]
+    ("target", "floor", "draws"),
+    [
+        pytest.param(100, None, 4_000_000, marks=pytest.mark.slow),
+        (300, None, 600_000),
+        (400, "min2", 1_000_000),
+        (500, "min2", 600_000),
+        (900, "min3", 600_000),
+        (1200, "min3", 600_000),
+    ],
 )
 def test_marginals_and_pairs_are_those_of_trial_and_error(target: int, floor: str | None, draws: int) -> None:
     space, above = paper(), PUBLISHED[floor] if floor else None
