@@ -3,8 +3,9 @@
 The predictor is deliberately humble. With a few dozen evaluations of a well-trained supernet most differences are
 noise, and a free regression would call small networks better than large ones by chance; search would find just those.
 So it is fitted under two beliefs about supernets whose large members teach the small: no choice is worse than the
-next smaller one, and more multiply-accumulates are worth a little. Both are constraints, not data: the summary states
-how well the data agree (`mae_free` is the error without them).
+next smaller one, and more multiply-accumulates are worth a little, the more so the nearer to the largest network, which
+teaches the others (logits rise with log MACs along a line that may bend upwards). These are constraints, not data: the
+summary states how well the data agree (`mae_free` is the error without them).
 """
 
 import json
@@ -25,11 +26,13 @@ from elasticvit.errors import PredictorError
 from elasticvit.space import Codes, Space
 
 Values = NDArray[np.float64]
-FORMAT = 1
+FORMAT = 1  # of a table
 FEWEST_SUBNETS = 8
 FOLDS = 8
 # Least worth, in logits, of twice the multiply-accumulates: at 90 % accuracy 0.02 logits are 0.18 points.
 CAPACITY_FLOOR = 0.02
+BENDS = 4
+SIZES = 1 + BENDS
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -128,15 +131,18 @@ class AccuracySummary:
 
 @dataclass(frozen=True)
 class AccuracyPredictor:
-    """Accuracy of any member of a space: logit = offset + Σ effect of each choice + slope · log2 MACs.
+    """Accuracy of any member of a space: logit = offset + Σ effect of each choice + slope · log2 MACs + Σ bend · (log2
+    MACs beyond where it begins).
 
     Attributes:
+        bends: how much steeper it gets at each place of `bend_at`, logits for twice the MACs; never less.
         effects: for every position of a code the worth of each choice, logits; never falling.
     """
 
     space: Space
     offset: float
     slope: float
+    bends: tuple[float, ...]
     effects: tuple[tuple[float, ...], ...] = field(repr=False)
     summary: AccuracySummary
 
@@ -150,7 +156,8 @@ class AccuracyPredictor:
 
     def predict(self, codes: Codes) -> Values:
         """Accuracy in parts of one of codes (n, D), shape (n,). Rises with every single choice."""
-        logits = self.offset + self.slope * np.log2(self._macs.total(codes))
+        size = sizes(self.space, codes, self._macs)
+        logits = self.offset + size @ np.array([self.slope, *self.bends])
         for position, effect in enumerate(self._arrays):
             logits = logits + effect[codes[:, position]]
         return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
@@ -158,7 +165,9 @@ class AccuracyPredictor:
     def to_json(self) -> str:
         """Everything needed to predict, to the last bit."""
         data = {"format": FORMAT, "space": json.loads(self.space.to_json()), "offset": self.offset, "slope": self.slope}
-        return json.dumps(data | {"effects": self.effects, "summary": asdict(self.summary)}, sort_keys=True)
+        return json.dumps(
+            data | {"bends": self.bends, "effects": self.effects, "summary": asdict(self.summary)}, sort_keys=True
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "AccuracyPredictor":
@@ -166,8 +175,9 @@ class AccuracyPredictor:
         try:
             data: Mapping[str, Any] = json.loads(text)
             effects = tuple(tuple(map(float, effect)) for effect in data["effects"])
-            summary = AccuracySummary(**data["summary"])
-            return cls(Space.from_json(data["space"]), float(data["offset"]), float(data["slope"]), effects, summary)
+            summary, bends = AccuracySummary(**data["summary"]), tuple(map(float, data["bends"]))
+            line = float(data["offset"]), float(data["slope"]), bends
+            return cls(Space.from_json(data["space"]), *line, effects, summary)
         except (KeyError, TypeError, ValueError) as error:
             raise PredictorError(f"not an accuracy predictor: {error!r}; fit it again from its table") from error
 
@@ -202,13 +212,27 @@ def fit_accuracy(table: AccuracyTable) -> AccuracyPredictor:
         capacity_floor=bool(weights[0] <= CAPACITY_FLOOR),
     )
     bounds = np.cumsum(table.space.sizes - 1)[:-1]
-    effects = tuple((0.0, *np.cumsum(steps).tolist()) for steps in np.split(weights[1:], bounds))
-    return AccuracyPredictor(table.space, offset, float(weights[0]), effects, summary)
+    effects = tuple((0.0, *np.cumsum(steps).tolist()) for steps in np.split(weights[SIZES:], bounds))
+    bends = tuple(map(float, weights[1:SIZES]))
+    return AccuracyPredictor(table.space, offset, float(weights[0]), bends, effects, summary)
+
+
+def sizes(space: Space, codes: Codes, macs: CostTable | None = None) -> Values:
+    """What is linear in size: log2 MACs, and by how much they are beyond each place of `bend_at`; (n, 1 + BENDS)."""
+    size = np.log2((macs or CostTable.of_macs(space)).total(codes))
+    return np.column_stack([size, *(np.maximum(size - at, 0.0) for at in bend_at(space))])
+
+
+def bend_at(space: Space) -> tuple[float, ...]:
+    """log2 MACs that part the range of a space into equal pieces."""
+    ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
+    low, high = np.log2(CostTable.of_macs(space).total(ends))
+    return tuple(np.linspace(low, high, BENDS + 2)[1:-1].tolist())
 
 
 @dataclass(frozen=True)
 class _Model:
-    """Least squares of logits on log2 MACs and one column a step from each choice to the next."""
+    """Least squares of logits on size (`sizes`) and one column a step from each choice to the next."""
 
     design: Values
     logits: Values
@@ -216,25 +240,24 @@ class _Model:
 
     @classmethod
     def of(cls, table: AccuracyTable) -> "_Model":
-        macs = np.log2(CostTable.of_macs(table.space).total(table.codes))
         steps = [
             (table.codes[:, position, None] >= np.arange(1, size)).astype(np.float64)
             for position, size in enumerate(table.space.sizes)
         ]
         # Half an image more either way keeps the logit of 0 and 1 finite.
         smooth = (table.top1 * table.images + 0.5) / (table.images + 1)
-        return cls(np.hstack([macs[:, None], *steps]), np.log(smooth / (1 - smooth)), table.top1)
+        return cls(np.hstack([sizes(table.space, table.codes), *steps]), np.log(smooth / (1 - smooth)), table.top1)
 
     def solve(self, at: NDArray[np.int64], ridge: float, constrained: bool) -> tuple[Values, float]:
-        """Weights, shape (1 + steps,), and offset from the rows `at`."""
+        """Weights, shape (1 + BENDS + steps,), and offset from the rows `at`."""
         design, target = self.design[at], self.logits[at]
         floor = np.zeros(design.shape[1])
         floor[0] = CAPACITY_FLOOR if constrained else 0.0
         mean, level = design.mean(axis=0), float(target.mean())
         centred, wanted = design - mean, target - level - (design - mean) @ floor
-        # The slope of MACs is penalised much less than single steps: most of what is to be known is size.
+        # Size is penalised much less than single steps: most of what is to be known is size.
         pull = np.sqrt(ridge) * np.eye(design.shape[1])
-        pull[0, 0] *= 0.1
+        pull[:SIZES] *= 0.1
         stacked, goal = np.vstack([centred, pull]), np.concatenate([wanted, np.zeros(len(pull))])
         found = nnls(stacked, goal)[0] if constrained else np.linalg.lstsq(stacked, goal, rcond=None)[0]
         weights = np.asarray(found + floor, np.float64)

@@ -340,9 +340,11 @@ def ablate(
 def tabulate(
     supernet: Annotated[Path, typer.Argument(help="The supernet file.")],
     n: Annotated[int, typer.Option("--n", min=8, help="How many sub-networks, of all sizes.")] = 600,
+    best: Annotated[int, typer.Option("--best", min=0, help="And so many that are predicted best from these.")] = 60,
     processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
 ) -> None:
     """Evaluate sub-networks into the table beside a supernet file, which search needs; stopped, it goes on."""
+    from elasticvit.accuracy_table import AccuracyTable
     from elasticvit.training.checkpoints import StoppedError
     from elasticvit.training.commands import stop_on_signals
     from elasticvit.training.progress import bars
@@ -350,7 +352,8 @@ def tabulate(
 
     with _errors(), stop_on_signals() as stop, bars() as report:
         try:
-            _say({"table": str(tabulate_file(supernet, n, processes, report, stop)), "evaluated": n})
+            table = tabulate_file(supernet, n, processes, report, stop, best)
+            _say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
         except StoppedError as stopped:
             typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
 

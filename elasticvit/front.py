@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from elasticvit.accuracy_table import AccuracyPredictor, AccuracyTable, Values, fit_accuracy
+from elasticvit.accuracy_table import AccuracyTable, Values, fit_accuracy
 from elasticvit.costs import CostTable
 from elasticvit.errors import DataError
-from elasticvit.search.evolution import evolve
-from elasticvit.search.limits import table_limit
+from elasticvit.promising import promising, size_steps
 from elasticvit.space import Codes
 from elasticvit.training.progress import Report, Step, silent
 from elasticvit.training.tabulate import Evaluate, in_processes, table_path
@@ -95,7 +94,7 @@ def front(
         raise DataError(f"a front has 2 points or more, not {points}")
     table = AccuracyTable.load(table_path(file))
     predictor = fit_accuracy(table)
-    codes = _candidates(table, predictor, points, candidates, seed)
+    codes = promising(predictor, points, candidates, seed)
     search = _measured(table, codes, in_processes(file, processes), report)
     best = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
     chosen = undominated(best, search)
@@ -108,23 +107,6 @@ def front(
         found.append(Point(archs[i].id, archs[i].to_json(), int(macs[at]), float(search[at]), accuracy.top1, se))
         report(Step("val", i + 1, len(archs)))
     return Front.of(found, images, points)
-
-
-def _edges(table: AccuracyTable, points: int) -> Values:
-    """MACs that end the steps: the smallest's own, then a step each; shape (points,)."""
-    macs, space = CostTable.of_macs(table.space), table.space
-    ends = macs.total(np.stack([space.encode(space.smallest()), space.encode(space.largest())]))
-    return np.asarray(np.geomspace(ends[0], ends[1], points) * (1 + 1e-9), np.float64)
-
-
-def _candidates(table: AccuracyTable, predictor: AccuracyPredictor, points: int, each: int, seed: int) -> Codes:
-    """The smallest, and the best by prediction within each step's MACs; shape (n, D)."""
-    rng, macs = np.random.default_rng(seed), CostTable.of_macs(table.space)
-    codes = [table.space.encode(table.space.smallest())[None]]
-    for edge in _edges(table, points)[1:]:
-        limits = [table_limit("macs", macs, float(edge))]
-        codes.append(evolve(table.space, predictor.predict, limits, rng, count=each).best)
-    return np.unique(np.concatenate(codes), axis=0)
 
 
 def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Report) -> Values:
@@ -144,7 +126,7 @@ def _best_of_steps(table: AccuracyTable, codes: Codes, scores: Values, points: i
     """
     macs = CostTable.of_macs(table.space).total(codes)
     low, best = -np.inf, list[int]()
-    for edge in _edges(table, points):
+    for edge in size_steps(table.space, points):
         rows = np.flatnonzero((macs > low) & (macs <= edge))
         low = float(edge)
         if len(rows):

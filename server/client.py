@@ -160,7 +160,7 @@ def models_measure(model_id: str, device: str, url: Url = DEFAULT_URL) -> None:
 @supernets_app.command("list")
 def supernets_list(url: Url = DEFAULT_URL) -> None:
     """All supernets that can be searched, and the terms that their models come with."""
-    _show(_all(Client(url), "/supernets"))
+    _show([_brief(supernet) for supernet in _all(Client(url), "/supernets")])
 
 
 @supernets_app.command("add")
@@ -170,7 +170,12 @@ def supernets_add(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Let a server on this machine serve a supernet FILE, with its table of evaluated sub-networks beside it."""
-    _show(Client(url).call("POST", "/supernets", json={"path": str(file.resolve()), "name": name}))
+    _show(_brief(Client(url).call("POST", "/supernets", json={"path": str(file.resolve()), "name": name})))
+
+
+def _brief(supernet: dict[str, Any]) -> dict[str, Any]:
+    """Without space and provenance, which fill screens; `GET /supernets` has them."""
+    return {key: value for key, value in supernet.items() if key not in ("space", "provenance")}
 
 
 @tokens_app.command("create")

@@ -144,7 +144,10 @@ class Supervisor:
         if job["error"]:
             return f"the calibration failed: {job['error']['detail']}"
         progress = job["progress"]
-        return f"calibrating: {progress['stage']} {progress['done']}/{progress['total']}" if progress else None
+        if not progress:
+            return None
+        counted = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
+        return f"calibrating: {progress['stage']}{counted}"
 
     def _get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response | None:
         try:

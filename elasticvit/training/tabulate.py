@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 
 from elasticvit.accuracy import Accuracy, as_trained, calibrated, top1_of
-from elasticvit.accuracy_table import FEWEST_SUBNETS, AccuracyTable, append
+from elasticvit.accuracy_table import FEWEST_SUBNETS, AccuracyTable, append, fit_accuracy
 from elasticvit.arch import Arch
 from elasticvit.costs import CostTable
 from elasticvit.errors import DataError, PredictorError
 from elasticvit.nn.files import LoadedSuperNet, load_supernet
 from elasticvit.nn.supernet import SuperNet
+from elasticvit.promising import promising
 from elasticvit.space import Codes, Space
 from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.data import ImageSet, load_named
@@ -27,6 +29,8 @@ from elasticvit.training.distributed import best_device
 from elasticvit.training.progress import Report, Step, Stop, never
 
 EVALUATED = 40
+STEPS = 12
+"""Of size, that the best are looked for in."""
 Held = Literal["search", "val"]
 Evaluate = Callable[[Sequence[Arch]], Generator[Accuracy, None, None]]
 """Accuracies of architectures, in their order and as they are found."""
@@ -81,36 +85,63 @@ def tabulate(
     report: Report,
     stop: Stop = never,
     evaluate: Evaluate | None = None,
+    best: int = 0,
 ) -> None:
     """Evaluate n sub-networks of all sizes into a table's file, which appears when it is whole.
 
     Args:
         evaluate: does the work, by default in this process.
+        best: so many more, at most, that are predicted best from the n: what searches answer with is unlike what is
+            drawn at random, and a predictor that has seen nothing like it answers too little.
 
     Raises:
         StoppedError: `stop` said so; what is evaluated is kept beside it and not done again.
         PredictorError: the file cannot be written.
     """
     part, space = path.with_name(f".{path.name}"), supernet.space
-    done = evaluated_codes(part, space)
-    if not done:
+    if not evaluated_codes(part, space):
         part.unlink(missing_ok=True)
+    work = evaluate or here(supernet, data)
     codes = spread(space, n)
-    missing = [space.decode(code) for code in codes if tuple(code) not in done]
-    # Closed at the end, so that processes whose results nobody waits for end as well.
-    with closing((evaluate or here(supernet, data))(missing)) as found:
-        for i, code in enumerate(codes, start=1):
-            if tuple(code) not in done:
-                if stop():
-                    raise StoppedError(f"stopped after evaluating {i - 1} of {n} sub-networks")
-                accuracy = next(found)
-                append(part, space, accuracy.n, code[None], [accuracy.top1])
-            report(Step("evaluate", i, len(codes)))
+    _evaluate_into(part, space, codes, work, Heard("evaluate", report, stop))
+    if best:
+        more = promising(fit_accuracy(_rows(AccuracyTable.load(part), codes)), STEPS, max(1, best // STEPS), seed=0)
+        _evaluate_into(part, space, more[:best], work, Heard("best", report, stop))
     part.replace(path)
 
 
-def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop = never) -> Path:
-    """Evaluate n sub-networks of a supernet file into the table beside it; the table's path.
+@dataclass(frozen=True)
+class Heard:
+    """What is told of a stage, and who may end it."""
+
+    stage: str
+    report: Report
+    stop: Stop
+
+
+def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, heard: Heard) -> None:
+    """Append to the file what is not in it. Raises `StoppedError`."""
+    done = evaluated_codes(part, space)
+    missing = [space.decode(code) for code in codes if tuple(code) not in done]
+    # Closed at the end, so that processes whose results nobody waits for end as well.
+    with closing(evaluate(missing)) as found:
+        for i, code in enumerate(codes, start=1):
+            if tuple(code) not in done:
+                if heard.stop():
+                    raise StoppedError(f"stopped after evaluating {i - 1} of {len(codes)} sub-networks")
+                accuracy = next(found)
+                append(part, space, accuracy.n, code[None], [accuracy.top1])
+            heard.report(Step(heard.stage, i, len(codes)))
+
+
+def _rows(table: AccuracyTable, codes: Codes) -> AccuracyTable:
+    """Only these of a table."""
+    rows = np.isin([code.tobytes() for code in table.codes], [code.tobytes() for code in codes])
+    return replace(table, codes=table.codes[rows], top1=table.top1[rows])
+
+
+def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop = never, best: int = 0) -> Path:
+    """Evaluate n sub-networks of a supernet file, and the `best`, into the table beside it; the table's path.
 
     Raises:
         StoppedError: the same call goes on from there.
@@ -118,7 +149,7 @@ def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop
     """
     supernet, data = _loaded(file)
     table = table_path(file)
-    tabulate(supernet, data, table, n, report, stop, in_processes(file, processes))
+    tabulate(supernet, data, table, n, report, stop, in_processes(file, processes), best)
     return table
 
 

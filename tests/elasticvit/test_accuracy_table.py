@@ -1,5 +1,6 @@
 """The table of evaluated sub-networks on disk, and what is concluded from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from elasticvit.accuracy_table import CAPACITY_FLOOR, AccuracyPredictor, AccuracyTable, append, fit_accuracy
+from elasticvit.accuracy_table import BENDS, CAPACITY_FLOOR, AccuracyPredictor, AccuracyTable, append, fit_accuracy
 from elasticvit.costs import CostTable
 from elasticvit.errors import PredictorError
 from elasticvit.space import PRESETS, Codes, Space
@@ -87,6 +88,21 @@ def test_others_are_predicted_from_a_few_dozen() -> None:
     assert summary.mae < 0.6 * summary.mae_mean and summary.spearman > 0.8
     assert (summary.subnets, summary.images) == (48, IMAGES)
     assert not summary.capacity_floor
+
+
+def test_size_may_be_worth_more_and_more() -> None:
+    """As where the largest network is taught in every step; a straight line would answer too little for it."""
+    rng = np.random.default_rng(0)
+    ends = np.stack([SMALL.encode(SMALL.smallest()), SMALL.encode(SMALL.largest())])
+    codes = np.concatenate([ends, SMALL.sample(rng, 200)])
+    size = np.log2(CostTable.of_macs(SMALL).total(codes))
+    part = (size - size[0]) / (size[1] - size[0])
+    top1 = 0.6 + 0.05 * part + 0.2 * np.maximum(part - 0.7, 0)
+    predictor = fit_accuracy(AccuracyTable(SMALL, codes, top1, IMAGES))
+    assert predictor.predict(codes[:2]) == pytest.approx(top1[:2], abs=0.01)
+    assert max(predictor.bends) > 0.05 and min(predictor.bends) >= 0
+    straight = replace(predictor, bends=(0.0,) * BENDS)
+    assert np.all(straight.predict(codes[1:2]) < predictor.predict(codes[1:2]) - 0.02)
 
 
 @pytest.mark.parametrize("gain", [0.6, 0.0, -0.3])

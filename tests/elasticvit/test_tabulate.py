@@ -9,17 +9,18 @@ import torch
 from typer.testing import CliRunner
 
 from elasticvit.accuracy import calibrated, evaluate
-from elasticvit.accuracy_table import AccuracyTable
+from elasticvit.accuracy_table import AccuracyTable, fit_accuracy
 from elasticvit.commands import app, find_arch
 from elasticvit.errors import DataError
 from elasticvit.flops import macs
 from elasticvit.front import Front, Point, front, undominated
 from elasticvit.nn.files import Card, load_supernet, save_supernet
 from elasticvit.nn.supernet import SuperNet
+from elasticvit.promising import promising
 from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.data import digits
 from elasticvit.training.progress import Step, silent
-from elasticvit.training.tabulate import spread, table_path, tabulate_file
+from elasticvit.training.tabulate import STEPS, spread, table_path, tabulate_file
 from tests.elasticvit.tiny_training import tiny_space
 
 N = 10
@@ -54,12 +55,26 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
 
 
 def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) -> None:
-    file, command = _supernet(tmp_path), ["tabulate", "--n", "8"]
+    file, command = _supernet(tmp_path), ["tabulate", "--n", "8", "--best", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("elasticvit.training.commands.stop_on_signals", lambda: nullcontext(lambda: True))
         told = CliRunner().invoke(app, [*command, str(file)])
     assert told.exit_code == 0 and "after evaluating 0 of 8" in told.output and "goes on" in told.output
     assert CliRunner().invoke(app, [*command, str(file)]).exit_code == 0 and table_path(file).is_file()
+
+
+def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_path: Path) -> None:
+    """The same ones also after a stop in their midst, which counts what was known before."""
+    file, asked = _supernet(tmp_path), iter(range(1000))
+    with pytest.raises(StoppedError, match="after evaluating 4 of 23"):
+        tabulate_file(file, N, 1, silent, lambda: next(asked) >= N + 3, best=24)
+    tabulate_file(file, N, 1, silent, best=24)
+    without, table = AccuracyTable.load(table_path(tabulated)), AccuracyTable.load(table_path(file))
+    best = promising(fit_accuracy(without), STEPS, 2, seed=0)
+    assert np.array_equal(table.codes[:N], without.codes) and np.array_equal(table.top1[:N], without.top1)
+    known = {tuple(code) for code in without.codes.tolist()}
+    assert table.codes[N:].tolist() == [code for code in best.tolist() if tuple(code) not in known]
+    assert 3 < len(best) <= 24
 
 
 def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Path) -> None:
