@@ -103,23 +103,26 @@ def tabulate(
         part.unlink(missing_ok=True)
     work = evaluate or here(supernet, data)
     codes = spread(space, n)
-    _evaluate_into(part, space, codes, work, Heard("evaluate", report, stop))
+    _evaluate_into(part, space, codes, work, Stage("evaluate", report, stop))
     if best:
-        more = promising(fit_accuracy(_rows(AccuracyTable.load(part), codes)), STEPS, max(1, best // STEPS), seed=0)
-        _evaluate_into(part, space, more[:best], work, Heard("best", report, stop))
+        predictor = fit_accuracy(_rows(AccuracyTable.load(part), codes))
+        # The first step of size is the smallest alone, which is known.
+        steps = min(STEPS, best + 1)
+        more = promising(predictor, steps, best // (steps - 1), seed=0)
+        _evaluate_into(part, space, more, work, Stage("best", report, stop))
     part.replace(path)
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What is told of a stage, and who may end it."""
+class Stage:
+    """What is told of a part of the work, and who may end it."""
 
-    stage: str
+    name: str
     report: Report
     stop: Stop
 
 
-def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, heard: Heard) -> None:
+def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, stage: Stage) -> None:
     """Append to the file what is not in it. Raises `StoppedError`."""
     done = evaluated_codes(part, space)
     missing = [space.decode(code) for code in codes if tuple(code) not in done]
@@ -127,11 +130,11 @@ def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, h
     with closing(evaluate(missing)) as found:
         for i, code in enumerate(codes, start=1):
             if tuple(code) not in done:
-                if heard.stop():
+                if stage.stop():
                     raise StoppedError(f"stopped after evaluating {i - 1} of {len(codes)} sub-networks")
                 accuracy = next(found)
                 append(part, space, accuracy.n, code[None], [accuracy.top1])
-            heard.report(Step(heard.stage, i, len(codes)))
+            stage.report(Step(stage.name, i, len(codes)))
 
 
 def _rows(table: AccuracyTable, codes: Codes) -> AccuracyTable:
