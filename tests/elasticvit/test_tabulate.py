@@ -63,6 +63,7 @@ def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) ->
     assert CliRunner().invoke(app, [*command, str(file)]).exit_code == 0 and table_path(file).is_file()
 
 
+@pytest.mark.slow
 def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_path: Path) -> None:
     """The same ones also after a stop in their midst, which counts what was known before."""
     file, asked = _supernet(tmp_path), iter(range(1000))
