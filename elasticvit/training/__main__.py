@@ -9,6 +9,10 @@ when it is the one that was told, passes the signal on, waits for them and then 
 import typer
 
 from elasticvit.commands import train
+from elasticvit.training.distributed import leave
 
 if __name__ == "__main__":
-    typer.run(train)
+    try:
+        typer.run(train)
+    except SystemExit as ended:
+        leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))

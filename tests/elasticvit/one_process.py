@@ -12,7 +12,7 @@ import torch
 from elasticvit.errors import ElasticVitError
 from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.data import ImageSet, Split, digits
-from elasticvit.training.distributed import DistributedError, World, joined
+from elasticvit.training.distributed import DistributedError, World, joined, leave
 from elasticvit.training.loop import train
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import Bank, Preference, Sampling
@@ -81,4 +81,4 @@ def main(mode: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    leave(main(sys.argv[1], Path(sys.argv[2])))
