@@ -139,7 +139,8 @@ def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, s
 
 def _rows(table: AccuracyTable, codes: Codes) -> AccuracyTable:
     """Only these of a table."""
-    rows = np.isin([code.tobytes() for code in table.codes], [code.tobytes() for code in codes])
+    wanted = set(map(tuple, codes.tolist()))
+    rows = np.array([tuple(code) in wanted for code in table.codes.tolist()])
     return replace(table, codes=table.codes[rows], top1=table.top1[rows])
 
 

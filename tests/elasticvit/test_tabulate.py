@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from elasticvit.accuracy import calibrated, evaluate
 from elasticvit.accuracy_table import AccuracyTable, fit_accuracy
-from elasticvit.commands import app, find_arch
+from elasticvit.asked import find_arch
+from elasticvit.commands import app
 from elasticvit.errors import DataError
 from elasticvit.flops import macs
 from elasticvit.front import Front, Point, front, undominated

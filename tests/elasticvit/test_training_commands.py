@@ -17,6 +17,7 @@ from elasticvit.errors import DataError
 from elasticvit.nn.files import load_supernet
 from elasticvit.space import small
 from elasticvit.training.commands import evaluate, stop_on_signals, train
+from elasticvit.training.snapshot import snapshot
 
 
 def test_training_writes_a_supernet_that_evaluates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +67,10 @@ def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
     assert "stopped after step" in said and "the same command goes on from there" in said and "Traceback" not in said
     done = len(log.read_text().splitlines())
     assert done < 6 and {path.name for path in tmp_path.iterdir()} == {log.name, ".x.safetensors.checkpoint"}
+    # What it left is a supernet already.
+    assert snapshot(tmp_path / "x.safetensors", tmp_path / "half.safetensors") == done
+    assert load_supernet(tmp_path / "half.safetensors").card.class_names == tuple("0123456789")
+    (tmp_path / "half.safetensors").unlink()
     assert train("digits", tmp_path / "x.safetensors", steps=6, evaluated=0) == tmp_path / "x.safetensors"
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
     assert {path.name for path in tmp_path.iterdir()} == {log.name, "x.safetensors"}
