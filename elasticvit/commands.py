@@ -20,17 +20,11 @@ from elasticvit.blocks import blocks
 from elasticvit.errors import ElasticVitError, ExportError
 from elasticvit.flops import macs, paper_mflops, params
 from elasticvit.nn.moonlit_names import Index, Weights
+from elasticvit.precision import Precision
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-
-class Precision(StrEnum):
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    DYNAMIC_INT8 = "dynamic_int8"
-    INT8 = "int8"
 
 
 class Format(StrEnum):
