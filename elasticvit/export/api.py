@@ -9,22 +9,33 @@ from pathlib import Path
 
 from elasticvit.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
 from elasticvit.export.atomic import write_files
+from elasticvit.export.card_page import model_card
 from elasticvit.export.check import check
 from elasticvit.export.fold import fold
+from elasticvit.export.guard import coverage, require_whole
+from elasticvit.export.inputs import InputKind
 from elasticvit.export.manifest import (
     Accuracy,
     AccuracySource,
+    Description,
+    Latency,
     Manifest,
     OutputInfo,
     SupernetInfo,
+    data_name,
     describe_input,
     package_versions,
 )
+from elasticvit.export.metadata import entries, with_labels
+from elasticvit.export.quantize import as_it_is, try_precision
 from elasticvit.export.randomnet import random_net
+from elasticvit.export.recipes import Recipe, recipe_for
 from elasticvit.export.tflite import INPUT, OUTPUT, TfliteOp, write_tflite
+from elasticvit.export.trial import Trial
 from elasticvit.flops import macs, params
 from elasticvit.nn.files import Card
 from elasticvit.nn.net import Net
+from elasticvit.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,55 +55,99 @@ def export_net(
     accuracy: float | None = None,
     accuracy_source: AccuracySource = "measured",
     seed: int = 0,
+    precision: Precision = Precision.FLOAT32,
+    recipe: Recipe | None = None,
+    trial: Trial | None = None,
+    max_accuracy_drop: float | None = None,
+    input: InputKind = InputKind.NORMALISED,
+    latency: tuple[Latency, ...] = (),
+    describe: bool = True,
 ) -> Exported:
-    """The network as a float32 .tflite with its manifest. Writes nothing; the same network gives the same bytes.
+    """The network as a .tflite with its manifest. Writes nothing; the same network gives the same bytes.
 
     Args:
         card: of the supernet that the weights are from; None for weights from nowhere.
         supernet_sha256: of the supernet's file, for the manifest.
         accuracy, accuracy_source: top-1 of this network, 0 to 1, and how it is known, for the manifest.
         seed: of the images on which file and network are compared.
+        precision: of weights and sums. recipe: for dynamic_int8; default: the one that ships for its space.
+        trial: images to calibrate int8 and to judge precisions by (`elasticvit.export.trial.trial_of`).
+        max_accuracy_drop: the most top-1, a part of one, that the precision may cost where that is known.
+        input: the form in which the file takes its image.
+        latency: what is known of it on devices, for manifest and file.
+        describe: whether the file itself tells what the manifest does.
 
     Raises:
-        ExportError: NaN or infinite weights, training mode, or a file that is not the same function or has not the
-            same MACs.
+        ExportError: NaN or infinite weights, training mode; a file that is not the same function, has not the same
+            MACs or is not taken by XNNPACK in one piece; a precision that lacks images or costs too much.
     """
-    file = write_tflite(fold(net))
     arch = net.arch
-    image = describe_input(INPUT, arch.resolution, card)
-    difference = check(file.data, net, image.range, seed)
+    image = describe_input(INPUT, arch.resolution, card, input)
+    graph = fold(net, form=image.form)
+    if precision is Precision.FLOAT32:
+        tried = as_it_is(graph)
+    else:
+        exact = write_tflite(graph).data
+        check(exact, net, image.form, seed)
+        recipe = recipe or recipe_for(arch)
+        tried = try_precision(graph, exact, precision, recipe, trial, card, image.form, max_accuracy_drop)
     versions = package_versions()
-    manifest = Manifest(
-        sha256=hashlib.sha256(file.data).hexdigest(),
-        size_bytes=len(file.data),
+    description = Description(
         arch=json.loads(arch.to_json()),
         arch_id=arch.id,
         macs=macs(arch),
         params=params(arch),
+        precision=precision,
+        recipe=tried.recipe,
+        top1_change=tried.change,
         input=image,
         output=OutputInfo(name=OUTPUT, classes=arch.classes, names=card.class_names if card else None),
-        supernet=SupernetInfo(name=card.name, sha256=supernet_sha256) if card else None,
+        supernet=SupernetInfo(name=card.name, sha256=supernet_sha256, data=data_name(card)) if card else None,
         terms=card.terms if card else None,
         accuracy=None if accuracy is None else Accuracy(value=accuracy, source=accuracy_source),
-        max_relative_difference=_one_digit_up(difference),
+        latency=latency,
         versions=versions,
         created_by=f"elasticvit {versions['elasticvit']}",
     )
-    return Exported(file.data, manifest, file.ops)
+    file = write_tflite(
+        tried.graph,
+        f"ElasticViT {arch.id}, {precision}",
+        tried.formats,
+        metadata=entries(description) if describe else None,
+    )
+    data = with_labels(file.data, description.output.names) if describe else file.data
+    taken = coverage(data, file.ops)
+    require_whole(taken)
+    distance = check(data, net, image.form, seed) if tried.distance is None else tried.distance
+    manifest = Manifest(
+        **dict(description),
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        delegate=taken.summary(),
+        max_relative_difference=one_digit_up(distance),
+    )
+    return Exported(data, manifest, file.ops)
 
 
 def write_export(exported: Exported, out: Path) -> None:
-    """Write the file to `out` and its manifest beside it (`manifest_path`), both or neither.
+    """Write the file to `out`, its manifest and its card beside it (`manifest_path`, `card_path`), all or none.
 
     Raises:
         ExportError: the disk is full or read-only, or the folder is missing; nothing is left behind.
     """
-    write_files({out: exported.tflite, manifest_path(out): exported.manifest.to_json().encode()})
+    card = model_card(exported.manifest, out.name)
+    files = {manifest_path(out): exported.manifest.to_json(), card_path(out): card}
+    write_files({out: exported.tflite} | {path: text.encode() for path, text in files.items()})
 
 
 def manifest_path(out: Path) -> Path:
     """s1.tflite → s1.tflite.manifest.json."""
     return out.with_name(f"{out.name}.manifest.json")
+
+
+def card_path(out: Path) -> Path:
+    """s1.tflite → s1.tflite.card.md."""
+    return out.with_name(f"{out.name}.card.md")
 
 
 @lru_cache(maxsize=1)
@@ -102,10 +157,10 @@ def anchor() -> Exported:
     It is timed in every session on every device, so it must never change: another anchor makes all normalised
     latencies incomparable.
     """
-    return export_net(random_net(ANCHOR, seed=0), None)
+    return export_net(random_net(ANCHOR, seed=0), None, describe=False)
 
 
-def _one_digit_up(value: float) -> float:
+def one_digit_up(value: float) -> float:
     """Rounded up to one significant digit, so that the manifest is the same where the last bits differ."""
     if value == 0:
         return 0.0

@@ -31,6 +31,14 @@ def write_files(files: Mapping[Path, bytes]) -> None:
         raise ExportError(f"cannot write {next(iter(files))}: {error}; nothing was written") from error
 
 
+def make_folder(path: Path) -> None:
+    """Raises `ExportError` where the disk refuses, or a file has the name."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot make the folder {path}: {error}") from error
+
+
 def _written_part(path: Path, data: bytes, stack: ExitStack) -> Path:
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with part.open("xb") as file:

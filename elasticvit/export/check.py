@@ -3,19 +3,23 @@
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
+from elasticvit.arch import Arch
 from elasticvit.errors import ExportError
 from elasticvit.export.graph import Array
+from elasticvit.export.inputs import InputForm
 from elasticvit.export.reader import tflite_macs
 from elasticvit.export.tflite import INPUT, OUTPUT
 from elasticvit.flops import macs
 from elasticvit.nn.net import Net
 
 TOLERANCE = 1e-5
+_AS_TRAINED = InputForm()
 
 
-def run_tflite(data: bytes, images: Array) -> Array:
-    """Logits (B, classes) of images (B, side, side, 3), one by one on one thread.
+def run_tflite(data: bytes, images: Array | NDArray[np.uint8]) -> Array:
+    """Logits (B, classes) of images (B, side, side, 3) as the file takes them, one by one on one thread.
 
     Raises:
         ExportError: LiteRT does not take the file or the images.
@@ -29,22 +33,22 @@ def run_tflite(data: bytes, images: Array) -> Array:
         raise ExportError(f"LiteRT does not run the written file: {error}") from error
 
 
-def check(data: bytes, net: Net, span: tuple[float, float] = (-1.0, 1.0), seed: int = 0, images: int = 2) -> float:
-    """The largest relative l2 difference of the file's logits from the network's, over seeded images in `span`.
+def check(data: bytes, net: Net, form: InputForm = _AS_TRAINED, seed: int = 0, images: int = 2) -> float:
+    """The largest relative l2 difference of the file's logits from the network's, over seeded images of that form.
 
     Raises:
         ExportError: the difference is above 1e-5, the file's MACs are not the architecture's, or LiteRT refuses it.
     """
-    counted, due = tflite_macs(data), macs(net.arch)
-    if counted != due:
-        raise ExportError(f"the file has {counted} MACs, the architecture {due}: a part of the network was lost")
+    check_macs(data, net.arch)
     side = net.arch.resolution
     rng = np.random.default_rng(seed)
-    inputs = rng.uniform(*span, (images, side, side, 3)).astype(np.float32)
+    inputs = form.random(rng, images, side)
     parameter = next(net.parameters())
     with torch.inference_mode():
-        expected = net(torch.from_numpy(inputs).permute(0, 3, 1, 2).to(parameter)).double().cpu().numpy()
-    difference = _relative_difference(run_tflite(data, inputs), expected)
+        expected = (
+            net(torch.from_numpy(form.normalised(inputs)).permute(0, 3, 1, 2).to(parameter)).double().cpu().numpy()
+        )
+    difference = relative_difference(run_tflite(data, inputs), expected)
     # Not `>`: NaN must fail as well.
     if not difference <= TOLERANCE:
         raise ExportError(
@@ -54,7 +58,14 @@ def check(data: bytes, net: Net, span: tuple[float, float] = (-1.0, 1.0), seed: 
     return difference
 
 
-def _relative_difference(found: Array, expected: Array) -> float:
+def check_macs(data: bytes, arch: Arch) -> None:
+    """Raises `ExportError` if a file's MACs are not the architecture's: a part of the network was folded away."""
+    counted, due = tflite_macs(data), macs(arch)
+    if counted != due:
+        raise ExportError(f"the file has {counted} MACs, the architecture {due}: a part of the network was lost")
+
+
+def relative_difference(found: Array, expected: Array) -> float:
     """The largest over images; equal logits differ by 0 even where they are 0."""
     distance = np.linalg.norm(found - expected, axis=1)
     length = np.linalg.norm(expected, axis=1)

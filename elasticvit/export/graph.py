@@ -30,10 +30,11 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Value:
-    """What an operator makes, or the input."""
+    """What an operator makes, or the input: floats, or, where `is_bytes`, whole numbers from 0 to 255."""
 
     name: str
     shape: Shape
+    is_bytes: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -120,7 +121,9 @@ class Elementwise(Op):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Add(Elementwise):
-    """First plus second."""
+    """First plus second, then the activation."""
+
+    activation: Activation = Activation.NONE
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -131,6 +134,16 @@ class Sub(Elementwise):
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Mul(Elementwise):
     """First times second."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Dequantize(Op):
+    """Integers as the floats that they stand for: bytes as 0 to 255, int8 by their scale and zero point."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Quantize(Op):
+    """Floats as int8, by the scale and zero point of the output (`elasticvit.export.numbers.Formats`)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -187,11 +200,10 @@ class AvgPool(Op):
     """Means of 2×2 cells, stride 2, no padding."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Graph:
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class OpList:
     """Operators in the order in which they run. Raises `ExportError` if they do not fit together."""
 
-    arch: Arch
     ops: tuple[Op, ...]
     input: Value
     output: Value
@@ -206,11 +218,21 @@ class Graph:
             raise ExportError("no operator makes the output")
         if len({op.name for op in self.ops}) != len(self.ops):
             raise ExportError("two operators have the same name")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Graph(OpList):
+    """The operators of a whole network. Raises `ExportError` if they do not cover its blocks in order."""
+
+    arch: Arch
+
+    def __post_init__(self) -> None:
+        OpList.__post_init__(self)
         indices = [op.block for op in self.ops]
         if indices != sorted(indices) or set(indices) != set(range(len(blocks(self.arch)))):
             raise ExportError("the operators do not cover the blocks of the architecture in order")
 
 
-def graph_macs(graph: Graph, block: int | None = None) -> int:
+def graph_macs(graph: OpList, block: int | None = None) -> int:
     """Multiply-accumulates of a graph, or of one block of it; to be equal to `elasticvit.macs`."""
     return sum(op.macs for op in graph.ops if block is None or op.block == block)

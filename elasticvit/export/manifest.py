@@ -1,19 +1,25 @@
 """What an exported model is, as JSON beside it.
 
-Nothing in it depends on when or where it was written: exporting the same network again gives the same bytes.
+Nothing in it depends on when or where it was written: exporting the same network again gives the same bytes. Manifests
+of schema version 1 are read as well; what they do not say has its default here.
 """
 
 import json
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from elasticvit.arch import Arch
-from elasticvit.nn.files import Card
+from elasticvit.export.inputs import InputForm, InputKind, Triple
+from elasticvit.precision import Precision
+
+if TYPE_CHECKING:
+    from elasticvit.nn.files import Card
 
 AccuracySource = Literal["measured", "predicted"]
-Triple = tuple[float, float, float]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(gt=0)]
 PACKAGES = ("elasticvit", "torch", "numpy", "flatbuffers", "ai-edge-litert")
 
 
@@ -22,15 +28,23 @@ class _Part(BaseModel):
 
 
 class InputInfo(_Part):
-    """What the file takes: `(pixel / 255 - mean) / std` per channel, red, green, blue; `range` holds every value."""
+    """What the file takes, one image, red, green, blue; `range` holds every value.
+
+    `kind` normalised: the caller computes `(pixel / 255 - mean) / std` per channel. pixels and uint8: the file does.
+    """
 
     name: str
+    kind: InputKind = InputKind.NORMALISED
     shape: tuple[int, int, int, int]
-    layout: Literal["NHWC"] = "NHWC"
-    dtype: Literal["float32"] = "float32"
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    dtype: Literal["float32", "uint8"] = "float32"
     range: tuple[float, float]
     mean: Triple
     std: Triple
+
+    @property
+    def form(self) -> InputForm:
+        return InputForm(self.kind, self.mean, self.std)
 
 
 class OutputInfo(_Part):
@@ -42,56 +56,103 @@ class OutputInfo(_Part):
 
 
 class SupernetInfo(_Part):
-    """Which supernet the weights are from; `sha256` of its file where it is known."""
+    """Which supernet the weights are from; `sha256` of its file and the name of its `data` where they are known."""
 
     name: str
     sha256: str | None
+    data: str | None = None
 
 
 class Accuracy(_Part):
     """Top-1, 0 to 1, on held-out images: `measured` of this very network, or `predicted` from others of its supernet
-    that were measured, where the images are not at hand."""
+    that were measured, where the images are not at hand. Of the network in float32; see `Top1Change`."""
 
     value: float
     source: AccuracySource = "measured"
 
 
-class Manifest(_Part):
-    """The description of one model file."""
+class Top1Change(_Part):
+    """How far this precision moves top-1 from float32's, -1 to 1, on so many images, and on which."""
 
-    schema_version: Literal[1] = 1
-    format: Literal["tflite"] = "tflite"
-    sha256: str
-    size_bytes: int
+    value: Annotated[float, Field(ge=-1, le=1)]
+    images: Annotated[int, Field(gt=0)]
+    source: str
+
+
+class Latency(_Part):
+    """What is known of the latency on one device, batch 1: an interval that holds with `confidence`, a measurement of
+    this very network, or both. Milliseconds; `profile` is the device profile under which they hold."""
+
+    device: str
+    profile: str | None = None
+    predicted_ms: Milliseconds | None = None
+    lower_ms: Milliseconds | None = None
+    upper_ms: Milliseconds | None = None
+    confidence: Fraction | None = None
+    measured_ms: Milliseconds | None = None
+
+
+class RecipeInfo(_Part):
+    """Which recipe said what to quantise."""
+
+    name: str
+    version: str | None = None
+
+
+class Description(_Part):
+    """What is known of a model before its file is written, and therefore said in the file itself."""
+
     arch: dict[str, Any]
     arch_id: str
     macs: int
     params: int
-    precision: Literal["float32"] = "float32"
+    precision: Precision = Precision.FLOAT32
+    recipe: RecipeInfo | None = None
+    """Of the quantisation; None where it needed none."""
     input: InputInfo
     output: OutputInfo
     supernet: SupernetInfo | None
     terms: str | None
     """Conditions under which the model may be used, from the supernet's card; None where it states none."""
     accuracy: Accuracy | None
-    max_relative_difference: float
-    """Relative l2 difference of the logits from torch on seeded images: the largest, rounded up to one digit."""
+    top1_change: Top1Change | None = None
+    latency: tuple[Latency, ...] = ()
     versions: dict[str, str]
     created_by: str
-
-    def to_json(self) -> str:
-        """Indented for people, keys sorted for comparison, one newline at the end."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
 
     def read_arch(self) -> Arch:
         return Arch.from_json(self.arch)
 
 
-def describe_input(name: str, side: int, card: Card | None) -> InputInfo:
+class Manifest(Description):
+    """The description of one model file."""
+
+    schema_version: Literal[1, 2] = 2
+    format: Literal["tflite", "onnx", "pt2"] = "tflite"
+    sha256: str
+    size_bytes: int
+    delegate: dict[str, Any] | None = None
+    """How much of the file a delegate takes; None where it was not looked at."""
+    max_relative_difference: float
+    """Relative l2 difference of the logits from torch on seeded images: the largest, rounded up to one digit."""
+
+    def to_json(self) -> str:
+        """Indented for people, keys sorted for comparison, one newline at the end."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
+
+
+def describe_input(name: str, side: int, card: "Card | None", kind: InputKind = InputKind.NORMALISED) -> InputInfo:
     """The input of a network of that side; without a card, images are scaled to -1 … 1."""
-    mean, std = (card.mean, card.std) if card else ((0.5,) * 3, (0.5,) * 3)
-    edges = [(edge - m) / s for m, s in zip(mean, std, strict=True) for edge in (0, 1)]
-    return InputInfo(name=name, shape=(1, side, side, 3), range=(min(edges), max(edges)), mean=mean, std=std)
+    form = InputForm(kind, card.mean, card.std) if card else InputForm(kind)
+    dtype: Literal["float32", "uint8"] = "uint8" if kind is InputKind.UINT8 else "float32"
+    return InputInfo(
+        name=name, kind=kind, shape=(1, side, side, 3), dtype=dtype, range=form.range, mean=form.mean, std=form.std
+    )
+
+
+def data_name(card: "Card") -> str:
+    """The data's name without the folders above it: a manifest does not tell where it was written."""
+    return card.data.rstrip("/").rpartition("/")[2]
 
 
 def package_versions() -> dict[str, str]:

@@ -41,11 +41,29 @@ def _subgraph_macs(graph: Generated, codes: list[int]) -> int:
     return total
 
 
-def _matmul_depth(operator: Generated, first: Shape, _: Shape) -> int:
+def transposed_matmuls(data: bytes) -> frozenset[int]:
+    """The operators of a sound file's first graph that are matrix products with a transposed operand, by index."""
+    model = schema.Model.GetRootAs(data)
+    graph = model.Subgraphs(0)
+    found = []
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        if model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() == schema.BuiltinOperator.BATCH_MATMUL:
+            options = _matmul_options(operator)
+            if options.AdjX() or options.AdjY():
+                found.append(i)
+    return frozenset(found)
+
+
+def _matmul_options(operator: Generated) -> Generated:
     table = operator.BuiltinOptions()
     options = schema.BatchMatMulOptions()
     options.Init(table.Bytes, table.Pos)
-    return first[-2 if options.AdjX() else -1]
+    return options
+
+
+def _matmul_depth(operator: Generated, first: Shape, _: Shape) -> int:
+    return first[-2 if _matmul_options(operator).AdjX() else -1]
 
 
 # How many products are summed for one number of the output, from the shapes of the first two inputs. Weights are the

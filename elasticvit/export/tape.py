@@ -15,6 +15,7 @@ from elasticvit.export.graph import (
     AvgPool,
     Conv,
     Depthwise,
+    Dequantize,
     Elementwise,
     FullyConnected,
     Graph,
@@ -23,6 +24,7 @@ from elasticvit.export.graph import (
     Mean,
     Mul,
     Op,
+    OpList,
     Pad,
     Reshape,
     Rsqrt,
@@ -64,7 +66,10 @@ class Tape:
         self.scope = scope
 
     def graph(self, arch: Arch, output: Value) -> Graph:
-        return Graph(arch, tuple(self.ops), self.input, output)
+        return Graph(ops=tuple(self.ops), input=self.input, output=output, arch=arch)
+
+    def op_list(self, output: Value) -> OpList:
+        return OpList(ops=tuple(self.ops), input=self.input, output=output)
 
     def conv(self, name: str, x: Value, weight: Floats, bias: Floats, stride: int = 1, same: bool = True) -> Value:
         """Weight (out, k, k, in)."""
@@ -90,11 +95,14 @@ class Tape:
     def add(self, name: str, x: Value, other: Value | Floats) -> Value:
         return self._elementwise(Add, name, x, other)
 
-    def sub(self, name: str, x: Value, other: Value) -> Value:
+    def sub(self, name: str, x: Value, other: Value | Floats) -> Value:
         return self._elementwise(Sub, name, x, other)
 
     def mul(self, name: str, x: Value, other: Value) -> Value:
         return self._elementwise(Mul, name, x, other)
+
+    def dequantize(self, name: str, x: Value) -> Value:
+        return self._add(Dequantize, name, (x,), x.shape)
 
     def mean(self, name: str, x: Value, axes: tuple[int, ...]) -> Value:
         return self._add(Mean, name, (x,), tuple(1 if i in axes else n for i, n in enumerate(x.shape)), axes=axes)

@@ -240,11 +240,11 @@ def test_float64_weights_are_not_written() -> None:
 def test_a_graph_checks_itself(net: Net) -> None:
     graph = fold(net)
     with pytest.raises(ExportError, match="reads a value that no operator before it makes"):
-        Graph(graph.arch, graph.ops[1:], graph.input, graph.output)
+        Graph(arch=graph.arch, ops=graph.ops[1:], input=graph.input, output=graph.output)
     with pytest.raises(ExportError, match="do not cover the blocks"):
-        Graph(small().largest(), graph.ops, graph.input, graph.output)
+        Graph(arch=small().largest(), ops=graph.ops, input=graph.input, output=graph.output)
     with pytest.raises(ExportError, match="no operator makes the output"):
-        Graph(graph.arch, graph.ops[:-1], graph.input, graph.output)
+        Graph(arch=graph.arch, ops=graph.ops[:-1], input=graph.input, output=graph.output)
 
 
 def test_the_manifest_tells_what_the_file_is(exported: Exported) -> None:
