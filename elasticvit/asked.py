@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -14,8 +14,9 @@ from elasticvit.space import PRESETS, Space
 
 if TYPE_CHECKING:  # torch is loaded by the commands that need it
     from elasticvit.accuracy import Known
-    from elasticvit.nn.files import Card
+    from elasticvit.nn.files import LoadedSuperNet
     from elasticvit.nn.net import Net
+    from elasticvit.training.data import ImageSet
 
 
 def find_arch(text: str, space: Space | None = None) -> Arch:
@@ -67,8 +68,23 @@ def find_space(name: str) -> Space:
     return read_card(name)[0]
 
 
-def trained(arch: str, path: Path) -> tuple["Net", "Card", "Known | None"]:
-    """Network, card and accuracy (None where nothing tells it)."""
+class Trained(NamedTuple):
+    """A network with its weights, the supernet that they are from, its accuracy (None where nothing tells it) and the
+    images that the supernet was trained on (None where they cannot be had)."""
+
+    net: "Net"
+    supernet: "LoadedSuperNet"
+    known: "Known | None"
+    data: "ImageSet | None"
+
+
+def trained(arch: str, path: Path) -> Trained:
+    """The network of that name, recalibrated where there are images for it.
+
+    Raises:
+        ArchError, SpaceError: nothing of that name, or it lies outside the supernet's space.
+        SupernetFileError: the file is missing or damaged.
+    """
     from elasticvit.accuracy import as_trained, calibrated, known_accuracy
     from elasticvit.accuracy_table import AccuracyTable
     from elasticvit.nn.files import load_supernet
@@ -82,8 +98,8 @@ def trained(arch: str, path: Path) -> tuple["Net", "Card", "Known | None"]:
     except DataError as error:
         if supernet.calibration is None:
             typer.echo(f"elasticvit: norms are not recalibrated and accuracy is not known: {error}", err=True)
-            return supernet.extract(found), supernet.card, None
+            return Trained(supernet.extract(found), supernet, None, None)
         data = None
     table = AccuracyTable.load(table_path(path)) if table_path(path).is_file() else None
     net = calibrated(supernet, found, data)
-    return net, supernet.card, known_accuracy(net, supernet.space, table, data)
+    return Trained(net, supernet, known_accuracy(net, supernet.space, table, data), data)

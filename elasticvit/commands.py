@@ -1,52 +1,31 @@
 """The commands that need no server. `app` is mounted by the `elasticvit` script.
 
-Exit status: 0 done; 1 it could not be done; 2 it was asked for wrongly, or is not available yet.
+Exit status: see `elasticvit.console`.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from elasticvit.asked import find_arch, find_space, trained
+from elasticvit.asked import find_arch, find_space
 from elasticvit.blocks import blocks
-from elasticvit.errors import ElasticVitError, ExportError
+from elasticvit.console import ArchOption, OutOption, errors, say
+from elasticvit.export import commands as exporting
+from elasticvit.export import describe, making
 from elasticvit.flops import macs, paper_mflops, params
 from elasticvit.nn.moonlit_names import Index, Weights
-from elasticvit.precision import Precision
-
-EXIT_FAILED, EXIT_USAGE = 1, 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-
-class Format(StrEnum):
-    TFLITE = "tflite"
-    ONNX = "onnx"
-    PT2 = "pt2"
+for others in (exporting.app, describe.app, making.app):
+    app.registered_commands += others.registered_commands
 
 
 class Origin(StrEnum):
     MOONLIT = "moonlit"
-
-
-ArchOption = Annotated[
-    str,
-    typer.Option(
-        "--arch",
-        help="A published name (S1) or its id; smallest or largest of a supernet; or JSON, also in a file: an "
-        "architecture as searches and `front` print it, a manifest, or the authors' 10-list.",
-    ),
-]
-SupernetOption = Annotated[Path | None, typer.Option("--supernet", help="The supernet file with the weights.")]
-OutOption = Annotated[Path, typer.Option("--out", help="The file to write; replaced whole or left as it is.")]
 
 
 @app.command()
@@ -58,14 +37,14 @@ def space(
     """Print a space as JSON: its dimensions, how many members it has and why, its smallest and largest."""
     from elasticvit.counts import paper_count, reachable_count
 
-    with _errors():
+    with errors():
         chosen = find_space(preset)
         if sample:
             for code in chosen.sample(np.random.default_rng(seed), sample):
                 typer.echo(chosen.decode(code).to_json())
             return
         ends = {"smallest": chosen.smallest(), "largest": chosen.largest()}
-        _say(
+        say(
             {"name": chosen.name, "members": chosen.count(), "dimensions": dict(chosen.dimensions)}
             | {"paper_count": paper_count(chosen).to_dict(), "reachable": reachable_count(chosen).to_dict()}
             | {name: {"arch_id": arch.id, "macs": macs(arch), "params": params(arch)} for name, arch in ends.items()}
@@ -78,13 +57,13 @@ def flops(
     by_block: Annotated[bool, typer.Option("--blocks", help="Also every block's share.")] = False,
 ) -> None:
     """Print an architecture's exact MACs and parameters, and the paper's formula, as JSON."""
-    with _errors():
+    with errors():
         found = find_arch(arch)
         answer: dict[str, object] = {"arch_id": found.id, "macs": macs(found), "params": params(found)}
         answer["paper_mflops"] = paper_mflops(found)
         if by_block:
             answer["blocks"] = [{"key": b.key, "macs": macs(b), "params": params(b)} for b in blocks(found)]
-        _say(answer)
+        say(answer)
 
 
 @app.command()
@@ -94,51 +73,14 @@ def extract(
     out: OutOption,
 ) -> None:
     """Cut one network's weights out of a supernet, as they are, into a safetensors file."""
-    with _errors():
+    with errors():
         from elasticvit.export.netfile import write_net
         from elasticvit.nn.files import load_supernet
 
         loaded = load_supernet(supernet)
         net = loaded.extract(find_arch(arch, loaded.space))
         write_net(net, loaded.card, out)
-        _say({"arch_id": net.arch.id, "macs": macs(net.arch), "params": params(net.arch), "file": str(out)})
-
-
-@app.command()
-def export(
-    arch: ArchOption,
-    out: OutOption,
-    supernet: SupernetOption = None,
-    random_weights: Annotated[bool, typer.Option("--random-weights", help="For timing: weights from a seed.")] = False,
-    precision: Annotated[Precision, typer.Option("--precision", help="Only float32 so far.")] = Precision.FLOAT32,
-    kind: Annotated[Format, typer.Option("--format", help="Only tflite so far.")] = Format.TFLITE,
-    seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
-) -> None:
-    """Write a model that phones run, checked against torch, and its manifest beside it."""
-    if precision is not Precision.FLOAT32:
-        _end(f"precision {precision} is not available yet; float32 is", EXIT_USAGE)
-    if kind is not Format.TFLITE:
-        _end(f"format {kind} is not available yet; tflite is", EXIT_USAGE)
-    if random_weights == (supernet is not None):
-        _end("give either --supernet FILE or --random-weights", EXIT_USAGE)
-    with _errors():
-        from elasticvit.export import export_net, manifest_path, random_net, write_export
-
-        if supernet is None:
-            exported = export_net(random_net(find_arch(arch), seed), None)
-        else:
-            net, card, known = trained(arch, supernet)
-            sha256 = hashlib.sha256(supernet.read_bytes()).hexdigest()
-            exported = export_net(
-                net,
-                card,
-                supernet_sha256=sha256,
-                accuracy=known.value if known else None,
-                accuracy_source=known.source if known else "measured",
-            )
-        write_export(exported, out)
-        shown = exported.manifest.model_dump(mode="json", include={"arch_id", "macs", "params", "accuracy", "sha256"})
-        _say(shown | {"file": str(out), "manifest": str(manifest_path(out))})
+        say({"arch_id": net.arch.id, "macs": macs(net.arch), "params": params(net.arch), "file": str(out)})
 
 
 @app.command()
@@ -164,7 +106,7 @@ def train(
     from elasticvit.training import commands
     from elasticvit.training.checkpoints import StoppedError
 
-    with _errors():
+    with errors():
         try:
             file = commands.train(
                 recipe,
@@ -184,7 +126,7 @@ def train(
             typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
             return
         if file is not None:
-            _say({"supernet": str(file)})
+            say({"supernet": str(file)})
 
 
 @app.command()
@@ -195,8 +137,8 @@ def snapshot(
     """Make a supernet file of a training run's checkpoint; the run may be under way, and goes on as it would have."""
     from elasticvit.training.snapshot import snapshot
 
-    with _errors():
-        _say({"supernet": str(out), "step": snapshot(run, out)})
+    with errors():
+        say({"supernet": str(out), "step": snapshot(run, out)})
 
 
 @app.command()
@@ -233,14 +175,14 @@ def finetune(
         carry_images=carry,
         scratch=scratch,
     )
-    with _errors():
+    with errors():
         chosen = None if arch is None else find_arch(arch, read_card(supernet)[0])
         try:
             done = tuning.finetune(images, supernet, out, arch=chosen, options=options)
         except StoppedError as stopped:
             typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
             return
-        _say(asdict(done) | {"file": str(done.file)})
+        say(asdict(done) | {"file": str(done.file)})
 
 
 @app.command("import-checkpoint")
@@ -254,11 +196,11 @@ def import_checkpoint(
     """Make a supernet file of the paper's authors' checkpoint, all of it accounted for; nothing in it is run."""
     from elasticvit.nn import moonlit
 
-    with _errors():
+    with errors():
         assert origin is Origin.MOONLIT
         report = moonlit.import_checkpoint(file, out, weights, index)
         typer.echo(f"elasticvit: took the {report.weights.upper()} weights ({report.choice})", err=True)
-        _say(asdict(report) | {"supernet": str(out)})
+        say(asdict(report) | {"supernet": str(out)})
 
 
 @app.command()
@@ -270,10 +212,10 @@ def evaluate(
     from elasticvit.nn.files import read_card
     from elasticvit.training import commands
 
-    with _errors():
+    with errors():
         chosen = [find_arch(arch, read_card(supernet)[0]) for arch in archs]
         measured = commands.evaluate(supernet, chosen)
-        _say([{"arch_id": a.id, "top1": m.top1, "images": m.n} for a, m in zip(chosen, measured, strict=True)])
+        say([{"arch_id": a.id, "top1": m.top1, "images": m.n} for a, m in zip(chosen, measured, strict=True)])
 
 
 @app.command()
@@ -289,7 +231,7 @@ def tables(
     from elasticvit.tables import build_tables
     from elasticvit.training.progress import Step, bars
 
-    with _errors(), bars() as report:
+    with errors(), bars() as report:
         chosen = find_space(preset)
         built = build_tables(
             chosen,
@@ -300,7 +242,7 @@ def tables(
             seed=seed,
             report=lambda at, done, total: report(Step(f"{at:g} MFLOPs", done, total)),
         )
-    _say(built.summary())
+    say(built.summary())
 
 
 @app.command()
@@ -315,7 +257,7 @@ def ablate(
     from elasticvit.training.ablation import show
     from elasticvit.training.checkpoints import StoppedError
 
-    with _errors():
+    with errors():
         try:
             typer.echo(show.ablate(out, train=train, steps=steps, seeds=seeds, classes=classes))
         except StoppedError as stopped:
@@ -336,10 +278,10 @@ def tabulate(
     from elasticvit.training.progress import bars
     from elasticvit.training.tabulate import tabulate_file
 
-    with _errors(), stop_on_signals() as stop, bars() as report:
+    with errors(), stop_on_signals() as stop, bars() as report:
         try:
             table = tabulate_file(supernet, n, processes, report, stop, best)
-            _say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
+            say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
         except StoppedError as stopped:
             typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
 
@@ -356,8 +298,8 @@ def pack(
     from elasticvit import pack as packing
     from elasticvit.training.progress import bars
 
-    with _errors(), bars() as report:
-        _say(packing.pack(supernet, out, k=images, steps=steps, seed=seed, report=report))
+    with errors(), bars() as report:
+        say(packing.pack(supernet, out, k=images, steps=steps, seed=seed, report=report))
 
 
 @app.command()
@@ -371,23 +313,5 @@ def front(
     from elasticvit import front as fronts
     from elasticvit.training.progress import bars
 
-    with _errors(), bars() as report:
-        _say(fronts.front(supernet, points, candidates, processes, report=report).to_dict())
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Says this package's errors in a sentence instead of a traceback."""
-    try:
-        yield
-    except ElasticVitError as error:
-        _end(str(error), EXIT_FAILED if isinstance(error, ExportError) else EXIT_USAGE)
-
-
-def _say(answer: object) -> None:
-    typer.echo(json.dumps(answer, indent=2))
-
-
-def _end(words: str, status: int) -> NoReturn:
-    typer.echo(f"elasticvit: {words}", err=True)
-    raise typer.Exit(status)
+    with errors(), bars() as report:
+        say(fronts.front(supernet, points, candidates, processes, report=report).to_dict())

@@ -5,8 +5,11 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from elasticvit.arch import Arch
+from elasticvit.blocks import Block
+from elasticvit.nn.layers import layer
 from elasticvit.nn.net import Net
 
 _STEPS = 2**23
@@ -24,6 +27,16 @@ def random_net(arch: Arch, seed: int) -> Net:
     state = {name: _random(name, tuple(tensor.shape), rng) for name, tensor in net.state_dict().items()}
     net.load_state_dict(state, assign=True)
     return net.eval()
+
+
+def random_layer(block: Block, seed: int) -> nn.Module:
+    """The module of one block, in eval mode, with weights like those of `random_net`."""
+    rng = np.random.default_rng(seed)
+    with torch.device("meta"):
+        module = layer(block)
+    state = {name: _random(f".{name}", tuple(tensor.shape), rng) for name, tensor in module.state_dict().items()}
+    module.load_state_dict(state, assign=True)
+    return module.eval()
 
 
 def _random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:

@@ -53,7 +53,8 @@ def test_file_and_manifest_are_written(exported: Exported, tmp_path: Path) -> No
     out = tmp_path / "model.tflite"
     out.write_bytes(b"old")
     write_export(exported, out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.tflite", "model.tflite.manifest.json"]
+    names = ["model.tflite", "model.tflite.card.md", "model.tflite.manifest.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert out.read_bytes() == exported.tflite
     manifest = Manifest.model_validate_json(manifest_path(out).read_text())
     assert manifest.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
@@ -120,10 +121,6 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--arch", "S1", "--random-weights", "--precision", "int8"], "precision int8 is not available yet"),
-        (["--arch", "S1", "--random-weights", "--precision", "float16"], "precision float16 is not available yet"),
-        (["--arch", "S1", "--random-weights", "--format", "onnx"], "format onnx is not available yet"),
-        (["--arch", "S1", "--random-weights", "--format", "pt2"], "format pt2 is not available yet"),
         (["--arch", "S1"], "give either --supernet FILE or --random-weights"),
         (["--arch", "S9", "--random-weights"], "'S9' is no file, no id and no name"),
         (["--arch", "0123456789ab", "--random-weights"], "no published architecture has the id 0123456789ab"),
