@@ -1,7 +1,14 @@
-"""Export times, and the written S1 against torch.
+"""Export: how long it takes, and how fast its files are, against torch and against the files of others.
 
 Times are medians of a few repetitions on one thread. Machines drift, so file and torch take turns in one run and only
-their ratio is to be compared between runs.
+their ratio is to be compared between runs. The other parts are modules of their own, and can be run alone:
+
+    python -m benchmarks export.latency        files against a naive conversion and other networks
+    python -m benchmarks export.roofline       S1's profile against what the core can do
+    python -m benchmarks export.attention      the attention block against NASViT's
+    python -m benchmarks export.correlation    how well costs order latencies
+
+`ELASTICVIT_OFFICIAL` and `ELASTICVIT_PEERS` name what others wrote; parts that need what is not given say so.
 """
 
 import time
@@ -12,6 +19,8 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
+from benchmarks import attention, correlation, latency, roofline
+from benchmarks.interleave import say
 from elasticvit import Arch, macs
 from elasticvit.export.api import export_net
 from elasticvit.export.check import check
@@ -62,6 +71,21 @@ def latency_against_torch(net: Net) -> dict[str, float]:
 
 
 def figures() -> dict[str, object]:
+    """All parts."""
+    parts = {
+        "latency": latency.figures,
+        "roofline": roofline.figures,
+        "attention": attention.figures,
+        "correlation": correlation.figures,
+    }
+    answer = times()
+    for name, part in parts.items():
+        say(f" {name}")
+        answer[name] = part()
+    return answer
+
+
+def times() -> dict[str, object]:
     """Times of export for a large and two small networks, and S1 in LiteRT against eager torch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

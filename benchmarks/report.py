@@ -1,0 +1,48 @@
+"""How figures are put: requirements with their verdict, and shares as bars."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+_BAR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A figure, and what it has to be: `at least`, `above` or `at most` the bound. A goal may be missed."""
+
+    name: str
+    value: float
+    relation: Literal["at least", "above", "at most"]
+    bound: float
+    goal: bool = False
+
+    @property
+    def met(self) -> bool:
+        if self.relation == "at least":
+            return self.value >= self.bound
+        return self.value > self.bound if self.relation == "above" else self.value <= self.bound
+
+    def figure(self) -> dict[str, object]:
+        """As printed. The verdict is about the figure as measured, the figure is rounded."""
+        return {**asdict(self), "value": round(self.value, 3), "met": self.met}
+
+
+def bars(parts: Mapping[str, float], unit: str) -> list[str]:
+    """A line a part, largest first: name, amount, share of the sum and a bar of that length."""
+    total = sum(parts.values())
+    width = max(map(len, parts))
+    lines = []
+    for name, amount in sorted(parts.items(), key=lambda part: -part[1]):
+        share = amount / total if total else 0.0
+        lines.append(f"{name:<{width}} {amount:9.1f} {unit} {100 * share:5.1f} % {'#' * round(_BAR * share)}".rstrip())
+    return lines
+
+
+def processor() -> str:
+    """What the kernel calls this machine's processor: ratios between networks are another on another one."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else "unknown"
