@@ -7,7 +7,7 @@ takes too. Scales follow the LiteRT 8-bit quantization specification: weights sy
 channel; biases int32.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,10 +33,9 @@ from elasticvit.export.graph import (
 )
 from elasticvit.export.numbers import LARGEST, Formats
 from elasticvit.export.products import without_hard_swish
-from elasticvit.export.reference import trace
+from elasticvit.export.ranges import Ranges, observed, widened
 
 FEWEST_IMAGES = 8
-Ranges = Mapping[Value, tuple[float, float]]
 _MOVES = (Reshape, Transpose, Split, Pad)
 # Operators by the last part of their name that stay in float, besides those that can do nothing else.
 _FLOAT = ("norm_", "position_bias", "floats", "centre")
@@ -56,25 +55,12 @@ def static_int8(graph: Graph, images: Sequence[NDArray[Any]]) -> tuple[Graph, Fo
             f"int8 needs {FEWEST_IMAGES} calibration images or more to see the range of every value, got {len(images)}"
         )
     products = without_hard_swish(graph)
-    ranges = _ranges(products, images)
+    ranges = widened(products, observed(products, images))
     split = _Split(ranges, _symmetric(products))
     for op in products.ops:
         split.take(op)
     output = split.as_float(products.output, products.ops[-1])
     return replace(products, ops=tuple(split.ops), output=output), Formats(values=split.values)
-
-
-def _ranges(graph: Graph, images: Iterable[NDArray[Any]]) -> Ranges:
-    """The least and the greatest number that every value takes on any of the images."""
-    found: dict[Value, tuple[float, float]] = {}
-    for image in images:
-        for value, numbers in trace(graph, image).items():
-            low, high = (float(end) for end in numbers.aminmax())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise ExportError(f"{value.name} is not finite on a calibration image; the weights are damaged")
-            before = found.get(value, (0.0, 0.0))
-            found[value] = (min(low, before[0]), max(high, before[1]))
-    return found
 
 
 def _symmetric(graph: Graph) -> set[Value]:
@@ -130,9 +116,6 @@ class _Split:
     def _quantization(self, value: Value) -> Quantization:
         low, high = self.ranges[value]
         if value in self.symmetric:
-            return Quantization(np.array([max(-low, high, _LEAST) / LARGEST], np.float32))
-        scale = max(high - low, _LEAST) / 255
+            return Quantization(np.array([max(-low, high) / LARGEST], np.float32))
+        scale = (high - low) / 255
         return Quantization(np.array([scale], np.float32), int(np.clip(round(-128 - low / scale), -128, 127)))
-
-
-_LEAST = 1e-6

@@ -83,8 +83,9 @@ def to_float16(name: str, data: Array) -> NDArray[np.float16]:
 def to_int8(weight: Array, axis: int | None = 0) -> tuple[NDArray[np.int8], Quantization]:
     """Rounded to int8, each index of `axis`, or all of it, with the scale that the largest weight asks for."""
     largest = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis), keepdims=True)
-    # A channel of zeros has any scale; this one divides by no zero.
-    scale = np.where(largest > 0, largest / LARGEST, 1.0).astype(np.float32)
+    # A channel of zeros has any scale; that of the largest channel is one that the operator bears.
+    most = largest.max() / LARGEST if largest.any() else 1 / LARGEST
+    scale = np.where(largest > 0, largest / LARGEST, most).astype(np.float32)
     rounded = np.clip(np.round(weight / scale), -LARGEST, LARGEST).astype(np.int8)
     return rounded, Quantization(scale.reshape(-1), axis=axis or 0)
 

@@ -20,6 +20,7 @@ from elasticvit.export.inputs import InputKind
 from elasticvit.export.int8 import static_int8
 from elasticvit.export.numbers import dynamic_int8, float16, group, groups_of, to_float16, to_int8
 from elasticvit.export.products import without_hard_swish
+from elasticvit.export.ranges import LEAST, widened
 from elasticvit.export.reader import tflite_macs
 from elasticvit.export.recipes import Judged, Recipe
 from elasticvit.export.reference import run
@@ -167,6 +168,26 @@ def test_every_input_form_goes_with_every_precision(
 def test_equal_networks_give_equal_bytes(net: Net, trial: Trial, precision: Precision) -> None:
     first, second = (export_net(net, CARD, precision=precision, trial=trial) for _ in range(2))
     assert first.tflite == second.tflite and first.manifest == second.manifest
+
+
+def test_branches_of_zeros_go_through_int8() -> None:
+    # A freshly built network starts its blocks as their shortcuts: what is added is zero on every image.
+    torch.manual_seed(7)
+    fresh = Net(small().smallest()).eval()
+    for precision in (Precision.INT8, Precision.DYNAMIC_INT8):
+        exported = export_net(fresh, None, precision=precision)
+        assert exported.manifest.max_relative_difference < 0.2
+
+
+def test_ranges_are_widened_until_scales_go_together(net: Net) -> None:
+    graph = without_hard_swish(fold(net))
+    ranges = widened(graph, dict.fromkeys((v for op in graph.ops for v in (*op.inputs, *op.outputs)), (0.0, 0.0)))
+    assert all(high - low >= LEAST for low, high in ranges.values())
+    one = dict(ranges)
+    total = next(op for op in graph.ops if op.name.endswith("/sum"))
+    one[total.y] = (-50.0, 50.0)
+    for low, high in (widened(graph, one)[value] for value in total.inputs):
+        assert high - low >= 100 / 512
 
 
 def test_one_calibration_image_is_too_few(net: Net) -> None:
