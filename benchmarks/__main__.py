@@ -1,15 +1,35 @@
-"""Run every benchmark and print its figures as JSON: `python -m benchmarks [NAME ...]`."""
+"""Run every benchmark and print its figures as JSON: `python -m benchmarks [NAME ...]`.
+
+A name with a dot is a part of another benchmark, to be run alone.
+"""
 
 import json
 import sys
 from collections.abc import Callable
 
-from benchmarks import export, sampling, search, supernet, training
+from benchmarks import (
+    attention,
+    correlation,
+    export,
+    latency,
+    roofline,
+    sampling,
+    search,
+    service_export,
+    supernet,
+    training,
+)
 
 BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "export": export.figures,
+    "export.times": export.times,
+    "export.latency": latency.figures,
+    "export.roofline": roofline.figures,
+    "export.attention": attention.figures,
+    "export.correlation": correlation.figures,
     "sampling": sampling.figures,
     "search": search.figures,
+    "service_export": service_export.figures,
     "supernet": supernet.figures,
     "training": training.figures,
 }
@@ -21,7 +41,7 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.stderr.write(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}\n")
         return 2
-    for name in names or BENCHMARKS:
+    for name in names or [name for name in BENCHMARKS if "." not in name]:
         sys.stderr.write(f"{name} …\n")
         sys.stdout.write(json.dumps({name: BENCHMARKS[name]()}, indent=2) + "\n")
         sys.stdout.flush()

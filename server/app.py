@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server import handlers, logs
+from server.bell import Ringer
 from server.blobs import Blobs
 from server.db import Database
 from server.errors import ServerError
@@ -38,7 +39,12 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
         app.state.server = State(
-            settings=settings, database=database, blobs=Blobs(settings.blobs_folder), metrics=metrics, clock=clock
+            settings=settings,
+            database=database,
+            blobs=Blobs(settings.blobs_folder),
+            metrics=metrics,
+            clock=clock,
+            ringer=Ringer(settings.url),
         )
         sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:

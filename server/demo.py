@@ -1,7 +1,8 @@
 """`elasticvit demo`: the whole loop once, against a server of its own, on real parts.
 
 Starts a service in a home folder of its own, asks for a model within a budget, has it measured, downloads it, runs it
-here and holds its answers to those of the supernet in torch. The exit status is 0 only if all of that held.
+here and holds its answers to those of the supernet in torch; then has the same network in every precision exported and
+measured. The exit status is 0 only if all of that held.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 import httpx
 import typer
 
+from server import demo_precisions
 from server.demo_model import Tried, try_model
+from server.demo_precisions import PrecisionError
 from server.settings import Settings, load_settings
 from server.wire import JobStatus
 
@@ -79,7 +82,7 @@ def run_demo(budget_ms: float | None, sweep: bool) -> int:
         _show_answer(service, home, budget_ms or _between(low_ms, high_ms, 0.5))
         if sweep:
             _sweep(service, low_ms, high_ms)
-    except (DemoError, httpx.HTTPError) as error:
+    except (DemoError, PrecisionError, httpx.HTTPError) as error:
         typer.echo(f"demo failed: {error}", err=True)
         return FAILED
     finally:
@@ -111,6 +114,9 @@ def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
     for name, value in rows.items():
         typer.echo(f"  {name:<13} {value}")
     _check(latency, tried, accuracy["value"], result["terms"])
+    typer.echo(f"the same network in every precision:\n{demo_precisions.HEADING}")
+    for line in demo_precisions.lines(service.call, model["arch"], supernet["name"]):
+        typer.echo(line)
 
 
 def _top1(tried: Tried) -> str:

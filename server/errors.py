@@ -14,7 +14,9 @@ ServerError
 │       ├── Finished     409  a finished job does not change
 │       └── StaleLease   409
 └── InfraError           500  the operator can put it right
+    ├── ExportCrashed    500  the process that exports died, or took too long or too much; not tried again
     ├── Unavailable      503
+    │   └── NotYet       503  retry_after_seconds
     ├── DiskFull         507
     ├── ReadOnlyHome     503
     ├── DatabaseTooNew   503
@@ -43,11 +45,15 @@ class ServerError(Exception):
 
     status: ClassVar[int] = 500
     kind: ClassVar[FailureKind] = "infra"
+    final: ClassVar[bool] = False
+    """Whether a job that failed so would only fail again."""
 
     def __init__(self, detail: str, **extras: JsonValue) -> None:
         super().__init__(detail)
         self.detail = detail
         self.extras = extras
+        self.log = ""
+        self.headers: dict[str, str] = {}
 
     def problem(self) -> Problem:
         return problem(self.status, self.detail, kind=self.kind, **self.extras)
@@ -115,8 +121,26 @@ class InfraError(ServerError):
     pass
 
 
+class ExportCrashed(InfraError):
+    """`log` is the tail of what the process said."""
+
+    final = True
+
+    def __init__(self, detail: str, *, log: str = "") -> None:
+        super().__init__(detail)
+        self.log = log
+
+
 class Unavailable(InfraError):
     status = 503
+
+
+class NotYet(Unavailable):
+    """What was asked for is being made."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
 class DiskFull(InfraError):

@@ -7,28 +7,32 @@ from typing import Any
 
 from server.errors import BadValue
 from server.execution.calibrate import calibrate
+from server.execution.convert import convert
 from server.execution.search import search
 from server.execution.stock import Stock
 from server.execution.subnet import subnet
+from server.execution.tools import Tools
+from server.exporting.order import Exporter
 from server.task import Compute, Task
 from server.wire import JobKind
 
-KINDS: Mapping[JobKind, Callable[[Task, Stock], Mapping[str, Any]]] = {
+KINDS: Mapping[JobKind, Callable[[Task, Tools], Mapping[str, Any]]] = {
     JobKind.SEARCH: search,
     JobKind.SUBNET: subnet,
     JobKind.CALIBRATE: calibrate,
+    JobKind.CONVERT: convert,
 }
 
 
 class Executor:
-    """Does compute jobs; one for a whole worker process, since it keeps supernets loaded."""
+    """Does compute jobs; one for a whole worker process, since it keeps what it read of supernets."""
 
-    def __init__(self, compute: Compute) -> None:
-        self._stock = Stock(compute)
+    def __init__(self, compute: Compute, exporter: Exporter, converter: Exporter) -> None:
+        self._tools = Tools(Stock(compute), exporter, converter)
 
     def execute(self, task: Task) -> Mapping[str, Any]:
         """The job's result. Raises what stops it: ServerError, ElasticVitError, Stopped, Lost."""
         kind = JobKind(task.job.kind)
         if kind not in KINDS:
             raise BadValue(f"a worker cannot do a {kind.value} job")
-        return KINDS[kind](task, self._stock)
+        return KINDS[kind](task, self._tools)

@@ -27,7 +27,7 @@ def server_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ServerError)
     if error.status >= 500:
         log.error("refused", detail=error.detail)
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    headers = error.headers | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})
     return _answer(error.problem(), headers)
 
 

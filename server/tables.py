@@ -60,7 +60,8 @@ class Supernet(SQLModel, table=True):
 
 
 class Model(SQLModel, table=True):
-    """A deployable file; its bytes are the blob `sha256`."""
+    """A deployable file; its bytes are the blob `sha256`. `export_key` is what decided them, None where they came from
+    elsewhere or were made by what is no longer the newest code."""
 
     id: str = Field(primary_key=True)
     name: str | None = None
@@ -75,6 +76,17 @@ class Model(SQLModel, table=True):
     accuracy: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     supernet: str | None = Field(default=None, foreign_key="supernet.name")
     manifest: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    export_key: str | None = Field(default=None, index=True, unique=True)
+
+
+class ModelFile(SQLModel, table=True):
+    """A model in another format, made when it was first asked for; its bytes are the blob `sha256`."""
+
+    model_id: str = Field(primary_key=True, foreign_key="model.id")
+    format: str = Field(primary_key=True)
+    sha256: str
+    size_bytes: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

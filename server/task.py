@@ -83,10 +83,25 @@ class Task:
         if self.stop.is_set():
             raise Stopped
 
-    def say(self, stage: str, done: int = 0, total: int | None = None) -> None:
+    def look(self) -> None:
+        """Like `check`, and asks the queue whether the job is still ours, so that a cancellation is noticed at once.
+
+        Raises Stopped, Lost.
+        """
+        self.check()
+        with self.compute.database.read() as session:
+            now = jobs.get(session, self.job.id)
+        if JobStatus(now.status).finished or (now.lease_id, now.attempts) != (
+            self.claimed.lease_id,
+            self.claimed.attempt,
+        ):
+            self._lost.set()
+        self.check()
+
+    def say(self, stage: str, done: int = 0, total: int | None = None, detail: str | None = None) -> None:
         """Tell how far the work is; seen at GET at once. Raises Stopped, Lost."""
         self.check()
-        self._progress = Progress(stage=stage, done=done, total=total)
+        self._progress = Progress(stage=stage, done=done, total=total, detail=detail)
         self._renew()
         self.check()
 

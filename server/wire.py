@@ -40,12 +40,6 @@ def _as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _available_precision(value: str) -> str:
-    if value != "float32":
-        raise ValueError(f"precision '{value}' is not available yet: ask for 'float32'")
-    return value
-
-
 def _without_nul(value: str) -> str:
     return value.replace("\0", "")  # what a device prints may hold any byte; databases take all but this one
 
@@ -61,7 +55,6 @@ BudgetMs = Annotated[Real, Field(gt=0, le=MAX_LATENCY_MS)]
 Confidence = Annotated[Real, Field(ge=0.5, le=0.99)]
 Statistic = Literal["p50", "p90"]
 PrecisionName = Literal["float32", "float16", "dynamic_int8", "int8"]
-Precision = Annotated[PrecisionName, AfterValidator(_available_precision)]
 DeviceKind = Literal["host", "phone", "emulated"]
 FailureKind = Literal["user", "device", "infra"]
 
@@ -86,6 +79,7 @@ class JobKind(StrEnum):
     SEARCH = "search"
     SUBNET = "subnet"
     CALIBRATE = "calibrate"
+    CONVERT = "convert"
 
 
 class DeviceState(StrEnum):
@@ -179,7 +173,10 @@ class Target(Request):
 class SearchRequest(Request):
     """Ask for models that meet a budget: either `device` and `budget`, or `devices`.
 
-    `max_accuracy_drop` is a fraction of top-1 (0.02 = two points) below the best sub-network of the supernet.
+    `max_accuracy_drop` is a fraction of top-1 (0.02 = two points) below the best sub-network of the supernet; it also
+    bounds what `precision` may cost a network, where that is known. Latencies are predicted for float32 networks, also
+    where another `precision` is asked for; with `verify` the very file is measured. `max_size_mb` bounds the float32
+    file.
     """
 
     device: Name | None = None
@@ -189,7 +186,7 @@ class SearchRequest(Request):
     statistic: Statistic = "p50"
     count: Annotated[Whole, Field(ge=1, le=50)] = 1
     verify: Annotated[bool, Field(strict=True)] = False
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
     supernet: Name | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
     max_macs: Annotated[Whole, Field(gt=0, lt=2**63)] | None = None
@@ -259,8 +256,10 @@ class Candidate(Answer):
 
 
 class SearchModel(Candidate):
-    """A candidate that was extracted and exported; `terms` are the conditions of its use."""
+    """A candidate that was extracted and exported; `terms` are the conditions of its use. `accuracy` is that of the
+    network in float32, the manifest's `top1_change` what `precision` changes."""
 
+    precision: str = "float32"
     terms: str | None = None
     model_id: str
     size_bytes: int
@@ -278,7 +277,8 @@ class PredictorRef(Answer):
 class SearchResult(Answer):
     """`models` best first; `frontier` the whole trade-off that was found, fastest first.
 
-    `terms` are the conditions under which models of this supernet may be used, None where it states none.
+    `terms` are the conditions under which models of this supernet may be used, None where it states none; `note` is
+    what else to know of the figures.
     """
 
     models: list[SearchModel]
@@ -286,6 +286,7 @@ class SearchResult(Answer):
     predictor: PredictorRef | None
     supernet: str
     terms: str | None = None
+    note: str | None = None
 
 
 class SearchView(Answer):
@@ -308,7 +309,7 @@ class SubnetRequest(Request):
 
     arch: dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
     supernet: Name | None = None
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
 
 
 class ModelView(Answer):
@@ -402,6 +403,8 @@ class JobRequest(Request):
 
     @model_validator(mode="after")
     def _complete(self) -> JobRequest:
+        if self.kind is JobKind.CONVERT:
+            raise ValueError("a convert job is made by GET /models/{id}/download?format=onnx or pt2")
         if self.kind in (JobKind.SEARCH, JobKind.SUBNET):
             path = "/search" if self.kind is JobKind.SEARCH else "/subnets"
             raise ValueError(f"a {self.kind.value} job is made by POST {path}")

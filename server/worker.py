@@ -1,7 +1,8 @@
 """The compute worker: takes searches, exports and calibrations from the queue and does them, one of a lane at a time.
 
-Answers and calibrations have a lane each, because a calibration mostly waits for a device and must not hold up a
-search. A worker that is asked to stop gives its jobs back; one that is killed loses its leases, and the queue does the
+Answers, calibrations and conversions have a lane each, because a calibration mostly waits for a device and a conversion
+takes long, and neither must hold up a search. Networks are exported in a process of their own, which is kept warm. A
+worker that is asked to stop gives its jobs back; one that is killed loses its leases, and the queue does the
 rest. Workers of a supervised home start by giving back what their predecessors held.
 """
 
@@ -20,8 +21,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from elasticvit.errors import ElasticVitError
+from server.bell import Bell
 from server.blobs import Blobs
 from server.errors import Finished, NotFound, ServerError, StaleLease
+from server.exporting.exporter import ChildExporter, limits_of
 from server.home import prepare, utc_now
 from server.services import jobs, upkeep
 from server.settings import Settings
@@ -32,6 +35,7 @@ log = structlog.get_logger()
 LANES: Mapping[str, tuple[JobKind, ...]] = {
     "answers": (JobKind.SEARCH, JobKind.SUBNET),
     "calibrations": (JobKind.CALIBRATE,),
+    "conversions": (JobKind.CONVERT,),
 }
 IDLE_SECONDS = 0.2
 Execute = Callable[[Task], Mapping[str, Any]]
@@ -54,30 +58,53 @@ def run(settings: Settings, alone: bool = False) -> None:
             jobs.expire(session, jobs.COMPUTE_KINDS, utc_now())
     # Threads that spin while they wait make a busy machine many times slower, and disturb what is measured on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Imported late: it brings torch, which reads that, and signals should be answered from the first moment on.
+    exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
+    exporter.start()
+    try:
+        _run(compute, exporter, converter, stop)
+    finally:
+        exporter.close()
+        converter.close()
+    database.close()
+
+
+def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, stop: threading.Event) -> None:
+    # Imported late: it takes seconds, and signals should be answered from the first moment on.
     from elasticvit.latency.nnmeter import load as load_nn_meter
+    from server.execution.warm import warm
     from server.executor import Executor
 
+    settings = compute.settings
     # Importing nn-Meter changes HOME for a moment, so it is done while there is one thread.
     load_nn_meter()
-    executor = Executor(compute)
+    executor = Executor(compute, exporter, converter)
+    bell = Bell(settings.url)
     lanes = [
-        threading.Thread(target=work, args=(compute, lane, kinds, executor.execute, stop), name=lane)
+        threading.Thread(target=work, args=(compute, lane, kinds, executor.execute, stop, bell.waiter()), name=lane)
         for lane, kinds in LANES.items()
     ]
+    lanes.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
     if settings.expect_host:
         lanes.append(threading.Thread(target=_keep_calibrated, args=(compute, stop), name="keep-calibrated"))
     for lane in lanes:
         lane.start()
     for lane in lanes:
         lane.join()
-    database.close()
+    bell.close()
 
 
-def work(compute: Compute, lane: str, kinds: tuple[JobKind, ...], execute: Execute, stop: threading.Event) -> None:
-    """Claim and do jobs of some kinds until told to stop."""
+def work(
+    compute: Compute,
+    lane: str,
+    kinds: tuple[JobKind, ...],
+    execute: Execute,
+    stop: threading.Event,
+    rung: threading.Event,
+) -> None:
+    """Claim and do jobs of some kinds until told to stop; `rung` says that it is worth looking again."""
     worker_id = f"worker-{socket.gethostname()}-{os.getpid()}-{lane}"
     while not stop.is_set():
+        rung.clear()
         try:
             claimed = _claim(compute, worker_id, kinds)
         except (DBAPIError, ServerError):
@@ -85,7 +112,7 @@ def work(compute: Compute, lane: str, kinds: tuple[JobKind, ...], execute: Execu
             stop.wait(2.0)
             continue
         if claimed is None:
-            stop.wait(IDLE_SECONDS)
+            rung.wait(IDLE_SECONDS)
         else:
             do(Task(compute, claimed, stop), execute)
 
@@ -118,7 +145,7 @@ def do(task: Task, execute: Execute) -> None:
         except Lost:
             bound.warning("job lost: its lease was taken or it was cancelled")
         except ServerError as error:
-            _fail(task, error.failure())
+            _fail(task, error.failure(), error.log, error.final)
         except ElasticVitError as error:
             _fail(task, Failure(kind="user", detail=str(error)))
         except Exception as error:
@@ -137,10 +164,10 @@ def task_end(task: Task, result: Mapping[str, Any]) -> None:
         jobs.finish(session, task.claimed.lease_id, task.claimed.attempt, result, task.compute.clock())
 
 
-def _fail(task: Task, failure: Failure, trace: str = "") -> None:
+def _fail(task: Task, failure: Failure, trace: str = "", final: bool = False) -> None:
     log.warning("job failed", job=task.job.id, failure=failure.kind, detail=failure.detail)
     with task.compute.database.write() as session:
-        jobs.fail(session, task.claimed.lease_id, task.claimed.attempt, failure, task.compute.clock(), trace)
+        jobs.fail(session, task.claimed.lease_id, task.claimed.attempt, failure, task.compute.clock(), trace, final)
 
 
 def _release(task: Task) -> None:

@@ -151,7 +151,7 @@ def _latency(latency: Sequence[Latency]) -> str:
     if not latency:
         return "None is stated: measure it on your device."
     head = "Milliseconds for one image; each holds on that device under that profile and on no other.\n\n"
-    head += "| device | profile | predicted | interval | measured |\n|---|---|---|---|---|\n"
+    head += "| device | profile | of | predicted | interval | measured |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(_latency_row(one) for one in latency)
 
 
@@ -160,7 +160,7 @@ def _latency_row(one: Latency) -> str:
     if one.lower_ms is not None and one.upper_ms is not None:
         interval = f"{one.lower_ms:.3f} to {one.upper_ms:.3f}"
         interval += f" ({one.confidence:.0%} confidence)" if one.confidence is not None else ""
-    cells = (one.device, one.profile or "–", _ms(one.predicted_ms), interval, _ms(one.measured_ms))
+    cells = (one.device, one.profile or "–", one.statistic, _ms(one.predicted_ms), interval, _ms(one.measured_ms))
     return f"| {' | '.join(cells)} |"
 
 
@@ -178,7 +178,8 @@ def _precision_row(manifest: Manifest) -> str:
     moved = "–" if change is None else f"{100 * change.value:+.2f}"
     if manifest.precision is Precision.FLOAT32:
         moved = "0"
-    times = [f"{one.measured_ms:.3f} ms on {one.device}" for one in manifest.latency if one.measured_ms is not None]
+    medians = (one for one in manifest.latency if one.statistic == "p50")
+    times = [f"{one.measured_ms:.3f} ms on {one.device}" for one in medians if one.measured_ms is not None]
     return f"| {manifest.precision} | {manifest.size_bytes / 1e6:.2f} | {moved} | {', '.join(times) or '–'} |"
 
 

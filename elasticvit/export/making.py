@@ -18,7 +18,7 @@ def recipe(
     of: Annotated[str, typer.Argument(help="paper or small, with random weights; or a supernet file.")],
     out: OutOption,
     version: Annotated[int, typer.Option("--version", min=1, help="To tell it from the recipe before.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more for a restless machine.")] = 40,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more for a restless machine.")] = 15,
     most_drop: Annotated[
         float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Mean loss of top-1: 0.01 is 1 %.")
     ] = 0.01,

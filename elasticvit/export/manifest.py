@@ -81,10 +81,12 @@ class Top1Change(_Part):
 
 class Latency(_Part):
     """What is known of the latency on one device, batch 1: an interval that holds with `confidence`, a measurement of
-    this very network, or both. Milliseconds; `profile` is the device profile under which they hold."""
+    this very network, or both. Milliseconds, of the median or the 90th percentile; `profile` is the device profile
+    under which they hold."""
 
     device: str
     profile: str | None = None
+    statistic: Literal["p50", "p90"] = "p50"
     predicted_ms: Milliseconds | None = None
     lower_ms: Milliseconds | None = None
     upper_ms: Milliseconds | None = None

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from elasticvit.arch import Arch
-from elasticvit.export.fold import fold
-from elasticvit.export.tflite import write_tflite
 from elasticvit.latency.fit import fit_predictor
 from elasticvit.latency.predictor import STATISTICS, LatencyPredictor
 from elasticvit.latency.probes import choose_probes
-from elasticvit.latency.profile import FileOp, ProfiledOp, profile_to_rows
+from elasticvit.latency.profile import ProfiledOp, profile_to_rows
 from elasticvit.latency.rows import BlockRow, WholeSample
 from elasticvit.space import Codes
 from server.errors import InfraError
-from server.execution.exports import export_for_timing
-from server.execution.stock import AtHand, Stock
+from server.execution.exports import Told, export_for_timing, ops_of
+from server.execution.stock import AtHand
+from server.execution.tools import Tools
 from server.services import devices, jobs, measurements, predictors
 from server.services.measurements import Measured
 from server.task import Task
@@ -36,25 +35,25 @@ CONFIDENCES = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
 PROTOCOL = MeasureProtocol(profile=True)
 
 
-def calibrate(task: Task, stock: Stock) -> Mapping[str, Any]:
+def calibrate(task: Task, tools: Tools) -> Mapping[str, Any]:
     """The new predictor's id and summary. Raises PredictorError, InfraError."""
     assert task.job.device is not None
-    at_hand = stock.get(task.job.payload["supernet"])
-    model_ids = _export(task, at_hand, task.job.payload.get("count") or DEFAULT_COUNT)
+    at_hand = tools.stock.get(task.job.payload["supernet"])
+    model_ids = _export(task, tools, at_hand, task.job.payload.get("count") or DEFAULT_COUNT)
     _measure(task, model_ids)
     task.say("fitting")
     with task.compute.database.read() as session:
         profile_id = devices.get(session, task.job.device).profile_id
-    predictor = _fit(task, at_hand, profile_id)
+    predictor = _fit(task, tools, at_hand, profile_id)
     return _keep(task, at_hand, profile_id, predictor)
 
 
-def _export(task: Task, at_hand: AtHand, count: int) -> list[str]:
+def _export(task: Task, tools: Tools, at_hand: AtHand, count: int) -> list[str]:
     model_ids = []
     for i, code in enumerate(choose_probes(at_hand.space, count, np.random.default_rng(SEED))):
         task.say("exporting", i, count)
-        model, _ = export_for_timing(task.compute, at_hand, at_hand.space.decode(code))
-        model_ids.append(model.id)
+        told = Told(task, "exporting", i, count)
+        model_ids.append(export_for_timing(task.compute, tools.exporter, at_hand, at_hand.space.decode(code), told).id)
     return model_ids
 
 
@@ -77,7 +76,7 @@ def _measure(task: Task, model_ids: Sequence[str]) -> None:
         raise InfraError(f"{len(wanted)} of {len(model_ids)} sessions on '{device}' were unfit: {said}. Leave it idle")
 
 
-def _fit(task: Task, at_hand: AtHand, profile_id: str) -> LatencyPredictor:
+def _fit(task: Task, tools: Tools, at_hand: AtHand, profile_id: str) -> LatencyPredictor:
     with task.compute.database.write() as session:
         reference_ms = measurements.fix_anchor_reference(session, profile_id)
     with task.compute.database.read() as session:
@@ -89,7 +88,7 @@ def _fit(task: Task, at_hand: AtHand, profile_id: str) -> LatencyPredictor:
         if not at_hand.space.contains(arch):
             continue
         speed = reference_ms / each.anchor_p50_ms
-        whole, mine = _of_session(at_hand, arch, each, speed)
+        whole, mine = _of_session(task, tools, at_hand, arch, each, speed)
         wholes.append(whole)
         rows += mine
         with task.compute.database.write() as session:
@@ -98,19 +97,16 @@ def _fit(task: Task, at_hand: AtHand, profile_id: str) -> LatencyPredictor:
     return fit_predictor(at_hand.space, rows, wholes)
 
 
-def _of_session(at_hand: AtHand, arch: Arch, each: Measured, speed: float) -> tuple[WholeSample, list[BlockRow]]:
+def _of_session(
+    task: Task, tools: Tools, at_hand: AtHand, arch: Arch, each: Measured, speed: float
+) -> tuple[WholeSample, list[BlockRow]]:
     p50_ms, p90_ms = each.p50_raw_ms * speed, each.p90_raw_ms * speed
     if not each.ops:
         return WholeSample(arch, p50_ms, p90_ms), []
     profile = [ProfiledOp(op.tag, op.avg_us, op.median_us) for op in each.ops]
-    found = profile_to_rows(arch, profile, file_ops(at_hand, arch), p50_ms)
+    file_ops = ops_of(tools.exporter, at_hand, arch, Told(task, "fitting"))
+    found = profile_to_rows(arch, profile, file_ops, p50_ms)
     return WholeSample(arch, p50_ms, p90_ms, found.overhead_ms), list(found.rows)
-
-
-def file_ops(at_hand: AtHand, arch: Arch) -> tuple[FileOp, ...]:
-    """What each operator of an arch's file belongs to; weights do not matter, so the supernet's do."""
-    ops = write_tflite(fold(at_hand.net.extract(arch))).ops
-    return tuple(FileOp(op.builtin, op.block) for op in ops)
 
 
 def _keep(task: Task, at_hand: AtHand, profile_id: str, predictor: LatencyPredictor) -> Mapping[str, Any]:

@@ -1,67 +1,129 @@
-"""From an architecture to a stored model: extract, recalibrate, evaluate, write, check, keep."""
+"""From an architecture to a stored model: found, where it was exported before, else made by the exporter and kept."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-from elasticvit.accuracy import calibrated
 from elasticvit.arch import Arch
-from elasticvit.export.api import Exported, export_net
 from elasticvit.flops import macs, params
+from elasticvit.latency.profile import FileOp
 from server.execution.stock import AtHand
+from server.exporting.key import export_key
+from server.exporting.order import Exporter, Order, Product, Unwatched, Watch, What
 from server.services import models
 from server.services.models import Source
 from server.tables import Model
-from server.task import Compute
-from server.wire import Accuracy
+from server.task import Compute, Task
+from server.wire import Accuracy, PrecisionName
+
+UNWATCHED = Unwatched()
 
 
-def export_subnet(compute: Compute, at_hand: AtHand, arch: Arch, source: Source) -> Model:
-    """Export one sub-network with recalibrated norms and what is known of its accuracy, checked against torch.
+@dataclass(frozen=True)
+class Told:
+    """Tells a task's progress: the stages of an export, or, of one among `total`, as the detail of `what`."""
+
+    task: Task
+    what: str | None = None
+    done: int = 0
+    total: int | None = None
+
+    def stage(self, name: str) -> None:
+        if self.what is None:
+            self.task.say(name)
+        else:
+            self.task.say(self.what, self.done, self.total, name)
+
+    def check(self) -> None:
+        self.task.look()
+
+
+def export_subnet(
+    compute: Compute,
+    exporter: Exporter,
+    at_hand: AtHand,
+    arch: Arch,
+    source: Source,
+    *,
+    precision: PrecisionName = "float32",
+    watch: Watch = UNWATCHED,
+) -> Model:
+    """One sub-network with recalibrated norms and what is known of its accuracy, checked against torch. One that was
+    exported before, by whatever kind of job, is that model.
 
     Raises:
-        SpaceError, DataError, ExportError, DiskFull, ReadOnlyHome.
+        SpaceError, DataError, ExportError, SupernetFileError, ExportCrashed, DiskFull, ReadOnlyHome; what `watch`
+            raises.
     """
-    net = calibrated(at_hand.net, arch, at_hand.images)
-    accuracy = at_hand.judge(net)
-    exported = export_net(
-        net,
-        at_hand.net.card,
-        supernet_sha256=at_hand.sha256,
-        accuracy=accuracy.value,
-        accuracy_source=accuracy.source or "measured",
-    )
-    return keep(compute, exported, at_hand, net.arch, source, accuracy)
+    return _export(compute, exporter, at_hand, arch, source, precision, watch)
 
 
-def export_for_timing(compute: Compute, at_hand: AtHand, arch: Arch) -> tuple[Model, Exported]:
-    """Export a sub-network as it is cut, for its latency only: norms and accuracy do not change what it does."""
-    net = at_hand.net.extract(arch)
-    exported = export_net(net, at_hand.net.card, supernet_sha256=at_hand.sha256)
-    return keep(compute, exported, at_hand, net.arch, "calibration", Accuracy()), exported
+def export_for_timing(
+    compute: Compute, exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWATCHED
+) -> Model:
+    """A sub-network as it is cut, for its latency only: norms and accuracy do not change what it does."""
+    return _export(compute, exporter, at_hand, arch, "calibration", "float32", watch)
 
 
-def keep(
-    compute: Compute, exported: Exported, at_hand: AtHand, arch: Arch, source: Source, accuracy: Accuracy
+def ops_of(exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWATCHED) -> tuple[FileOp, ...]:
+    """What each operator of an arch's file belongs to; weights do not matter, so the supernet's do."""
+    return exporter.run(order_of(at_hand, arch, "ops", judged=False), watch).ops
+
+
+def order_of(
+    at_hand: AtHand, arch: Arch, what: What, *, judged: bool = True, precision: PrecisionName = "float32"
+) -> Order:
+    return Order(what, at_hand.name, at_hand.file, at_hand.sha256, arch.to_json(), precision, judged)
+
+
+def _export(
+    compute: Compute,
+    exporter: Exporter,
+    at_hand: AtHand,
+    arch: Arch,
+    source: Source,
+    precision: PrecisionName,
+    watch: Watch,
+) -> Model:
+    arch = at_hand.space.adopt(arch)
+    judged = source != "calibration"
+    key = export_key(arch, at_hand.file, at_hand.sha256, precision=precision, judged=judged)
+    with compute.database.read() as session:
+        found = models.exported(session, compute.blobs, key)
+    if found is not None:
+        return found
+    product = exporter.run(order_of(at_hand, arch, "tflite", judged=judged, precision=precision), watch)
+    watch.check()
+    return _keep(compute, product, at_hand, arch, source, precision, key)
+
+
+def _keep(
+    compute: Compute, product: Product, at_hand: AtHand, arch: Arch, source: Source, precision: str, key: str
 ) -> Model:
     """Store the file and its row; the same bytes twice are one model."""
+    assert product.manifest is not None
+    # Outside the transaction: a large file takes a moment to reach the disk, and nobody else could write meanwhile.
+    kept = models.Kept(compute.blobs.put(product.data), len(product.data))
     with compute.database.write() as session:
+        if product.images:
+            models.forget_unmeasured(session, at_hand.name)
         return models.store(
             session,
             compute.blobs,
-            file=exported.tflite,
+            file=kept,
             source=source,
             now=compute.clock(),
-            manifest=json.loads(exported.manifest.to_json()),
-            precision="float32",
+            manifest=product.manifest,
+            precision=precision,
             arch=arch_object(arch),
             arch_id=arch.id,
             macs=macs(arch),
             params=params(arch),
-            accuracy=accuracy,
+            accuracy=Accuracy(value=product.accuracy, source=product.accuracy_source),
             supernet=at_hand.name,
+            export_key=key,
         )
 
 
@@ -69,8 +131,3 @@ def arch_object(arch: Arch) -> dict[str, Any]:
     """The canonical JSON, parsed."""
     value: dict[str, Any] = json.loads(arch.to_json())
     return value
-
-
-def adopted(at_hand: AtHand, arch: Arch) -> Arch:
-    """The same body with the supernet's head."""
-    return replace(arch, hidden=at_hand.space.hidden, classes=at_hand.space.classes)

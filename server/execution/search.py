@@ -19,11 +19,12 @@ from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.evolution import Frontier
 from elasticvit.search.limits import LimitError
 from elasticvit.space import Codes
-from server.errors import Infeasible
+from server.errors import BadValue, Infeasible
 from server.execution.choose import choose
-from server.execution.exports import arch_object, export_subnet
-from server.execution.stock import AtHand, Stock
-from server.services import measurements, predictors
+from server.execution.exports import Told, arch_object, export_subnet
+from server.execution.stock import AtHand
+from server.execution.tools import Tools
+from server.services import evidence, measurements, predictors
 from server.tables import Measurement, Model
 from server.task import Task
 from server.wire import (
@@ -42,6 +43,11 @@ VERIFY_ROUNDS = 3
 # Below the exact ratio, so that the next choice does not land on the bound again.
 SHRINK = 0.98
 FRONTIER_SHOWN = 50
+NOT_PREDICTED = (
+    "latencies are predicted for the float32 networks, not for this precision, which is faster where the device has "
+    "instructions for it; ask with verify to have the file itself measured. Accuracies are those in float32; the "
+    'manifest\'s "top1_change" says what the precision changes'
+)
 
 
 @dataclass(frozen=True)
@@ -64,39 +70,53 @@ class Answer:
         return measured_ms <= request.targets[0].budget.latency_ms
 
 
-def search(task: Task, stock: Stock) -> Mapping[str, Any]:
+def search(task: Task, tools: Tools) -> Mapping[str, Any]:
     """The search's result. Raises Infeasible, BadValue, and what exporting raises."""
     payload = task.job.payload
     request = SearchRequest.model_validate(payload["request"])
     task.say("searching")
-    at_hand = stock.get(payload["supernet"])
-    predictor, ref = _predictor(task, at_hand, payload["predictor_id"])
-    frontier, answers = _answers(task, request, at_hand, predictor)
+    at_hand = tools.stock.get(payload["supernet"])
+    predictor, ref, profile_id = _predictor(task, at_hand, payload["predictor_id"])
+    frontier, answers = _answers(task, tools, request, at_hand, predictor)
     look = _Look(request, at_hand, predictor)
+    answered = [look.model(answer) for answer in answers]
+    _tell(task, answered, profile_id)
     result = SearchResult(
-        models=[look.model(answer) for answer in answers],
+        models=answered,
         frontier=[look.candidate(code) for code in _thinned(frontier.codes)],
         predictor=ref,
         supernet=at_hand.name,
-        terms=at_hand.net.card.terms,
+        terms=at_hand.terms,
+        note=None if request.precision == "float32" else NOT_PREDICTED,
     )
     return result.model_dump(mode="json")
 
 
-def _predictor(task: Task, at_hand: AtHand, predictor_id: str | None) -> tuple[LatencyPredictor, PredictorRef | None]:
+def _tell(task: Task, answered: Sequence[SearchModel], profile_id: str | None) -> None:
+    """What was predicted goes into the models' manifests; what was measured is there already."""
+    with task.compute.database.write() as session:
+        for model in answered:
+            for device, latency in model.latency.items():
+                evidence.tell_predicted(session, model.model_id, device, profile_id, latency)
+
+
+def _predictor(
+    task: Task, at_hand: AtHand, predictor_id: str | None
+) -> tuple[LatencyPredictor, PredictorRef | None, str | None]:
+    """The predictor, what answers say of it, and the device profile that it is of."""
     if predictor_id is None:
-        return uncalibrated(at_hand.space), None
+        return uncalibrated(at_hand.space), None, None
     with task.compute.database.read() as session:
         row = predictors.get(session, predictor_id)
-    return predictors.load(task.compute.blobs, row), predictors.ref(row)
+    return predictors.load(task.compute.blobs, row), predictors.ref(row), row.profile_id
 
 
 def _answers(
-    task: Task, request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor
+    task: Task, tools: Tools, request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor
 ) -> tuple[Frontier, list[Answer]]:
     budget_ms = bound_ms = request.targets[0].budget.latency_ms
     frontier = _choose(request, at_hand, predictor, bound_ms)
-    answers = _export(task, at_hand, frontier.best)
+    answers = _export(task, tools, request, at_hand, frontier.best)
     if not request.verify:
         return frontier, answers
     found: dict[str, Answer] = {}
@@ -112,7 +132,7 @@ def _answers(
             closer = _choose(request, at_hand, predictor, bound_ms)
         except Infeasible:
             break
-        answers = _export(task, at_hand, closer.best)
+        answers = _export(task, tools, request, at_hand, closer.best)
     # Those that were shown to fit first; each group stays in order of accuracy.
     ranked = sorted(found.values(), key=lambda a: (not a.verified(request), -(a.model.accuracy["value"] or 0.0)))
     return frontier, ranked[: request.count]
@@ -125,12 +145,28 @@ def _choose(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor
         raise Infeasible(str(error), smallest_ms=error.smallest_ms, binding=error.binding) from error
 
 
-def _export(task: Task, at_hand: AtHand, codes: Codes) -> list[Answer]:
+def _export(task: Task, tools: Tools, request: SearchRequest, at_hand: AtHand, codes: Codes) -> list[Answer]:
     answers = []
     for i, code in enumerate(codes):
-        task.say("exporting", i, len(codes))
-        answers.append(Answer(code, export_subnet(task.compute, at_hand, at_hand.space.decode(code), "search")))
+        told = Told(task, "exporting", i, len(codes))
+        arch = at_hand.space.decode(code)
+        model = export_subnet(
+            task.compute, tools.exporter, at_hand, arch, "search", precision=request.precision, watch=told
+        )
+        _check_drop(request, model)
+        answers.append(Answer(code, model))
     return answers
+
+
+def _check_drop(request: SearchRequest, model: Model) -> None:
+    """Raises BadValue where the precision alone costs more top-1 than the request allows, as far as that is known."""
+    change = model.manifest.get("top1_change")
+    if change is None or request.max_accuracy_drop is None or -change["value"] <= request.max_accuracy_drop:
+        return
+    raise BadValue(
+        f"{model.precision} costs the best network {-change['value']:.4f} of top-1 ({change['source']}), more than "
+        f"max_accuracy_drop allows ({request.max_accuracy_drop:g}): allow more, or ask for another precision"
+    )
 
 
 def _measure(task: Task, answers: Sequence[Answer], key: str) -> list[Answer]:
@@ -183,6 +219,7 @@ class _Look:
         return SearchModel(
             **{name: getattr(seen, name) for name in Candidate.model_fields if name != "accuracy"},
             accuracy=Accuracy.model_validate(answer.model.accuracy),
+            precision=answer.model.precision or "float32",
             terms=answer.model.manifest.get("terms"),
             model_id=answer.model.id,
             size_bytes=answer.model.size_bytes,

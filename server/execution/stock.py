@@ -1,5 +1,5 @@
-"""Supernets at hand: loaded once a file, with their images, where they can be had, and what is known of their
-sub-networks' accuracy."""
+"""Supernets at hand: what a file's header and table tell, and, for the process that exports, the loaded weights and
+the images, where they can be had. Nothing here brings torch before weights or images are asked for."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
-from elasticvit.accuracy import as_trained, known_accuracy
 from elasticvit.accuracy_table import AccuracyPredictor, AccuracyTable, fit_accuracy
 from elasticvit.errors import DataError
-from elasticvit.nn.files import LoadedSuperNet, load_supernet
-from elasticvit.nn.net import Net
 from elasticvit.space import Space
-from elasticvit.training.data import ImageSet, load_named
-from server.errors import InfraError
-from server.services import supernets
-from server.tables import Supernet
+from server.blobs import file_sha256
+from server.errors import Conflict, InfraError
+from server.services import supernet_files, supernets
 from server.task import Compute
 from server.wire import Accuracy
+
+if TYPE_CHECKING:
+    from elasticvit.export.trial import Trial
+    from elasticvit.nn.files import LoadedSuperNet
+    from elasticvit.nn.net import Net
+    from elasticvit.training.data import ImageSet
 
 log = structlog.get_logger()
 KEPT = 2
@@ -29,20 +32,48 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class AtHand:
-    """A loaded supernet; `name` and `sha256` are those of its row."""
+    """A supernet file; `name` and `sha256` are those of its row."""
 
     name: str
     sha256: str
-    net: LoadedSuperNet
-    table: AccuracyTable
+    file: Path
+
+    @cached_property
+    def described(self) -> supernet_files.Description:
+        """Raises BadValue."""
+        return supernet_files.describe(self.file)
 
     @property
     def space(self) -> Space:
-        return self.net.space
+        return self.described.space
+
+    @property
+    def terms(self) -> str | None:
+        terms: str | None = self.described.card.get("terms")
+        return terms
+
+    @cached_property
+    def table(self) -> AccuracyTable:
+        """Raises InfraError where there is none."""
+        return AccuracyTable.load(accuracy_file(self.file))
+
+    @cached_property
+    def accuracy(self) -> AccuracyPredictor:
+        return fit_accuracy(self.table)
+
+    @cached_property
+    def net(self) -> LoadedSuperNet:
+        """The weights. Raises SupernetFileError."""
+        from elasticvit.nn.files import load_supernet
+
+        return load_supernet(self.file)
 
     @cached_property
     def images(self) -> ImageSet | None:
         """The images that evaluate, and recalibrate where the file carries none; None where they cannot be had."""
+        from elasticvit.accuracy import as_trained
+        from elasticvit.training.data import load_named
+
         try:
             return as_trained(self.net, load_named(self.net.card.data))
         except DataError as error:
@@ -50,17 +81,44 @@ class AtHand:
             return None
 
     @cached_property
-    def accuracy(self) -> AccuracyPredictor:
-        return fit_accuracy(self.table)
+    def trial(self) -> Trial | None:
+        """The images on which other precisions are tried; None where there are none at all."""
+        from elasticvit.export.trial import trial_of
+
+        return trial_of(self.net, self.images)
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether no image can recalibrate, so that networks keep the norms of the file and their accuracy is
+        unknown."""
+        return self.net.calibration is None and self.images is None
+
+    def load(self) -> None:
+        """Load all that an export needs. Raises SupernetFileError, Conflict where the file is not the one known."""
+        net = self.net
+        if file_sha256(self.file) != self.sha256:
+            raise Conflict(
+                f"{self.file} is not the file that supernet '{self.name}' was registered with: put that back, or "
+                "register this one under another name by `elasticvit supernets add`"
+            )
+        if net.calibration is not None or self.images is not None:
+            log.info("loaded a supernet", supernet=self.name)
+        else:
+            log.warning("norms stay as stored and accuracies are unknown: no images can be had", supernet=self.name)
 
     def judge(self, net: Net) -> Accuracy:
-        """Accuracy of a recalibrated sub-network: as it stands in the table, else measured, else predicted."""
-        known = known_accuracy(net, self.space, self.table, self.images, self.accuracy)
+        """Accuracy of a recalibrated sub-network: as it stands in the table, else measured, else predicted; unknown
+        without table and images."""
+        from elasticvit.accuracy import known_accuracy
+
+        tabled = accuracy_path(self.file).is_file()
+        table, fitted = (self.table, self.accuracy) if tabled else (None, None)
+        known = known_accuracy(net, self.space, table, self.images, fitted)
         return Accuracy() if known is None else Accuracy(value=known.value, source=known.source)
 
 
 class Stock:
-    """Loads supernets for executions, in any thread; keeps the last few."""
+    """Supernets by name for executions, in any thread; keeps what it read of the last few."""
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
@@ -68,25 +126,25 @@ class Stock:
         self._kept: dict[str, AtHand] = {}
 
     def get(self, name: str | None) -> AtHand:
-        """Raises NotFound, Conflict, SupernetFileError, InfraError."""
+        """Raises NotFound, Conflict."""
         with self._compute.database.read() as session:
             row = supernets.resolve(session, name)
         with self._lock:
             if row.sha256 not in self._kept:
-                self._kept[row.sha256] = self._load(row)
+                path = supernets.path(row, self._compute.settings.supernets_folder)
+                self._kept[row.sha256] = AtHand(row.name, row.sha256, path)
                 while len(self._kept) > KEPT:
                     del self._kept[next(iter(self._kept))]
             return self._kept[row.sha256]
 
-    def _load(self, row: Supernet) -> AtHand:
-        path = supernets.path(row, self._compute.settings.supernets_folder)
-        net = load_supernet(path)
-        return AtHand(row.name, row.sha256, net, AccuracyTable.load(accuracy_file(path)))
+
+def accuracy_path(supernet: Path) -> Path:
+    return supernet.with_suffix(".accuracy.jsonl")
 
 
 def accuracy_file(supernet: Path) -> Path:
     """Where the evaluated sub-networks of a supernet file are kept. Raises InfraError."""
-    path = supernet.with_suffix(".accuracy.jsonl")
+    path = accuracy_path(supernet)
     if not path.is_file():
         raise InfraError(f"{path} is missing: evaluate sub-networks by `elasticvit tabulate {supernet} --n 600`")
     return path

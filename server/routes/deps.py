@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from server.bell import Ringer
 from server.blobs import Blobs
 from server.db import Database
 from server.errors import Forbidden
@@ -30,6 +31,7 @@ class State:
     blobs: Blobs
     metrics: Metrics
     clock: Clock
+    ringer: Ringer
     was_ready: bool = False
 
     @property

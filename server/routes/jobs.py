@@ -16,6 +16,7 @@ def create_job(body: JobRequest, state: TheState, _token: Worker, response: Resp
     """Measure a model on a device, or calibrate a device's predictor."""
     with state.database.write() as session:
         answer = orders.order(session, body, state.now, state.settings.max_attempts)
+    state.ringer.ring()
     response.headers["Location"] = answer.url
     return answer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -10,15 +12,18 @@ from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
 from server.blobs import CHUNK, Draft
-from server.errors import BadValue, NotFound
+from server.errors import BadValue, InfraError, NotYet
 from server.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Worker
-from server.services import models
+from server.services import conversions, models
+from server.tables import Job, Model, ModelFile
 from server.wire import ModelView, Name, Page
 
 router = APIRouter(tags=["models"])
-Format = Literal["tflite", "onnx", "pt2", "manifest"]
+Format = Literal["tflite", "onnx", "pt2", "manifest", "card"]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 BINARY = "application/octet-stream"
+LOOK_SECONDS = 0.1
+RETRY_SECONDS = 5
 FILE_ANSWER = {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}, 304: {}}
 UPLOAD = {
     "requestBody": {
@@ -73,22 +78,22 @@ def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
 
 
 @router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
-def download_model(
+async def download_model(
     model_id: str,
     state: TheState,
     _token: Downloader,
     format: Annotated[Format, Query()] = "tflite",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """The model's file; `ETag` is its SHA-256."""
-    with state.database.read() as session:
-        model = models.get(session, model_id)
+    """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made when they are first asked for: until they are
+    there, the answer waits, and after a while is 503 with Retry-After."""
+    model = await run_in_threadpool(_model, state, model_id)
     if format == "manifest":
-        manifest = models.manifest_bytes(model)
-        return _manifest(manifest, if_none_match)
-    if format != "tflite":
-        raise NotFound(f"models cannot be downloaded as {format} yet: ask for format=tflite")
-    return _file(state, model.sha256, if_none_match, f"{model.arch_id or model.id}.tflite")
+        return _text(models.manifest_bytes(model), "application/json", if_none_match)
+    if format == "card":
+        return _text(models.card_bytes(model), "text/markdown; charset=utf-8", if_none_match)
+    sha256 = model.sha256 if format == "tflite" else await _converted(state, model, format)
+    return await run_in_threadpool(_file, state, sha256, if_none_match, f"{model.arch_id or model.id}.{format}")
 
 
 @router.get("/blobs/{sha256}", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
@@ -116,6 +121,44 @@ def _add(state: State, draft: Draft, name: str | None) -> ModelView:
         return models.view(models.add_upload(session, draft, manifest, name, state.now))
 
 
+def _model(state: State, model_id: str) -> Model:
+    with state.database.read() as session:
+        return models.get(session, model_id)
+
+
+async def _converted(state: State, model: Model, format: conversions.OtherFormat) -> str:
+    """The hash of the model's file in another format, as soon as it is there. Raises NotFound, Conflict, NotYet."""
+    found = await run_in_threadpool(_find_or_order, state, model, format)
+    if isinstance(found, ModelFile):
+        return found.sha256
+    state.ringer.ring()
+    deadline = time.monotonic() + state.settings.convert_wait_seconds
+    while not await run_in_threadpool(_is_made, state, found.id):
+        if time.monotonic() > deadline:
+            raise NotYet(
+                f"the {format} file is still being made, by job '{found.id}': ask again in {RETRY_SECONDS} s",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+    made = await run_in_threadpool(_find_or_order, state, model, format)
+    if not isinstance(made, ModelFile):
+        raise InfraError(f"the {format} file of model '{model.id}' was removed as soon as it was made: ask again")
+    return made.sha256
+
+
+def _find_or_order(state: State, model: Model, format: conversions.OtherFormat) -> ModelFile | Job:
+    with state.database.read() as session:
+        if (file := conversions.find(session, state.blobs, model, format)) is not None:
+            return file
+    with state.database.write() as session:
+        return conversions.order(session, model, format, state.now)
+
+
+def _is_made(state: State, job_id: str) -> bool:
+    with state.database.read() as session:
+        return conversions.finished(session, job_id)
+
+
 def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Response:
     path = state.blobs.find(sha256)
     etag = f'"{sha256}"'
@@ -124,11 +167,11 @@ def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Re
     return FileResponse(path, media_type=BINARY, filename=name, headers={"ETag": etag})
 
 
-def _manifest(content: bytes, if_none_match: str | None) -> Response:
+def _text(content: bytes, media_type: str, if_none_match: str | None) -> Response:
     etag = f'"{models.sha256(content)}"'
     if _matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    return Response(content, media_type="application/json", headers={"ETag": etag})
+    return Response(content, media_type=media_type, headers={"ETag": etag})
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:

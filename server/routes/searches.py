@@ -27,6 +27,7 @@ def search(
             now,
             lambda: searches.create(session, body, now, state.settings.max_attempts),
         )
+    state.ringer.ring()
     response.headers["Location"] = answer.url
     return answer
 
@@ -55,7 +56,8 @@ def cancel_search(search_id: str, state: TheState, _token: Worker) -> SearchView
 def subnet(
     body: SubnetRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
-    """Extract and export one architecture; the job's result names the model."""
+    """Extract and export one architecture; the job's result names the model. What was exported before is answered by
+    a job that has succeeded already."""
     now = state.now
     with state.database.write() as session:
         answer = idempotency.once(
@@ -65,7 +67,10 @@ def subnet(
             "/subnets",
             body,
             now,
-            lambda: orders.subnet(session, body, now, state.settings.max_attempts),
+            lambda: orders.subnet(
+                session, state.blobs, state.settings.supernets_folder, body, now, state.settings.max_attempts
+            ),
         )
+    state.ringer.ring()
     response.headers["Location"] = answer.url
     return answer

@@ -5,7 +5,7 @@
     queued     claim                          leased     a new attempt; its number is the fencing token
     leased     renew                          running
     leased or  finish                         succeeded
-    running    fail, kind user                failed
+    running    fail, kind user, or final      failed
                fail, kind device or infra     queued, or failed after `max_attempts` failures
                lease expired                  queued, or failed after `max_attempts` failures (quarantined)
                release                        queued     not counted as a failure
@@ -34,7 +34,7 @@ from server.wire import Failure, JobKind, JobStatus, JobView, Page, Progress
 
 OPEN = (JobStatus.QUEUED, JobStatus.LEASED, JobStatus.RUNNING)
 TAKEN = (JobStatus.LEASED, JobStatus.RUNNING)
-COMPUTE_KINDS = (JobKind.SEARCH, JobKind.SUBNET, JobKind.CALIBRATE)
+COMPUTE_KINDS = (JobKind.SEARCH, JobKind.SUBNET, JobKind.CALIBRATE, JobKind.CONVERT)
 DEFAULT_LEASE_SECONDS = 60.0
 
 
@@ -80,6 +80,31 @@ def enqueue(
     session.add(job)
     session.flush()
     return job
+
+
+def add_done(
+    session: Session, *, kind: JobKind, now: datetime, payload: Mapping[str, Any], result: Mapping[str, Any]
+) -> Job:
+    """A job whose result is known already: it has succeeded without an attempt."""
+    job = Job(
+        id=new_id("job", now),
+        kind=kind.value,
+        status=JobStatus.SUCCEEDED.value,
+        payload=dict(payload),
+        result=dict(result),
+        created_at=now,
+        started_at=now,
+        finished_at=now,
+    )
+    session.add(job)
+    session.flush()
+    return job
+
+
+def find_open(session: Session, kind: JobKind, model_id: str, key: str) -> Job | None:
+    """The unfinished job of this kind and key on a model."""
+    same = (Job.kind == kind.value, Job.model_id == model_id, Job.key == key)
+    return session.exec(select(Job).where(*same, col(Job.status).in_(OPEN)).limit(1)).first()
 
 
 def get(session: Session, job_id: str) -> Job:
@@ -154,14 +179,23 @@ def finish(session: Session, lease_id: str, attempt: int, result: Mapping[str, A
     return job
 
 
-def fail(session: Session, lease_id: str, attempt: int, failure: Failure, now: datetime, log: str = "") -> Job:
-    """The try failed; the job is queued again unless the user has to act or the attempts are spent.
+def fail(
+    session: Session,
+    lease_id: str,
+    attempt: int,
+    failure: Failure,
+    now: datetime,
+    log: str = "",
+    final: bool = False,
+) -> Job:
+    """The try failed; the job is queued again unless the user has to act, the attempts are spent, or it is `final`:
+    known to fail again.
 
     Raises NotFound, StaleLease.
     """
     tried = get_attempt(session, lease_id)
     job = get(session, tried.job_id)
-    final = failure.kind == "user" or job.failures + 1 >= job.max_attempts
+    final = final or failure.kind == "user" or job.failures + 1 >= job.max_attempts
     change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
     change |= {
         "status": (JobStatus.FAILED if final else JobStatus.QUEUED).value,

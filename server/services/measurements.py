@@ -16,7 +16,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound, StaleLease
-from server.services import devices, jobs, models
+from server.services import devices, evidence, jobs, models
 from server.services.pages import page
 from server.services.statistics import figures
 from server.services.storable import digest, storable
@@ -75,7 +75,8 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
 def rows(
     session: Session, profile_id: str, *, supernet: str | None = None, model_ids: Iterable[str] | None = None
 ) -> list[Measured]:
-    """The usable sessions of a profile, oldest first: stable, not emulated, with anchor, of models with an arch."""
+    """The usable sessions of a profile, oldest first: stable, not emulated, with anchor, of float32 models with an
+    arch, since that is what predictors predict."""
     wanted = (
         select(Measurement, Model)
         .join(Model, col(Model.id) == Measurement.model_id)
@@ -85,6 +86,7 @@ def rows(
             col(Measurement.emulated).is_(False),
             col(Measurement.anchor_p50_ms).is_not(None),
             col(Model.arch_id).is_not(None),
+            col(Model.precision) == "float32",
         )
     )
     if supernet is not None:
@@ -195,8 +197,10 @@ def _measured(session: Session, report: Report, measured: MeasurementSession, no
         raise BadValue(f"this lease is for device '{job.device}', the report is from '{measured.device.name}'")
     measurement_id = new_id("measurement", now)
     job = jobs.finish(session, report.lease_id, report.attempt, {"measurement_id": measurement_id}, now)
-    session.add(_row(session, job, report.lease_id, measurement_id, measured, now))
+    row = _row(session, job, report.lease_id, measurement_id, measured, now)
+    session.add(row)
     session.flush()
+    evidence.tell_measured(session, row)
     for position, op in enumerate(measured.profile or ()):
         session.add(OpRow(measurement_id=measurement_id, position=position, **op.model_dump()))
     return job

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlmodel import Session, col, select
+from sqlalchemy import JSON, ColumnElement, type_coerce, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, or_, select
 
 from server import tflite
 from server.blobs import Blobs, Draft
 from server.errors import NotFound
 from server.services.pages import page
 from server.services.storable import storable
-from server.tables import Model, new_id
+from server.tables import Model, ModelFile, Supernet, new_id
 from server.wire import Accuracy, BlobRef, ModelView, Page
 
 Source = Literal["search", "subnet", "calibration", "anchor", "upload"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A blob that is stored already."""
+
+    sha256: str
+    size_bytes: int
 
 
 def store(
     session: Session,
     blobs: Blobs,
     *,
-    file: bytes | Path,
+    file: bytes | Path | Kept,
     source: Source,
     now: datetime,
     manifest: Mapping[str, Any],
@@ -38,25 +49,28 @@ def store(
     params: int | None = None,
     accuracy: Accuracy | None = None,
     supernet: str | None = None,
+    export_key: str | None = None,
 ) -> Model:
-    """Keep an exported file. The same bytes from the same source are one model, so a repeated job adds nothing.
+    """Keep an exported file. The same bytes from the same source are one model, and so are those under the same
+    `export_key`, so a repeated job adds nothing, and of two that do it at once one.
 
     Raises DiskFull, ReadOnlyHome.
     """
-    sha256, size_bytes = (blobs.put(file), len(file)) if isinstance(file, bytes) else blobs.put_file(file)
-    same = select(Model).where(Model.sha256 == sha256, Model.source == source, Model.arch_id == arch_id)
-    if (model := session.exec(same).first()) is not None:
+    kept = _kept(blobs, file)
+    if (model := _same(session, kept, source, arch_id, export_key)) is not None:
         if accuracy is not None and accuracy.source == "measured" and model.accuracy.get("source") == "predicted":
             # The images came to hand meanwhile.
             model.accuracy, model.manifest = accuracy.model_dump(), dict(manifest)
-            session.add(model)
+        model.export_key = export_key or model.export_key
+        session.add(model)
+        session.flush()
         return model
     model = Model(
         id=new_id("model", now),
         name=name,
         source=source,
-        sha256=sha256,
-        size_bytes=size_bytes,
+        sha256=kept.sha256,
+        size_bytes=kept.size_bytes,
         precision=precision,
         arch=dict(arch) if arch is not None else None,
         arch_id=arch_id,
@@ -66,10 +80,81 @@ def store(
         supernet=supernet,
         manifest=dict(manifest),
         created_at=now,
+        export_key=export_key,
     )
-    session.add(model)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(model)
+            session.flush()
+    except IntegrityError:
+        # Another worker was faster; where transactions do not wait for each other, this is how it shows.
+        if (other := _of_key(session, export_key)) is None:
+            raise
+        return other
     return model
+
+
+def exported(session: Session, blobs: Blobs, export_key: str) -> Model | None:
+    """The model that was exported under this key, if its file is still there."""
+    model = _of_key(session, export_key)
+    return model if model is not None and blobs.path(model.sha256).is_file() else None
+
+
+def forget_unmeasured(session: Session, supernet: str) -> None:
+    """Its images are at hand: what was exported without them, so that its accuracy is no measurement of ours, is not
+    found again but exported anew. The models stay."""
+    session.execute(update(Model).where(Model.supernet == supernet, *_unmeasured()).values(export_key=None))  # type: ignore[arg-type]
+
+
+def with_unmeasured(session: Session) -> Sequence[Supernet]:
+    """The supernets of which there are exported models without a measured accuracy."""
+    names = select(Model.supernet).where(*_unmeasured())
+    return session.exec(select(Supernet).where(col(Supernet.name).in_(names))).all()
+
+
+def _unmeasured() -> list[ColumnElement[bool]]:
+    source = type_coerce(col(Model.accuracy), JSON)["source"].as_string()
+    # A calibration's models are for timing: nobody judged them.
+    found = [col(Model.export_key).is_not(None), col(Model.source) != "calibration"]
+    return [*found, or_(source.is_(None), source != "measured")]
+
+
+def other_file(session: Session, model_id: str, format: str) -> ModelFile | None:
+    """The model in another format, None before it was converted."""
+    return session.get(ModelFile, (model_id, format))
+
+
+def add_other_file(session: Session, model_id: str, format: str, kept: Kept, now: datetime) -> ModelFile:
+    """Know a model in another format; made again, it is the newer one."""
+    made = ModelFile(model_id=model_id, format=format, sha256=kept.sha256, size_bytes=kept.size_bytes, created_at=now)
+    row = session.merge(made)
+    session.flush()
+    return row
+
+
+def _kept(blobs: Blobs, file: bytes | Path | Kept) -> Kept:
+    if isinstance(file, Kept):
+        return file
+    return Kept(blobs.put(file), len(file)) if isinstance(file, bytes) else Kept(*blobs.put_file(file))
+
+
+def _same(session: Session, kept: Kept, source: Source, arch_id: str | None, export_key: str | None) -> Model | None:
+    """The model that these bytes are already. One of this key with other bytes gives the key up."""
+    keyed = _of_key(session, export_key)
+    if keyed is not None and keyed.sha256 == kept.sha256:
+        return keyed
+    if keyed is not None:
+        keyed.export_key = None
+        session.add(keyed)
+        session.flush()
+    same = select(Model).where(Model.sha256 == kept.sha256, Model.source == source, Model.arch_id == arch_id)
+    return session.exec(same).first()
+
+
+def _of_key(session: Session, export_key: str | None) -> Model | None:
+    if export_key is None:
+        return None
+    return session.exec(select(Model).where(Model.export_key == export_key)).first()
 
 
 def check_upload(draft: Draft) -> dict[str, Any]:
@@ -116,6 +201,16 @@ def ref(model: Model) -> BlobRef:
 def manifest_bytes(model: Model) -> bytes:
     """The manifest as it is downloaded."""
     return json.dumps(model.manifest, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def card_bytes(model: Model) -> bytes:
+    """The model's card, written from its manifest. Raises NotFound for a file that is not ours."""
+    if model.source == "upload":
+        raise NotFound(f"model '{model.id}' was uploaded and has no card: ask for format=manifest")
+    from elasticvit.export.card_page import model_card
+    from elasticvit.export.manifest import Manifest
+
+    return model_card(Manifest.model_validate(model.manifest)).encode()
 
 
 def sha256(content: bytes) -> str:

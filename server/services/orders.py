@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
+from elasticvit.arch import Arch
+from elasticvit.errors import ArchError
+from elasticvit.published import PUBLISHED
+from elasticvit.space import Space
+from server.blobs import Blobs
+from server.errors import BadValue, NotFound
+from server.exporting.key import export_key
 from server.services import devices, jobs, models, supernets
 from server.services.storable import storable
-from server.tables import Job
+from server.tables import Job, Model, Supernet
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol, SubnetRequest
 
 MEASURE_PRIORITY = 5
+UNJUDGED = (
+    "norms were not recalibrated and accuracy is not known: the supernet carries no calibration images and its "
+    "training images are not at hand"
+)
 
 
 def order(session: Session, request: JobRequest, now: datetime, max_attempts: int) -> Accepted:
@@ -61,12 +76,75 @@ def measure(
     )
 
 
-def subnet(session: Session, request: SubnetRequest, now: datetime, max_attempts: int) -> Accepted:
-    """Queue the extraction and export of one arch; the payload is `{arch, supernet, precision}`."""
+def subnet(
+    session: Session, blobs: Blobs, folder: Path, request: SubnetRequest, now: datetime, max_attempts: int
+) -> Accepted:
+    """Queue the extraction and export of one arch; the payload is `{arch, supernet, precision}`. What was exported
+    before is answered by a job that has succeeded already. `folder` holds the supernets."""
     supernet = supernets.resolve(session, request.supernet)
     payload = {"arch": storable(request.arch), "supernet": supernet.name, "precision": request.precision}
+    if (model := _exported(session, blobs, folder, supernet, request)) is not None:
+        return accepted(
+            jobs.add_done(session, kind=JobKind.SUBNET, now=now, payload=payload, result=subnet_result(model))
+        )
     return accepted(jobs.enqueue(session, kind=JobKind.SUBNET, now=now, payload=payload, max_attempts=max_attempts))
+
+
+def subnet_result(model: Model) -> dict[str, Any]:
+    """What a `subnet` job answers."""
+    return {
+        "model_id": model.id,
+        "arch_id": model.arch_id,
+        "precision": model.precision,
+        "terms": model.manifest.get("terms"),
+        "warning": None if model.accuracy.get("value") is not None else UNJUDGED,
+        "url": f"/models/{model.id}",
+        "download_url": f"/models/{model.id}/download",
+    }
+
+
+def find_arch(session: Session, wanted: dict[str, Any] | list[Any] | str) -> Arch:
+    """An architecture from canonical JSON, the official 10-list, a published name, or the id of one seen before.
+
+    Raises BadValue, NotFound.
+    """
+    try:
+        if isinstance(wanted, dict):
+            return Arch.from_json(wanted)
+        if isinstance(wanted, list):
+            return Arch.from_moonlit(wanted)
+        if wanted in PUBLISHED:
+            return PUBLISHED[wanted]
+        if wanted.lstrip().startswith("{"):
+            return Arch.from_json(wanted)
+        known = session.exec(select(Model.arch).where(Model.arch_id == wanted).limit(1)).first()
+        if known is not None:
+            return Arch.from_json(known)
+    except ArchError as error:
+        raise BadValue(str(error)) from error
+    raise NotFound(
+        f"there is no architecture '{wanted}': give a published name ({', '.join(PUBLISHED)}), an id from GET /models, "
+        "canonical JSON or the 10-list"
+    )
 
 
 def accepted(job: Job) -> Accepted:
     return Accepted(id=job.id, status=JobStatus(job.status), url=f"/jobs/{job.id}")
+
+
+def _exported(session: Session, blobs: Blobs, folder: Path, supernet: Supernet, request: SubnetRequest) -> Model | None:
+    """The model that this request would make, where it is there. What is wrong with it is left to the job to say."""
+    if not isinstance(supernet.space, dict):
+        return None
+    try:
+        arch = _space(json.dumps(supernet.space, sort_keys=True)).adopt(find_arch(session, request.arch))
+    except (BadValue, NotFound, ArchError):
+        return None
+    file = supernets.path(supernet, folder)
+    key = export_key(arch, file, supernet.sha256, precision=request.precision, judged=True)
+    return models.exported(session, blobs, key)
+
+
+@lru_cache(maxsize=8)
+def _space(text: str) -> Space:
+    return Space.from_json(text)

@@ -124,8 +124,8 @@ def test_front_matter_is_what_hubs_read(exported: Exported) -> None:
 def test_a_card_tells_the_evidence(exported: Exported) -> None:
     card = model_card(exported.manifest)
     assert "Top-1 50.0%, measured on held-out images." in card
-    assert "| pixel4 | p1 | 2.000 | 1.500 to 2.500 (90% confidence) | 1.900 |" in card
-    assert "| host | – | – | – | 0.700 |" in card
+    assert "| pixel4 | p1 | p50 | 2.000 | 1.500 to 2.500 (90% confidence) | 1.900 |" in card
+    assert "| host | – | p50 | – | – | 0.700 |" in card
     assert '## Terms\n\nFor research: "no" resale.' in card and exported.manifest.sha256 in card
     assert "kind a, kind b" in card and "random" not in card
 

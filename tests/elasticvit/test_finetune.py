@@ -130,7 +130,8 @@ def test_one_network_alone_becomes_a_model(base: Path, folder: Path, tmp_path: P
     assert tuple(manifest["output"]["names"]) == CLASSES and manifest["arch_id"] in done.networks
     assert manifest["accuracy"] == {"value": judged.search, "source": "measured"} and judged.val > 0.6
     assert hashlib.sha256(out.read_bytes()).hexdigest() == manifest["sha256"]
-    assert {path.name for path in tmp_path.iterdir()} == {out.name, f"{out.name}.manifest.json", "mine.train.jsonl"}
+    beside = {f"{out.name}.manifest.json", f"{out.name}.card.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, *beside, "mine.train.jsonl"}
 
 
 def test_one_network_alone_becomes_weights(base: Path, folder: Path, tmp_path: Path) -> None:

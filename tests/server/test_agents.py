@@ -259,22 +259,24 @@ def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> Non
         assert usable_rows(farm, profile["id"]) == []
 
 
-def test_only_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -> None:
+def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -> None:
     agent_id = farm.agent()
     measure(farm, agent_id, session_body())
-    with farm.database.write() as session:
-        made = models.store(
-            session,
-            farm.blobs,
-            file=tiny_tflite(3.0),
-            source="calibration",
-            now=farm.clock(),
-            manifest={},
-            arch={"resolution": 32},
-            arch_id="0123456789ab",
-        )
-        orders.measure(session, made.id, "host", MeasureProtocol(), farm.clock())
-    farm.report(leased(farm, agent_id))
+    for precision, add in (("int8", 2.0), ("float32", 3.0)):
+        with farm.database.write() as session:
+            made = models.store(
+                session,
+                farm.blobs,
+                file=tiny_tflite(add),
+                source="search",
+                now=farm.clock(),
+                manifest={},
+                precision=precision,
+                arch={"resolution": 32},
+                arch_id="0123456789ab",
+            )
+            orders.measure(session, made.id, "host", MeasureProtocol(), farm.clock())
+        farm.report(leased(farm, agent_id))
     profile_id = farm.ok("GET", "/devices/host")["profile_id"]
     (row,) = usable_rows(farm, profile_id)
     assert (row.arch_id, row.model_id, row.ops[0].tag) == ("0123456789ab", made.id, "ADD")

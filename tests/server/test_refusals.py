@@ -80,8 +80,8 @@ def test_an_absurd_budget_is_422(farm: Farm, budget: str) -> None:
         {"count": 0},
         {"count": 51},
         {"count": 1.5},
-        {"precision": "int8"},
         {"precision": "float8"},
+        {"precision": None},
         {"seed": -1},
         {"max_macs": 0},
         {"verify": "maybe"},
@@ -100,8 +100,13 @@ def test_unknown_fields_are_named(farm: Farm) -> None:
     assert document["errors"] == [{"field": "latency_budget", "message": "unknown field"}]
 
 
-def test_a_precision_that_is_not_there_yet_says_so(farm: Farm) -> None:
-    assert "not available yet" in problem(searched(farm, precision="int8"), 422)["detail"]
+@pytest.mark.parametrize("precision", ["float32", "float16", "dynamic_int8", "int8"])
+def test_every_precision_is_taken(farm: Farm, precision: str) -> None:
+    farm.supernet()
+    farm.predictor()
+    answer = searched(farm, precision=precision)
+    assert answer.status_code == 202
+    assert farm.ok("GET", answer.json()["url"])["request"]["precision"] == precision
 
 
 def test_a_fleet_says_not_yet(farm: Farm) -> None:

@@ -18,6 +18,7 @@ from server.demo_model import try_model
 from server.errors import BadValue
 from server.execution.exports import export_subnet
 from server.execution.stock import AtHand, Stock
+from server.exporting.work import Here
 from server.services import models, supernets
 from server.settings import Settings
 from server.task import Compute
@@ -126,10 +127,10 @@ def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Fa
     space, table = at_hand.space, at_hand.table
     known = {tuple(code) for code in table.codes.tolist()}
     code = next(code for code in space.sample(np.random.default_rng(1), 100) if tuple(code) not in known)
-    predicted = export_subnet(_compute(farm), at_hand, space.decode(code), "subnet")
+    predicted = export_subnet(_compute(farm), Here(), at_hand, space.decode(code), "subnet")
     assert predicted.accuracy["source"] == "predicted"
     assert predicted.accuracy["value"] == pytest.approx(float(at_hand.accuracy.predict(code[None])[0]))
-    measured = export_subnet(_compute(farm), at_hand, space.decode(table.codes[3]), "subnet")
+    measured = export_subnet(_compute(farm), Here(), at_hand, space.decode(table.codes[3]), "subnet")
     assert measured.accuracy == {"value": float(table.top1[3]), "source": "measured"}
     for model in (predicted, measured):
         assert model.manifest["accuracy"] == model.accuracy and model.manifest["terms"] == TERMS
@@ -177,7 +178,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
     arch: Arch = tiny_space().largest()
     for data, tested in ((NOWHERE, 0), ("digits", 360)):
         file = supernet_file(tmp_path / f"{tested}.safetensors", data=data)
-        model = export_subnet(_compute(farm), _at_hand(farm, file), arch, "subnet")
+        model = export_subnet(_compute(farm), Here(), _at_hand(farm, file), arch, "subnet")
         tflite = farm.blobs.find(model.sha256).read_bytes()
         tried = try_model(tflite, json.loads(arch.to_json()), file)
         assert (tried.same, tried.images, tried.terms, tried.data) == (16, 16, TERMS, data)
@@ -187,7 +188,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
 def test_a_downloaded_file_of_other_weights_is_told_apart(farm: Farm, tmp_path: Path) -> None:
     arch: Arch = tiny_space().largest()
     model = export_subnet(
-        _compute(farm), _at_hand(farm, supernet_file(tmp_path / "a.safetensors", seed=1)), arch, "subnet"
+        _compute(farm), Here(), _at_hand(farm, supernet_file(tmp_path / "a.safetensors", seed=1)), arch, "subnet"
     )
     other = supernet_file(tmp_path / "b.safetensors", seed=2, data=NOWHERE)
     assert load_supernet(other).calibration is not None

@@ -84,6 +84,9 @@ def test_a_home_of_an_older_version_is_migrated_and_goes_on(parts: Service) -> N
     for step in (
         "DROP TABLE idempotencykey",
         "ALTER TABLE job DROP COLUMN priority",
+        "DROP TABLE modelfile",
+        "DROP INDEX ix_model_export_key",
+        "ALTER TABLE model DROP COLUMN export_key",
         "UPDATE alembic_version SET version_num = '0001'",
     ):
         rows(home, step)

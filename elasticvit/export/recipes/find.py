@@ -1,11 +1,12 @@
 """Finds a recipe: which groups of operators make a network faster with int8 weights, on the device at hand.
 
 int8 weights pay where reading weights is what takes the time, and cost where quantising the input does; which is which
-depends on the processor. So every group is tried by itself in whole networks, measured in turns with the unchanged
-network, which puts the groups in an order; then the first few of that order, the first few more, and so on, are tried
-together, and the fastest lot is taken. A single group gains one part in a hundred, which is within the noise of a
-shared machine, but a wrong place in the order costs little. Last, accuracy: while whole networks lose too much, the
-group goes whose int8 weights disturb the logits most for what they gain.
+depends on the processor. A single group saves one part in a hundred, while where memory happens to lie makes the same
+file some parts in a hundred faster or slower for as long as it is loaded. So groups are not tried one by one: files
+with random halves of all groups are measured in turns, and a linear model of log latency, fitted to all of them, tells
+what each group is worth; every file tells of every group, and its luck averages out. Then a few lots of the best groups
+are measured, each loaded several times, and the fastest is taken. Last, accuracy: while whole networks lose too much,
+the group goes whose int8 weights disturb the logits most for what they gain.
 """
 
 import platform
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elasticvit.errors import ExportError
 from elasticvit.export.check import run_tflite
@@ -30,15 +32,15 @@ from elasticvit.interleaved import Samples, lower_bound, measure_ms
 from elasticvit.nn.net import Net
 from elasticvit.precision import Precision
 
-ROUNDS = 40
+ROUNDS = 15
 MOST_DROP = 0.01
 Report = Callable[[str, int, int], None]
 # Logits of so many images tell how much a group disturbs them.
 DISTURBED = 32
-# Groups by which lots grow.
-STEP = 2
-# Files in memory at once, each twice: the runtime packs weights anew.
-TOGETHER = 16
+# Files of random groups for each network; so many are in memory at once, twice, since the runtime packs weights anew.
+HALVES, TOGETHER = 96, 16
+# Times that a file is loaded where files are compared.
+COPIES = 4
 
 
 def find_recipe(
@@ -96,56 +98,60 @@ def this_device() -> dict[str, str]:
 
 
 def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, float]:
-    """The part of latency that each group saves by itself, a mean over networks."""
+    """The part of latency that each group saves, by a linear model of log latency over all networks."""
     # Not every network has every group: a stage of the width before it has no shortcut to widen.
-    every = dict.fromkeys(group for graph in graphs for group in groups_of(graph))
-    tried = {group: frozenset({group}) for group in every}
-    ratios = _ratios(graphs, tried, rounds, "groups", report)
-    return {group: float(np.mean([1 - 1 / np.median(each) for each in ratios[group]])) for group in tried}
+    every = list(dict.fromkeys(group for graph in graphs for group in groups_of(graph)))
+    rng = np.random.default_rng(0)
+    designs, logs = [], []
+    for i, graph in enumerate(graphs):
+        for start in range(0, HALVES, TOGETHER):
+            chosen = rng.random((TOGETHER, len(every))) < 0.5
+            files = {str(j): _file(graph, _named(every, row)) for j, row in enumerate(chosen)}
+            logs.append([float(np.log(np.median(ms))) for ms in measure_ms(files, rounds).values()])
+            designs.append(chosen)
+            report("groups", i * HALVES + start + TOGETHER, len(graphs) * HALVES)
+    # Each round of files has its own level: another network, or the machine at another speed.
+    levels = np.kron(np.eye(len(designs)), np.ones((TOGETHER, 1)))
+    model = np.hstack([np.vstack(designs).astype(float), levels])
+    worth = np.linalg.lstsq(model, np.concatenate(logs), rcond=None)[0]
+    return {group: float(1 - np.exp(each)) for group, each in zip(every, worth, strict=False)}
 
 
 def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: int, report: Report) -> list[str]:
     """The first groups in order of gain, as many as make networks fastest; in order of execution."""
     order = sorted(gains, key=lambda group: -gains[group])
-    sizes = sorted({*range(STEP, len(order), STEP), len(order)})
-    lots = {str(size): frozenset(order[:size]) for size in sizes}
-    ratios = _ratios(graphs, lots, rounds, "lots", report)
-    speedups = {name: float(np.mean(np.log([np.median(each) for each in ratios[name]]))) for name in lots}
-    best = max(speedups, key=lambda name: speedups[name])
-    return [group for group in gains if group in lots[best]] if speedups[best] > 0 else []
-
-
-def _ratios(
-    graphs: Sequence[Graph],
-    variants: Mapping[str, frozenset[str]],
-    rounds: int,
-    stage: str,
-    report: Report,
-) -> dict[str, list[Samples]]:
-    """For every variant and network the float32 latency / its latency, round by round."""
-    found: dict[str, list[Samples]] = {name: [] for name in variants}
-    names = list(variants)
-    lots = [names[start : start + TOGETHER] for start in range(0, len(names), TOGETHER)]
+    gaining = sum(gain > 0 for gain in gains.values())
+    sizes = {round(part * gaining) for part in (0.5, 0.75, 1.0)} | {(gaining + len(order)) // 2, len(order)}
+    lots = {size: frozenset(order[:size]) for size in sorted(sizes | {0})}
+    logs = dict.fromkeys(lots, 0.0)
     for i, graph in enumerate(graphs):
-        for number, lot in enumerate(lots):
-            files = {"": _file(graph, frozenset())} | {name: _file(graph, variants[name]) for name in lot}
-            ms = measure_ms(files, rounds)
-            for name in lot:
-                found[name].append(ms[""] / ms[name])
-            report(stage, i * len(lots) + number + 1, len(graphs) * len(lots))
-    return found
+        for size, ms in _copies(graph, lots, rounds).items():
+            logs[size] += float(np.log(np.median(ms)))
+        report("lots", i + 1, len(graphs))
+    best = min(lots, key=lambda size: logs[size])
+    return [group for group in gains if group in lots[best]]
 
 
 def _timed(graphs: Sequence[Graph], chosen: Sequence[str], rounds: int, report: Report) -> tuple[Timed, ...]:
     found = []
     for i, graph in enumerate(graphs):
-        files = {"float32": _file(graph, frozenset()), "mixed": _file(graph, frozenset(chosen))}
-        ms = measure_ms(files, rounds)
+        ms = _copies(graph, {0: frozenset(), 1: frozenset(chosen)}, rounds)
         report("whole networks", i + 1, len(graphs))
-        before, after = (round(float(np.median(ms[name])), 4) for name in files)
-        bound = round(lower_bound(ms["float32"] / ms["mixed"]), 3)
+        before, after = (round(float(np.median(each)), 4) for each in ms.values())
+        bound = round(lower_bound(ms[0] / ms[1]), 3)
         found.append(Timed(graph.arch.id, round(macs(graph.arch) / 1e6, 2), before, after, bound))
     return tuple(found)
+
+
+def _copies(graph: Graph, lots: Mapping[int, frozenset[str]], rounds: int) -> dict[int, Samples]:
+    """Latencies of files with these groups in int8: of each round the mean of copies that were loaded apart."""
+    files = {f"{size}#{copy}": _file(graph, groups) for copy in range(COPIES) for size, groups in lots.items()}
+    ms = measure_ms(files, rounds)
+    return {size: np.mean([ms[f"{size}#{copy}"] for copy in range(COPIES)], axis=0) for size in lots}
+
+
+def _named(every: Sequence[str], chosen: NDArray[np.bool_]) -> frozenset[str]:
+    return frozenset(group for group, is_chosen in zip(every, chosen, strict=True) if is_chosen)
 
 
 def _accurate(

@@ -1,0 +1,71 @@
+"""What a worker asks of its exporting process and what it gets back. Plain values: neither side brings torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from elasticvit.latency.profile import FileOp
+
+What = Literal["tflite", "onnx", "pt2", "ops", "load", "images"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One piece of work on a supernet file.
+
+    `what`: a `tflite` with its manifest; the same network as `onnx` or `pt2`; only the `ops` of its file, unchecked; or
+    no network at all: `load` the supernet, so that the next order finds it there, or look whether its `images` lie on
+    this machine. `arch` is canonical JSON, None for those two. Without `judged` the network stays as it is cut, for its
+    latency only.
+    """
+
+    what: What
+    supernet: str
+    file: Path
+    sha256: str
+    arch: str | None = None
+    precision: str = "float32"
+    judged: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Product:
+    """What came of an order: the file's bytes, for a `.tflite` the manifest, the top-1 (a part of 1) with its source,
+    and the operators. `images` says whether the supernet's images are at hand, so that accuracies are measured."""
+
+    images: bool
+    data: bytes = b""
+    manifest: Mapping[str, Any] | None = None
+    accuracy: float | None = None
+    accuracy_source: Literal["measured", "predicted"] | None = None
+    ops: tuple[FileOp, ...] = ()
+
+
+class Watch(Protocol):
+    """Who waits for an order: told of every stage, asked often whether it is still wanted; both may raise to end it."""
+
+    def stage(self, name: str) -> None: ...
+
+    def check(self) -> None: ...
+
+
+class Unwatched:
+    """Nobody is told, nothing is asked."""
+
+    def stage(self, name: str) -> None:
+        del name
+
+    def check(self) -> None:
+        return
+
+
+class Exporter(Protocol):
+    """Does orders, one at a time; callable from any thread."""
+
+    def run(self, order: Order, watch: Watch) -> Product:
+        """Raises what the work raises: ElasticVitError, ServerError; and what `watch` raises."""
+        ...

@@ -1,0 +1,56 @@
+"""Models in other formats: made by a job when they are first asked for, then stored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from sqlmodel import Session
+
+from server.blobs import Blobs
+from server.errors import Conflict, InfraError, NotFound
+from server.services import jobs, models
+from server.tables import Job, Model, ModelFile
+from server.wire import JobKind, JobStatus
+
+PRIORITY = 5
+OtherFormat = Literal["onnx", "pt2"]
+
+
+def find(session: Session, blobs: Blobs, model: Model, format: OtherFormat) -> ModelFile | None:
+    """The model's file in this format, None while it has to be made."""
+    file = models.other_file(session, model.id, format)
+    return file if file is not None and blobs.path(file.sha256).is_file() else None
+
+
+def order(session: Session, model: Model, format: OtherFormat, now: datetime) -> Job:
+    """The open job that makes it, queued where there is none. Raises NotFound for a model that has no such file."""
+    if model.source in ("upload", "anchor") or model.supernet is None:
+        raise NotFound(f"model '{model.id}' comes from no supernet and has one file only: ask for format=tflite")
+    if model.precision != "float32":
+        raise NotFound(
+            f"model '{model.id}' is {model.precision}, and {format} files are float32: "
+            "POST /subnets for the same architecture in float32, then ask for that model"
+        )
+    same = jobs.find_open(session, JobKind.CONVERT, model.id, format)
+    # One attempt: somebody waits for it, and will ask again.
+    return same or jobs.enqueue(
+        session,
+        kind=JobKind.CONVERT,
+        now=now,
+        payload={"format": format},
+        model_id=model.id,
+        key=format,
+        priority=PRIORITY,
+        max_attempts=1,
+    )
+
+
+def finished(session: Session, job_id: str) -> bool:
+    """Whether the job has made the file. Raises Conflict or InfraError where it will not."""
+    job = jobs.get(session, job_id)
+    if job.status == JobStatus.CANCELLED:
+        raise Conflict(f"the conversion, job '{job_id}', was cancelled: ask again to begin anew")
+    if (error := jobs.error(job)) is not None:
+        raise (Conflict if error.kind == "user" else InfraError)(error.detail)
+    return job.status == JobStatus.SUCCEEDED
