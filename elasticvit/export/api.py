@@ -10,7 +10,7 @@ from pathlib import Path
 from elasticvit.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
 from elasticvit.export.atomic import write_files
 from elasticvit.export.card_page import model_card
-from elasticvit.export.check import check
+from elasticvit.export.check import check, loaded
 from elasticvit.export.fold import fold
 from elasticvit.export.guard import coverage, require_whole
 from elasticvit.export.inputs import InputKind
@@ -116,9 +116,12 @@ def export_net(
         metadata=entries(description) if describe else None,
     )
     data = with_labels(file.data, description.output.names) if describe else file.data
-    taken = coverage(data, file.ops)
+    interpreter = loaded(data)
+    taken = coverage(data, file.ops, interpreter)
     require_whole(taken)
-    distance = check(data, net, image.form, seed) if tried.distance is None else tried.distance
+    distance = tried.distance
+    if distance is None:
+        distance = check(data, net, image.form, seed, interpreter=interpreter)
     manifest = Manifest(
         **dict(description),
         sha256=hashlib.sha256(data).hexdigest(),

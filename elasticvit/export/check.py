@@ -24,17 +24,38 @@ def run_tflite(data: bytes, images: Array | NDArray[np.uint8]) -> Array:
     Raises:
         ExportError: LiteRT does not take the file or the images.
     """
+    return _run(loaded(data), images)
+
+
+def loaded(data: bytes) -> Interpreter:
+    """A file ready to run on one thread. Raises `ExportError` if LiteRT does not take it."""
     try:
         interpreter = Interpreter(model_content=data, num_threads=1)
         interpreter.allocate_tensors()
+        return interpreter
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"LiteRT does not run the written file: {error}") from error
+
+
+def _run(interpreter: Interpreter, images: Array | NDArray[np.uint8]) -> Array:
+    try:
         signature = interpreter.get_signature_runner("serving_default")
         return np.concatenate([signature(**{INPUT: image[None]})[OUTPUT] for image in images])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ExportError(f"LiteRT does not run the written file: {error}") from error
 
 
-def check(data: bytes, net: Net, form: InputForm = _AS_TRAINED, seed: int = 0, images: int = 2) -> float:
+def check(
+    data: bytes,
+    net: Net,
+    form: InputForm = _AS_TRAINED,
+    seed: int = 0,
+    images: int = 2,
+    interpreter: Interpreter | None = None,
+) -> float:
     """The largest relative l2 difference of the file's logits from the network's, over seeded images of that form.
+
+    `interpreter` holds the file where somebody has loaded it already (`loaded`).
 
     Raises:
         ExportError: the difference is above 1e-5, the file's MACs are not the architecture's, or LiteRT refuses it.
@@ -48,7 +69,7 @@ def check(data: bytes, net: Net, form: InputForm = _AS_TRAINED, seed: int = 0, i
         expected = (
             net(torch.from_numpy(form.normalised(inputs)).permute(0, 3, 1, 2).to(parameter)).double().cpu().numpy()
         )
-    difference = relative_difference(run_tflite(data, inputs), expected)
+    difference = relative_difference(_run(interpreter or loaded(data), inputs), expected)
     # Not `>`: NaN must fail as well.
     if not difference <= TOLERANCE:
         raise ExportError(

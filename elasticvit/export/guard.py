@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ai_edge_litert.interpreter import Interpreter
 
 from elasticvit.errors import ExportError
+from elasticvit.export.check import loaded
 from elasticvit.export.flatbuffer import Generated
 from elasticvit.export.gpu_rules import why_not
 from elasticvit.export.reader import transposed_matmuls
@@ -57,20 +58,17 @@ class Coverage:
         return {"xnnpack": xnnpack | {"uncovered": left}, "gpu": {"uncovered": reasons}}
 
 
-def coverage(data: bytes, ops: Sequence[TfliteOp]) -> Coverage:
+def coverage(data: bytes, ops: Sequence[TfliteOp], interpreter: Interpreter | None = None) -> Coverage:
     """Ask XNNPACK, without running the file.
 
     Args:
         ops: the operators of the file in order, as `write_tflite` gives them.
+        interpreter: with the file, where somebody has loaded it already.
 
     Raises:
         ExportError: LiteRT does not take the file, or it has other operators than these.
     """
-    try:
-        interpreter = Interpreter(model_content=data, num_threads=1)
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise ExportError(f"LiteRT does not run the written file: {error}") from error
+    interpreter = interpreter or loaded(data)
     # The one way to see what a delegate took: its nodes stand behind the file's own.
     nodes = interpreter._get_ops_details()
     own, pieces = nodes[: len(ops)], nodes[len(ops) :]

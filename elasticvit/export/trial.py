@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from elasticvit.accuracy import as_trained
 from elasticvit.export.inputs import InputForm
 from elasticvit.nn.files import LoadedSuperNet
+from elasticvit.nn.net import sized
 from elasticvit.training.data import ImageSet
 
 CALIBRATING = 64
@@ -65,6 +65,4 @@ def random_trial(side: int, seed: int = 0) -> Trial:
 
 def as_taken(images: Tensor, side: int, form: InputForm) -> NDArray[Any]:
     """What a file of that form is given for these images: (N, side, side, 3)."""
-    if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, size=side, mode="bicubic", align_corners=False)
-    return form.taken(np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()))
+    return form.taken(np.ascontiguousarray(sized(images, side).permute(0, 2, 3, 1).numpy()))

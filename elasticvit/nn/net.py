@@ -53,9 +53,7 @@ class Net(nn.Module):
         self.head = cast("Head", make(next(rest)))
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images
-        if x.shape[-2:] != (self.arch.resolution, self.arch.resolution):
-            x = F.interpolate(x, size=self.arch.resolution, mode="bicubic", align_corners=False)
+        x = sized(images, self.arch.resolution)
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.first_conv(x)
         for stage in (self.stem, *self.conv):
@@ -64,6 +62,13 @@ class Net(nn.Module):
         for vit in self.vit:
             x = vit(x)
         return self.head(x.permute(0, 2, 3, 1).flatten(1, 2))  # type: ignore[no-any-return]
+
+
+def sized(images: Tensor, side: int) -> Tensor:
+    """Images (B, 3, H, W) as a network of that side sees them, by bicubic interpolation where they are of another."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images, size=side, mode="bicubic", align_corners=False)
 
 
 def _stage(rest: Iterator[Block], depth: int, make: Maker) -> nn.ModuleList:

@@ -21,6 +21,9 @@ from server.task import Compute
 from server.wire import Accuracy
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elasticvit.arch import Arch
     from elasticvit.export.trial import Trial
     from elasticvit.nn.files import LoadedSuperNet
     from elasticvit.nn.net import Net
@@ -86,6 +89,25 @@ class AtHand:
         from elasticvit.export.trial import trial_of
 
         return trial_of(self.net, self.images)
+
+    def deployed(self, arch: Arch) -> Net:
+        """The sub-network, recalibrated (`elasticvit.accuracy.calibrated`). Raises SpaceError, DataError."""
+        from elasticvit.accuracy import recalibrate
+
+        return recalibrate(self.net.extract(arch), self._calibration_at(arch.resolution))
+
+    def _calibration_at(self, side: int) -> Tensor:
+        """The calibration images as networks of that side see them: to enlarge them takes a third of recalibrating."""
+        from elasticvit.accuracy import calibration_images
+        from elasticvit.nn.net import sized
+
+        if side not in self._sized:
+            self._sized[side] = sized(calibration_images(self.net, self.images), side)
+        return self._sized[side]
+
+    @cached_property
+    def _sized(self) -> dict[int, Tensor]:
+        return {}
 
     @property
     def as_stored(self) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from elasticvit.accuracy import calibrated
 from elasticvit.arch import Arch
 from elasticvit.export.api import export_net
 from elasticvit.export.fold import fold
@@ -72,7 +71,7 @@ def _network(at_hand: AtHand, arch: Arch, judged: bool, say: Say) -> tuple[Net, 
     if not judged or at_hand.as_stored:
         return at_hand.net.extract(arch), Accuracy()
     say("calibrating")
-    net = calibrated(at_hand.net, arch, at_hand.images)
+    net = at_hand.deployed(arch)
     say("judging")
     return net, at_hand.judge(net)
 
