@@ -90,7 +90,9 @@ def export_net(
         exact = write_tflite(graph).data
         check(exact, net, image.form, seed)
         recipe = recipe or recipe_for(arch)
-        tried = try_precision(graph, exact, precision, recipe, trial, card, image.form, max_accuracy_drop)
+        tried = try_precision(
+            graph, exact, precision, recipe, trial, card, supernet_sha256, image.form, max_accuracy_drop
+        )
     versions = package_versions()
     description = Description(
         arch=json.loads(arch.to_json()),

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,18 +17,36 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     Raises:
         ExportError: the disk refuses, a folder is missing, or a name is a folder's; nothing is left behind.
     """
+    for path in files:
+        check_out(path)
     try:
-        for path in files:
-            if path.is_dir():
-                raise IsADirectoryError(f"{path} is a folder; give a file name")
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {path.parent}")
         with ExitStack() as stack:
             parts = [(_written_part(path, data, stack), path) for path, data in files.items()]
             for part, path in parts:
                 part.replace(path)
     except OSError as error:
         raise ExportError(f"cannot write {next(iter(files))}: {error}; nothing was written") from error
+
+
+def check_out(out: Path, inputs: Iterable[Path] = ()) -> None:
+    """Whether a file may be written there; to be asked before work begins, too.
+
+    Raises:
+        ExportError: it names no file, or something that is none, or one of the inputs, or its folder is missing.
+    """
+    why = None
+    if not out.name:
+        why = "it names no file"
+    elif out.is_dir():
+        why = "it is a folder; give a file name"
+    elif out.exists() and not out.is_file():
+        why = "it is a device or a pipe; give a file name"
+    elif not out.parent.is_dir():
+        why = f"there is no folder {out.parent}"
+    elif any(each.exists() and out.exists() and out.samefile(each) for each in inputs):
+        why = "it is what is read; give another name"
+    if why is not None:
+        raise ExportError(f"cannot write {out or 'a file without a name'}: {why}; nothing was written")
 
 
 def make_folder(path: Path) -> None:

@@ -78,10 +78,17 @@ def _front_matter(manifest: Manifest) -> str:
     data = manifest.supernet.data if manifest.supernet else None
     if data:
         fields["datasets"] = [data]
-    if data and manifest.accuracy is not None and manifest.accuracy.source == "measured":
+    if data and manifest.accuracy is not None and _is_measured(manifest, manifest.accuracy):
         fields["model-index"] = [_result(manifest, data, manifest.accuracy)]
     lines = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
     return "\n".join(["---", *lines, "---"])
+
+
+def _is_measured(manifest: Manifest, accuracy: Accuracy) -> bool:
+    """Whether the top-1 of this very file is known: hubs show it as a result."""
+    change = manifest.top1_change
+    in_this_precision = manifest.precision is Precision.FLOAT32 or (change and change.source.startswith("measured"))
+    return accuracy.source == "measured" and bool(in_this_precision)
 
 
 def _result(manifest: Manifest, data: str, accuracy: Accuracy) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def run_tflite(data: bytes, images: Array | NDArray[np.uint8]) -> Array:
     Raises:
         ExportError: LiteRT does not take the file or the images.
     """
-    return _run(loaded(data), images)
+    return run(loaded(data), images)
 
 
 def loaded(data: bytes) -> Interpreter:
@@ -37,7 +37,8 @@ def loaded(data: bytes) -> Interpreter:
         raise ExportError(f"LiteRT does not run the written file: {error}") from error
 
 
-def _run(interpreter: Interpreter, images: Array | NDArray[np.uint8]) -> Array:
+def run(interpreter: Interpreter, images: Array | NDArray[np.uint8]) -> Array:
+    """What `run_tflite` gives, of a file that is loaded. Raises `ExportError`."""
     try:
         signature = interpreter.get_signature_runner("serving_default")
         return np.concatenate([signature(**{INPUT: image[None]})[OUTPUT] for image in images])
@@ -69,7 +70,7 @@ def check(
         expected = (
             net(torch.from_numpy(form.normalised(inputs)).permute(0, 3, 1, 2).to(parameter)).double().cpu().numpy()
         )
-    difference = relative_difference(_run(interpreter or loaded(data), inputs), expected)
+    difference = relative_difference(run(interpreter or loaded(data), inputs), expected)
     # Not `>`: NaN must fail as well.
     if not difference <= TOLERANCE:
         raise ExportError(

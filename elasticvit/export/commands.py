@@ -52,8 +52,11 @@ def export(
     if wrong is not None:
         end(wrong, EXIT_USAGE)
     with errors():
+        from elasticvit.export.atomic import check_out
         from elasticvit.export.recipes import load_recipe
 
+        named = None if arch.lstrip()[:1] in ("{", "[") else Path(arch)
+        check_out(out, [file for file in (supernet, recipe, named) if file is not None])
         chosen = None if recipe is None else load_recipe(recipe)
         if supernet is None:
             from elasticvit.export import export_net, random_net

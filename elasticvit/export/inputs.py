@@ -73,11 +73,12 @@ class InputForm:
         scaled: Floats = (images.astype(np.float64) / 255 - np.array(self.mean)) / np.array(self.std)
         return scaled
 
-    def taken(self, images: NDArray[np.float32]) -> NDArray[Any]:
+    def taken(self, images: NDArray[np.floating[Any]]) -> NDArray[Any]:
         """Images as the network sees them in the form that the file takes; bytes are rounded."""
         if self.kind is InputKind.NORMALISED:
             return images
-        pixels = (images * np.array(self.std, np.float32) + np.array(self.mean, np.float32)) * np.float32(255)
+        std, mean = (np.array(values, images.dtype) for values in (self.std, self.mean))
+        pixels = (images * std + mean) * images.dtype.type(255)
         if self.kind is InputKind.UINT8:
             return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
         return pixels

@@ -24,10 +24,12 @@ def recipe(
     ] = 0.01,
 ) -> None:
     """Find which operators gain by int8 weights on this machine, for `export --recipe`. Leave it idle meanwhile."""
+    from elasticvit.export.atomic import check_out
     from elasticvit.export.recipes.command import make_recipe
     from elasticvit.training.progress import Step, bars
 
     with errors(), bars() as report:
+        check_out(out, [Path(of)])
         made = make_recipe(
             of, out, version, rounds, most_drop, lambda stage, done, total: report(Step(stage, done, total))
         )

@@ -95,10 +95,11 @@ class Latency(_Part):
 
 
 class RecipeInfo(_Part):
-    """Which recipe said what to quantise."""
+    """Which recipe said what to quantise; `sha256` of its JSON tells it from others of the same name."""
 
     name: str
     version: str | None = None
+    sha256: str | None = None
 
 
 class Description(_Part):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from elasticvit.errors import ExportError
-from elasticvit.export.check import check_macs, run_tflite
+from elasticvit.export.check import check_macs, loaded, run, run_tflite
 from elasticvit.export.graph import Graph
 from elasticvit.export.inputs import InputForm
 from elasticvit.export.int8 import static_int8
@@ -63,6 +63,7 @@ def try_precision(
     recipe: Recipe,
     trial: Trial | None,
     card: Card | None,
+    supernet_sha256: str | None,
     form: InputForm,
     max_accuracy_drop: float | None,
 ) -> Tried:
@@ -86,25 +87,29 @@ def try_precision(
         value = top1_change(exact, data, side, trial.held_out, form)
         images = len(trial.held_out.labels)
         change = Top1Change(value=value, images=images, source=f"measured on held-out images of {trial.held_out.name}")
-    elif card is not None:
-        change = _change_of_others(recipe, precision, card)
+    elif supernet_sha256 is not None:
+        change = _change_of_others(recipe, precision, supernet_sha256)
     if change is not None and max_accuracy_drop is not None and -change.value > max_accuracy_drop:
         raise ExportError(
             f"{precision} costs {-change.value:.2%} of top-1 ({change.source}), more than the {max_accuracy_drop:.2%}"
             " allowed; export another precision or allow more by max_accuracy_drop"
         )
-    info = RecipeInfo(name=recipe.name, version=str(recipe.version)) if precision is Precision.DYNAMIC_INT8 else None
+    info = None
+    if precision is Precision.DYNAMIC_INT8:
+        info = RecipeInfo(name=recipe.name, version=str(recipe.version), sha256=recipe.sha256)
     return Tried(quantised.graph, quantised.formats, info, distance, change)
 
 
-def _change_of_others(recipe: Recipe, precision: Precision, card: Card) -> Top1Change | None:
+def _change_of_others(recipe: Recipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:
     drop = recipe.drop(precision)
-    if drop is None or recipe.judged_on.get("supernet") != card.name:
+    if drop is None or recipe.judged_on.get("sha256") != supernet_sha256:
         return None
     judged = [each for each in recipe.judged if each.precision == precision]
     images = judged[0].images
     return Top1Change(
-        value=-drop, images=images, source=f"mean of {len(judged)} other networks of {card.name} (recipe {recipe.id})"
+        value=-drop,
+        images=images,
+        source=f"mean of {len(judged)} other networks of {recipe.judged_on['supernet']} (recipe {recipe.id})",
     )
 
 
@@ -127,14 +132,17 @@ def quantise(
         case Precision.DYNAMIC_INT8:
             if recipe is None:
                 raise ExportError("dynamic_int8 needs a recipe that says which operators take int8 weights")
-            return Quantised(graph, dynamic_int8(graph, frozenset(recipe.groups)))
+            formats = dynamic_int8(graph, frozenset(recipe.groups))
+            if not formats.weights:
+                raise ExportError(f"the recipe {recipe.id} names no group of this network's operators")
+            return Quantised(graph, formats)
         case Precision.INT8:
             if trial is None:
                 raise ExportError(
                     "int8 needs images to see the range of every value, and this supernet neither carries calibration"
                     " images nor are its training images at hand: make a file that carries some by `elasticvit pack`"
                 )
-            images = as_taken(trial.calibration, graph.arch.resolution, form)
+            images = as_taken(trial.calibration.double(), graph.arch.resolution, form)
             return Quantised(*static_int8(graph, [image[None] for image in images]))
 
 
@@ -159,6 +167,11 @@ def difference(exact: bytes, data: bytes, precision: Precision, side: int, trial
 
 def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
     """By how much a file's top-1 is above the float32 file's, as a part of one, on held-out images."""
-    images, labels = as_taken(held_out.images, side, form), held_out.labels.numpy()
-    before, after = (run_tflite(file, images).argmax(1) == labels for file in (exact, data))
-    return float(after.mean() - before.mean())
+    return top1(data, side, held_out, form) - top1(exact, side, held_out, form)
+
+
+def top1(data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
+    """The part of held-out images that a file classifies rightly. Raises `ExportError` if LiteRT does not take it."""
+    interpreter = loaded(data)
+    answers = [run(interpreter, images).argmax(1) for images in held_out.batches(side, form)]
+    return float((np.concatenate(answers) == held_out.labels.numpy()).mean())

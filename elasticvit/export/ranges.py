@@ -7,6 +7,7 @@ built network are, would be beyond. So ranges are widened until the scales go to
 widened is smaller than a step of what it is added to, or has steps as fine as its inputs'.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,6 +42,9 @@ OPERAND, RESULT = 1 / 400, 1 / 128
 def observed(graph: Graph, images: Iterable[NDArray[Any]]) -> Ranges:
     """The least and the greatest number of every value on any of the images, 0 always among them.
 
+    Images in float64 give the same ranges on every machine: the ends are rounded outwards to three digits, so that
+    sums in another order, which differ in the sixteenth, do not show.
+
     Raises:
         ExportError: a value is not finite.
     """
@@ -52,7 +56,15 @@ def observed(graph: Graph, images: Iterable[NDArray[Any]]) -> Ranges:
                 raise ExportError(f"{value.name} is not finite on a calibration image; the weights are damaged")
             before = found.get(value, (0.0, 0.0))
             found[value] = (min(low, before[0]), max(high, before[1]))
-    return found
+    return {value: (-_outwards(-low), _outwards(high)) for value, (low, high) in found.items()}
+
+
+def _outwards(end: float) -> float:
+    """Rounded up to three digits."""
+    if end == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(end))) - 2)
+    return math.ceil(end / unit) * unit
 
 
 def widened(graph: Graph, ranges: Ranges) -> Ranges:

@@ -1,7 +1,7 @@
 """Writes a graph straight into a .tflite file, in well under a second, the same bytes for the same graph.
 
-Operator versions are the lowest that have what is used, so that old runtimes load the file: keeping the leading axes
-of a fully connected operator needs version 5, everything else is version 1.
+Operator versions are the lowest that have what is used, so that old runtimes load the file and too old ones refuse it:
+in float32 keeping the leading axes of a fully connected operator needs version 5, everything else is version 1.
 """
 
 from collections.abc import Mapping
@@ -67,6 +67,9 @@ _NAMES: dict[type[Op], str] = {
 }
 _VERSIONS: dict[type[Op], int] = {FullyConnected: 5}
 _FLOAT16_DEQUANTIZE = 3
+# Floats through int8 weights with a scale for each channel (LiteRT's versioning/op_version.cc): before, a runtime would
+# read one scale for all of them.
+_HYBRID_VERSIONS: dict[type[Op], int] = {Conv: 5, FullyConnected: 12}
 _INT8_VERSIONS: dict[type[Op], int] = {Conv: 3, Depthwise: 3, FullyConnected: 5} | dict.fromkeys(
     (Add, Sub, Mul, Mean, Pad, AvgPool, Split, Transpose, MatMul, Dequantize), 2
 )
@@ -204,6 +207,8 @@ def _int8_weights(model: ModelBuilder, op: Conv | Depthwise | FullyConnected, x:
 def _version(op: Op, formats: Formats) -> int:
     if op.x in formats.values:
         return _INT8_VERSIONS.get(type(op), 1)
+    if formats.of(op.name) is WeightFormat.INT8:
+        return _HYBRID_VERSIONS[type(op)]
     return _VERSIONS.get(type(op), 1)
 
 

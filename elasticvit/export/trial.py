@@ -1,5 +1,6 @@
 """Images on which the precisions of a network are tried: to see ranges, and to see what they cost in accuracy."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +18,25 @@ from elasticvit.training.data import ImageSet
 CALIBRATING = 64
 # Half a point of top-1 on so many images is about one standard error of what int8 changes.
 HELD_OUT = 2000
+TOGETHER = 32
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HeldOut:
-    """Images (N, 3, H, W) as networks see them, of any side, and their classes (N,); `name` of the image set."""
+    """Images (N, 3, H, W) of any side and their classes (N,); `name` of the image set.
+
+    `scaled` makes what networks see of some of them: they may be bytes, and as floats more than memory holds.
+    """
 
     images: Tensor
     labels: Tensor
     name: str
+    scaled: Callable[[Tensor], Tensor] = lambda images: images
+
+    def batches(self, side: int, form: InputForm) -> Iterator[NDArray[Any]]:
+        """What a file of that form is given, (B, side, side, 3), in order."""
+        for part in torch.split(self.images, TOGETHER):
+            yield as_taken(self.scaled(part), side, form)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,7 +65,7 @@ def trial_of(supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HE
         return Trial(calibration)
     split = images.search
     name = supernet.card.data.rstrip("/").rpartition("/")[2]
-    return Trial(calibration, HeldOut(images.scaled(split.images[:held_out]), split.labels[:held_out], name))
+    return Trial(calibration, HeldOut(split.images[:held_out], split.labels[:held_out], name, images.scaled))
 
 
 def random_trial(side: int, seed: int = 0) -> Trial:
@@ -64,5 +75,5 @@ def random_trial(side: int, seed: int = 0) -> Trial:
 
 
 def as_taken(images: Tensor, side: int, form: InputForm) -> NDArray[Any]:
-    """What a file of that form is given for these images: (N, side, side, 3)."""
+    """What a file of that form is given for these images: (N, side, side, 3), in their own precision."""
     return form.taken(np.ascontiguousarray(sized(images, side).permute(0, 2, 3, 1).numpy()))

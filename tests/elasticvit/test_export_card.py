@@ -73,7 +73,7 @@ def _int8(manifest: Manifest) -> Manifest:
         update={
             "precision": Precision.DYNAMIC_INT8,
             "recipe": RecipeInfo(name="small", version="1"),
-            "top1_change": Top1Change(value=-0.0012, images=5000, source="held-out images"),
+            "top1_change": Top1Change(value=-0.0012, images=5000, source="measured on held-out images"),
         }
     )
 
@@ -133,12 +133,18 @@ def test_a_card_tells_the_evidence(exported: Exported) -> None:
 def test_a_card_of_a_quantised_file(exported: Exported) -> None:
     quantised = _int8(exported.manifest)
     card = model_card(quantised, others=[exported.manifest])
-    assert "Top-1 50.0% in float32" in card and "moves by -0.12 points (5,000 images, held-out images)" in card
+    assert (
+        "Top-1 50.0% in float32" in card and "moves by -0.12 points (5,000 images, measured on held-out images)" in card
+    )
     assert _front_matter(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.4988  # type: ignore[index]
     assert "| dynamic_int8 | 3.68 | -0.12 | 1.900 ms on pixel4, 0.700 ms on host |" in card
     assert "| float32 | 3.68 | 0 |" in card and "the recipe `small`, version 1" in card
     untold = quantised.model_copy(update={"top1_change": None})
     assert "What dynamic_int8 changes was not measured." in model_card(untold)
+    assert quantised.top1_change is not None
+    of_others = quantised.top1_change.model_copy(update={"source": "mean of 4 other networks"})
+    for unmeasured in (untold, quantised.model_copy(update={"top1_change": of_others})):
+        assert "model-index" not in _front_matter(model_card(unmeasured))
 
 
 def test_a_card_of_random_weights(net: Net) -> None:

@@ -1,7 +1,11 @@
 """The precisions of a file: what they hold, how far they are from float32, and when they are refused."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from elasticvit.export.fold import fold
 from elasticvit.export.graph import HardSwish
 from elasticvit.export.inputs import InputKind
 from elasticvit.export.int8 import static_int8
+from elasticvit.export.metadata import read_metadata
 from elasticvit.export.numbers import dynamic_int8, float16, group, groups_of, to_float16, to_int8
 from elasticvit.export.products import without_hard_swish
 from elasticvit.export.ranges import LEAST, widened
@@ -190,6 +195,31 @@ def test_ranges_are_widened_until_scales_go_together(net: Net) -> None:
         assert high - low >= 100 / 512
 
 
+def test_int8_is_the_same_whatever_the_order_of_sums() -> None:
+    code = (
+        "import hashlib, torch; from elasticvit.export import export_net, random_net;"
+        "from elasticvit.precision import Precision; from elasticvit.space import small;"
+        "net = random_net(small().smallest(), 3);"
+        "print(hashlib.sha256(export_net(net, None, precision=Precision.INT8).tflite).hexdigest())"
+    )
+    seen = set()
+    for threads, capability in (("1", "default"), ("2", "avx2")):
+        env = os.environ | {"OMP_NUM_THREADS": threads, "ATEN_CPU_CAPABILITY": capability}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        seen.add(done.stdout)
+    assert len(seen) == 1
+
+
+def test_runtimes_that_would_read_one_scale_for_all_channels_are_told(net: Net) -> None:
+    # FULLY_CONNECTED 12 and CONV_2D 5 have a scale for each channel beside float inputs.
+    recipe = Recipe("mine", 1, "small", {}, ("vit1/ffn/expand", "conv0/expand"))
+    exported = export_net(net, CARD, precision=Precision.DYNAMIC_INT8, recipe=recipe)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(exported.tflite))
+    used = {(code.builtinCode, code.version) for code in model.operatorCodes}
+    assert {(schema.BuiltinOperator.FULLY_CONNECTED, 12), (schema.BuiltinOperator.CONV_2D, 5)} <= used
+    assert read_metadata(exported.tflite).min_runtime_version == "2.17.0"
+
+
 def test_one_calibration_image_is_too_few(net: Net) -> None:
     graph = fold(net)
     with pytest.raises(ExportError, match=r"8 calibration images or more .* got 1"):
@@ -225,13 +255,14 @@ def test_a_precision_that_costs_too_much_is_refused(net: Net, trial: Trial, floa
 
 def test_without_images_other_networks_of_the_supernet_tell(net: Net) -> None:
     judged = tuple(Judged(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
-    recipe = Recipe("mine", 1, "small", {}, (), judged=judged, judged_on={"supernet": "tiny"})
-    change = export_net(net, CARD, precision=Precision.FLOAT16, recipe=recipe).manifest.top1_change
+    recipe = Recipe("mine", 1, "small", {}, (), judged=judged, judged_on={"supernet": "tiny", "sha256": "ab"})
+    half = partial(export_net, net, CARD, precision=Precision.FLOAT16, recipe=recipe)
+    change = half(supernet_sha256="ab").manifest.top1_change
     assert change is not None and change.value == pytest.approx(-0.02) and "2 other networks of tiny" in change.source
     with pytest.raises(ExportError, match=r"2\.00% of top-1"):
-        export_net(net, CARD, precision=Precision.FLOAT16, recipe=recipe, max_accuracy_drop=0.01)
-    other = replace(CARD, name="another")
-    assert export_net(net, other, precision=Precision.FLOAT16, recipe=recipe).manifest.top1_change is None
+        half(supernet_sha256="ab", max_accuracy_drop=0.01)
+    # Another file of the same name is another supernet.
+    assert half(supernet_sha256="cd").manifest.top1_change is None and half().manifest.top1_change is None
 
 
 def test_all_constants_are_packed_in_float16(net: Net) -> None:

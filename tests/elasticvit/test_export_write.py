@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from elasticvit import Arch
 from elasticvit.commands import app
 from elasticvit.errors import ExportError
 from elasticvit.export import Exported, Manifest, export_net, manifest_path, random_net, write_export
+from elasticvit.export.atomic import check_out
 from elasticvit.nn.files import Card, save_supernet
 from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.supernet import SuperNet
@@ -75,6 +77,21 @@ def test_a_manifest_that_cannot_be_written_keeps_the_file_away(exported: Exporte
     with pytest.raises(ExportError, match="is a folder; give a file name"):
         write_export(exported, out)
     assert list(tmp_path.iterdir()) == [manifest_path(out)]
+
+
+def test_what_is_no_file_or_is_read_is_not_written(exported: Exported, tmp_path: Path) -> None:
+    pipe, source = tmp_path / "pipe", tmp_path / "source"
+    os.mkfifo(pipe)
+    source.write_text("precious")
+    for out, why in ((pipe, "a device or a pipe"), (Path(), "a folder"), (tmp_path, "a folder")):
+        with pytest.raises(ExportError, match=why):
+            check_out(out)
+    with pytest.raises(ExportError, match="it is what is read"):
+        check_out(source, [source])
+    with pytest.raises(ExportError, match="a device or a pipe"):
+        write_export(exported, pipe)
+    done = CliRunner().invoke(app, ["export", "--arch", str(source), "--random-weights", "--out", str(source)])
+    assert done.exit_code == 1 and source.read_text() == "precious" and pipe.is_fifo()
 
 
 @pytest.mark.parametrize("folder", ["/proc", "/nowhere/at/all"])

@@ -1,5 +1,6 @@
 """Recipes of int8 weights: what ships, how one is found, and what a file of one must be."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import elasticvit
 from elasticvit.commands import app
 from elasticvit.errors import ExportError
 from elasticvit.export import random_net
@@ -21,6 +23,7 @@ from elasticvit.precision import Precision
 from elasticvit.published import published
 from elasticvit.space import small
 
+STOCK = Path(elasticvit.__file__).parent / "stock"
 RECIPE = Recipe(
     "mine",
     2,
@@ -41,7 +44,17 @@ def test_a_recipe_is_its_json() -> None:
     assert RECIPE.drop(Precision.FLOAT16) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', RECIPE.to_json().replace('"groups"', '"group"')])
+_TEXT = RECIPE.to_json()
+_BROKEN = (
+    *("", "[]", "{}", '{"format": 7}'),
+    _TEXT.replace('"groups"', '"group"'),
+    _TEXT.replace('"mine"', "7", 1),
+    _TEXT.replace('"groups": [', '"groups": "conv1", "odd": ['),
+    _TEXT.replace("0.4", '"a"'),
+)
+
+
+@pytest.mark.parametrize("text", _BROKEN)
 def test_what_is_no_recipe_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     file.write_text(text)
@@ -63,6 +76,7 @@ def test_what_ships_names_groups_that_there_are(space: str) -> None:
 def test_the_default_s_recipe_costs_less_than_a_point() -> None:
     recipe = stock_recipe("small")
     assert recipe.judged_on["supernet"] == "cifar10"
+    assert recipe.judged_on["sha256"] == hashlib.sha256((STOCK / "cifar10.safetensors").read_bytes()).hexdigest()
     for precision in (Precision.DYNAMIC_INT8, Precision.FLOAT16, Precision.INT8):
         judged = [each for each in recipe.judged if each.precision == precision]
         assert len(judged) >= 4 and all(each.images >= 1000 for each in judged)
@@ -107,13 +121,27 @@ def test_export_applies_the_recipe_that_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*line, "--precision", "dynamic_int8"])
     assert done.exit_code == 0, done.output
     manifest = json.loads((tmp_path / "s.tflite.manifest.json").read_text())
-    assert manifest["recipe"] == {"name": "mine", "version": "2"}
+    assert manifest["recipe"] == {"name": "mine", "version": "2", "sha256": RECIPE.sha256}
     assert CliRunner().invoke(app, [*line, "--precision", "int8"]).exit_code == 2
 
 
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(ExportError, match="give one or more"):
         find.find_recipe("mine", 1, "small", [])
+
+
+def test_a_recipe_of_another_space_s_groups_is_refused() -> None:
+    from elasticvit.export import export_net
+
+    strange = Recipe("mine", 1, "x", {}, ("nothing/here",))
+    with pytest.raises(ExportError, match="mine@1 names no group"):
+        export_net(random_net(small().smallest(), 0), None, precision=Precision.DYNAMIC_INT8, recipe=strange)
+
+
+def test_parts_that_share_their_luck_widen_the_bound() -> None:
+    rng = np.random.default_rng(0)
+    lucky = np.concatenate([1.05 + 0.05 * luck + 0.001 * rng.standard_normal(20) for luck in rng.standard_normal(8)])
+    assert lower_bound(lucky, clusters=8) < lower_bound(lucky)
 
 
 def test_the_bound_is_below_the_median_and_above_nothing() -> None:

@@ -4,12 +4,15 @@ A recipe is of one space and one kind of device, and says on what evidence: whic
 faster whole networks are, and what that costs in accuracy. `find` (in `elasticvit.export.recipes.find`) makes one.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from elasticvit.arch import Arch
 from elasticvit.errors import ArchError, ExportError
@@ -56,7 +59,7 @@ class Recipe:
         gains: of each group that was tried, the part of a network's latency that it saves by itself.
         timed, judged: evidence on whole networks. `judged` is empty where no trained weights of the space were at hand,
             and tells of the other precisions as well.
-        judged_on: the supernet that the networks were of, and the images.
+        judged_on: the supernet that the networks were of, the sha256 of its file, and the images.
     """
 
     name: str
@@ -74,6 +77,10 @@ class Recipe:
         """small-x86_64@1."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     def drop(self, precision: Precision = Precision.DYNAMIC_INT8) -> float | None:
         """The mean loss of top-1 in that precision, a part of one; None where it was not measured."""
         drops = [each.drop for each in self.judged if each.precision == precision]
@@ -89,13 +96,15 @@ class Recipe:
             data: dict[str, Any] = json.loads(text)
             if data.pop("format") != FORMAT:
                 raise ValueError("it is of another format")
-            data["groups"] = tuple(str(name) for name in data["groups"])
-            data["timed"] = tuple(Timed(**each) for each in data["timed"])
-            judged = ({**each, "precision": Precision(each["precision"])} for each in data["judged"])
-            data["judged"] = tuple(Judged(**each) for each in judged)
-            return cls(**data)
+            if unknown := set(data) - {each.name for each in fields(cls)}:
+                raise ValueError(f"it has an unknown field {min(unknown)!r}")
+            return _ADAPTER.validate_python(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ExportError(f"not a recipe: {error}; make one by `elasticvit recipe`") from error
+            said = str(error).replace("\n", " ")
+            raise ExportError(f"not a recipe: {said}; make one by `elasticvit recipe`") from error
+
+
+_ADAPTER = TypeAdapter(Recipe)
 
 
 def load_recipe(path: Path) -> Recipe:

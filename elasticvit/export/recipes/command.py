@@ -1,5 +1,6 @@
 """`elasticvit recipe`: find which operators take int8 weights, on this machine."""
 
+import hashlib
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,8 @@ def make_recipe(
         supernet = load_supernet(of)
         space, nets, trial = supernet.space.name, _nets(supernet), _trial(supernet)
         if trial is not None and trial.held_out is not None:
-            judged_on = {"supernet": supernet.card.name, "images": trial.held_out.name}
+            sha256 = hashlib.sha256(Path(of).read_bytes()).hexdigest()
+            judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": trial.held_out.name}
     name = f"{space}-{platform.machine()}"
     recipe = find_recipe(
         name, version, space, nets, trial, judged_on=judged_on, rounds=rounds, most_drop=most_drop, report=report

@@ -23,7 +23,7 @@ from elasticvit.export.fold import fold
 from elasticvit.export.graph import Graph
 from elasticvit.export.inputs import InputForm
 from elasticvit.export.numbers import dynamic_int8, groups_of
-from elasticvit.export.quantize import quantise
+from elasticvit.export.quantize import quantise, top1
 from elasticvit.export.recipes import Judged, Recipe, Timed
 from elasticvit.export.tflite import write_tflite
 from elasticvit.export.trial import Trial, as_taken
@@ -186,8 +186,7 @@ class _Judge:
     def __init__(self, graph: Graph, trial: Trial) -> None:
         assert trial.held_out is not None
         self._graph, self._trial = graph, trial
-        self._images = as_taken(trial.held_out.images, graph.arch.resolution, InputForm())
-        self._labels = trial.held_out.labels.numpy()
+        self._held_out = trial.held_out
         self._float32 = self._top1(_file(graph, frozenset()))
 
     def of(self, precision: Precision, groups: frozenset[str] = frozenset()) -> Judged:
@@ -196,11 +195,11 @@ class _Judge:
         else:
             quantised = quantise(self._graph, precision, None, self._trial, InputForm())
             data = write_tflite(quantised.graph, formats=quantised.formats).data
-        top1 = self._top1(data)
-        return Judged(self._graph.arch.id, precision, len(self._labels), round(self._float32, 5), round(top1, 5))
+        images = len(self._held_out.labels)
+        return Judged(self._graph.arch.id, precision, images, round(self._float32, 5), round(self._top1(data), 5))
 
     def _top1(self, data: bytes) -> float:
-        return float((run_tflite(data, self._images).argmax(1) == self._labels).mean())
+        return top1(data, self._graph.arch.resolution, self._held_out, InputForm())
 
 
 def _by_harm(graph: Graph, chosen: Sequence[str], gains: Mapping[str, float], trial: Trial) -> list[str]:
