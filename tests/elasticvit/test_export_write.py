@@ -83,7 +83,7 @@ def test_what_is_no_file_or_is_read_is_not_written(exported: Exported, tmp_path:
     pipe, source = tmp_path / "pipe", tmp_path / "source"
     os.mkfifo(pipe)
     source.write_text("precious")
-    for out, why in ((pipe, "a device or a pipe"), (Path(), "a folder"), (tmp_path, "a folder")):
+    for out, why in ((pipe, "a device or a pipe"), (Path(), "names no file"), (tmp_path, "a folder")):
         with pytest.raises(ExportError, match=why):
             check_out(out)
     with pytest.raises(ExportError, match="it is what is read"):
