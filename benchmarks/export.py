@@ -25,13 +25,14 @@ from elasticvit import Arch, macs
 from elasticvit.export.api import export_net
 from elasticvit.export.check import check
 from elasticvit.export.fold import fold
+from elasticvit.export.probes import choose_blocks, probe_blocks
 from elasticvit.export.randomnet import random_net
 from elasticvit.export.tflite import write_tflite
 from elasticvit.nn.net import Net
 from elasticvit.published import published
-from elasticvit.space import small
+from elasticvit.space import PRESETS, Space, small
 
-REPEATS, ROUNDS = 5, 40
+REPEATS, ROUNDS, PROBES = 5, 40, 100
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -53,6 +54,13 @@ def export_times(arch: Arch) -> dict[str, float | int]:
     }
     times = {name: round(1000 * median(seconds(step) for _ in range(REPEATS)), 1) for name, step in steps.items()}
     return {**times, "mmacs": round(macs(arch) / 1e6, 1), "size_bytes": len(file.data), "ops": len(file.ops)}
+
+
+def probe_times(space: Space) -> dict[str, float | int]:
+    """Seconds for files of single blocks, checked like any other."""
+    chosen = choose_blocks(space, PROBES, np.random.default_rng(0))
+    taken = seconds(lambda: list(probe_blocks(chosen)))
+    return {"probes": len(chosen), "seconds": round(taken, 1)}
 
 
 def latency_against_torch(net: Net) -> dict[str, float]:
@@ -93,6 +101,7 @@ def times() -> dict[str, object]:
         space = small()
         archs = {"S1": published("S1"), "small_smallest": space.smallest(), "small_largest": space.largest()}
         answer: dict[str, object] = {name: export_times(arch) for name, arch in archs.items()}
+        answer["block_probes"] = {preset: probe_times(PRESETS[preset]()) for preset in PRESETS}
         answer["S1_latency"] = latency_against_torch(random_net(published("S1"), seed=0))
     finally:
         torch.set_num_threads(threads)

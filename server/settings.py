@@ -33,8 +33,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1, le=100)
     max_upload_mb: float = Field(default=200.0, gt=0)
     max_body_mb: float = Field(default=32.0, gt=0)
-    export_timeout_seconds: float = Field(default=120.0, gt=0, le=86_400)
-    """Of one export; then its process is ended and the job fails."""
+    export_timeout_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    """Of one export; then its process is ended and the job fails. Judging a large network on a whole split takes
+    minutes."""
     export_memory_mb: float = Field(default=4096.0, gt=0)
     """Of the process that exports; beyond, it is ended and the job fails."""
     convert_wait_seconds: float = Field(default=60.0, ge=0, le=600)

@@ -305,11 +305,15 @@ class SearchView(Answer):
 
 
 class SubnetRequest(Request):
-    """Extract and export one architecture: canonical JSON, a published name, an id, or the official 10-list."""
+    """Extract and export one architecture: canonical JSON, a published name, an id, or the official 10-list.
+
+    `max_accuracy_drop` is the most top-1, as a fraction, that `precision` may cost the network, where that is known.
+    """
 
     arch: dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
     supernet: Name | None = None
     precision: PrecisionName = "float32"
+    max_accuracy_drop: Annotated[Real, Field(ge=0, le=1)] = 0.01
 
 
 class ModelView(Answer):

@@ -15,8 +15,8 @@ from server.task import Task
 
 
 def convert(task: Task, tools: Tools) -> Mapping[str, Any]:
-    """The hash and size of the file. Raises Conflict where the supernet is another one now, and what exporting
-    raises."""
+    """The hash and size of the file. Raises Conflict where the supernet is another one now or does not give
+    this model any more, and what exporting raises."""
     assert task.job.model_id is not None
     with task.compute.database.read() as session:
         model = models.get(session, task.job.model_id)
@@ -29,7 +29,10 @@ def convert(task: Task, tools: Tools) -> Mapping[str, Any]:
         )
     assert model.arch is not None
     arch = Arch.from_json(model.arch)
-    order = order_of(at_hand, arch, wanted, judged=model.source != "calibration")
+    stored = task.compute.blobs.path(model.sha256)
+    if not stored.is_file():
+        raise Conflict("the file of this model is gone: export it anew by POST /subnets, then convert that")
+    order = order_of(at_hand, arch, wanted, judged=model.source != "calibration", stored=stored)
     product = tools.converter.run(order, Told(task))
     task.look()
     kept = Kept(task.compute.blobs.put(product.data), len(product.data))

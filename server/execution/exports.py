@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from elasticvit.arch import Arch
@@ -73,9 +74,25 @@ def ops_of(exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWAT
 
 
 def order_of(
-    at_hand: AtHand, arch: Arch, what: What, *, judged: bool = True, precision: PrecisionName = "float32"
+    at_hand: AtHand,
+    arch: Arch,
+    what: What,
+    *,
+    judged: bool = True,
+    precision: PrecisionName = "float32",
+    stored: Path | None = None,
 ) -> Order:
-    return Order(what, at_hand.name, at_hand.file, at_hand.sha256, arch.to_json(), precision, judged)
+    return Order(
+        what,
+        at_hand.name,
+        at_hand.file,
+        at_hand.sha256,
+        arch.to_json(),
+        precision,
+        judged,
+        table_sha256=at_hand.table_sha256,
+        stored=stored,
+    )
 
 
 def _export(
@@ -89,7 +106,7 @@ def _export(
 ) -> Model:
     arch = at_hand.space.adopt(arch)
     judged = source != "calibration"
-    key = export_key(arch, at_hand.file, at_hand.sha256, precision=precision, judged=judged)
+    key = export_key(arch, at_hand.sha256, at_hand.table_sha256, precision=precision, judged=judged)
     with compute.database.read() as session:
         found = models.exported(session, compute.blobs, key)
     if found is not None:

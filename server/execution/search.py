@@ -19,12 +19,12 @@ from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.evolution import Frontier
 from elasticvit.search.limits import LimitError
 from elasticvit.space import Codes
-from server.errors import BadValue, Infeasible
+from server.errors import Infeasible
 from server.execution.choose import choose
 from server.execution.exports import Told, arch_object, export_subnet
 from server.execution.stock import AtHand
 from server.execution.tools import Tools
-from server.services import evidence, measurements, predictors
+from server.services import drops, evidence, measurements, predictors
 from server.tables import Measurement, Model
 from server.task import Task
 from server.wire import (
@@ -95,7 +95,8 @@ def search(task: Task, tools: Tools) -> Mapping[str, Any]:
 def _tell(task: Task, answered: Sequence[SearchModel], profile_id: str | None) -> None:
     """What was predicted goes into the models' manifests; what was measured is there already."""
     with task.compute.database.write() as session:
-        for model in answered:
+        # In one order, since their rows are locked until the end of the transaction.
+        for model in sorted(answered, key=lambda each: each.model_id):
             for device, latency in model.latency.items():
                 evidence.tell_predicted(session, model.model_id, device, profile_id, latency)
 
@@ -153,20 +154,9 @@ def _export(task: Task, tools: Tools, request: SearchRequest, at_hand: AtHand, c
         model = export_subnet(
             task.compute, tools.exporter, at_hand, arch, "search", precision=request.precision, watch=told
         )
-        _check_drop(request, model)
+        drops.check(model, request.max_accuracy_drop)
         answers.append(Answer(code, model))
     return answers
-
-
-def _check_drop(request: SearchRequest, model: Model) -> None:
-    """Raises BadValue where the precision alone costs more top-1 than the request allows, as far as that is known."""
-    change = model.manifest.get("top1_change")
-    if change is None or request.max_accuracy_drop is None or -change["value"] <= request.max_accuracy_drop:
-        return
-    raise BadValue(
-        f"{model.precision} costs the best network {-change['value']:.4f} of top-1 ({change['source']}), more than "
-        f"max_accuracy_drop allows ({request.max_accuracy_drop:g}): allow more, or ask for another precision"
-    )
 
 
 def _measure(task: Task, answers: Sequence[Answer], key: str) -> list[Answer]:

@@ -4,7 +4,7 @@ the images, where they can be had. Nothing here brings torch before weights or i
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,15 +31,20 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 KEPT = 2
+SIDES_KEPT = 2
+# What a file is, whatever its table says.
+LOADED = ("net", "images", "trial", "_sized")
 
 
 @dataclass(frozen=True)
 class AtHand:
-    """A supernet file; `name` and `sha256` are those of its row."""
+    """A supernet file; `name` and `sha256` are those of its row, `table_sha256` is of the table beside it, None where
+    there is none."""
 
     name: str
     sha256: str
     file: Path
+    table_sha256: str | None = None
 
     @cached_property
     def described(self) -> supernet_files.Description:
@@ -101,12 +106,17 @@ class AtHand:
         from elasticvit.accuracy import calibration_images
         from elasticvit.nn.net import sized
 
-        if side not in self._sized:
-            self._sized[side] = sized(calibration_images(self.net, self.images), side)
-        return self._sized[side]
+        images = self._sized.pop(side, None)
+        if images is None:
+            images = sized(calibration_images(self.net, self.images), side)
+        self._sized[side] = images
+        while len(self._sized) > SIDES_KEPT:
+            del self._sized[next(iter(self._sized))]
+        return images
 
     @cached_property
     def _sized(self) -> dict[int, Tensor]:
+        """Of the sides that were used last, the latest at the end."""
         return {}
 
     @property
@@ -114,6 +124,12 @@ class AtHand:
         """Whether no image can recalibrate, so that networks keep the norms of the file and their accuracy is
         unknown."""
         return self.net.calibration is None and self.images is None
+
+    def with_table(self, file: Path, table_sha256: str | None) -> AtHand:
+        """The same weights in `file`, with the table beside that as it is now; nothing is loaded again."""
+        other = replace(self, file=file, table_sha256=table_sha256)
+        vars(other).update({name: vars(self)[name] for name in LOADED if name in vars(self)})
+        return other
 
     def load(self) -> None:
         """Load all that an export needs. Raises SupernetFileError, Conflict where the file is not the one known."""
@@ -145,19 +161,19 @@ class Stock:
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
         self._lock = threading.Lock()
-        self._kept: dict[str, AtHand] = {}
+        self._kept: dict[AtHand, AtHand] = {}
 
     def get(self, name: str | None) -> AtHand:
-        """Raises NotFound, Conflict."""
+        """As it is now, its table too. Raises NotFound, Conflict."""
         with self._compute.database.read() as session:
             row = supernets.resolve(session, name)
+        path = supernets.path(row, self._compute.settings.supernets_folder)
+        wanted = AtHand(row.name, row.sha256, path, supernet_files.table_sha256(path))
         with self._lock:
-            if row.sha256 not in self._kept:
-                path = supernets.path(row, self._compute.settings.supernets_folder)
-                self._kept[row.sha256] = AtHand(row.name, row.sha256, path)
-                while len(self._kept) > KEPT:
-                    del self._kept[next(iter(self._kept))]
-            return self._kept[row.sha256]
+            found = self._kept.setdefault(wanted, wanted)
+            while len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+            return found
 
 
 def accuracy_path(supernet: Path) -> Path:

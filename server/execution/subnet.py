@@ -9,12 +9,13 @@ from elasticvit.errors import SpaceError
 from server.errors import BadValue
 from server.execution.exports import Told, export_subnet
 from server.execution.tools import Tools
-from server.services import orders
+from server.services import drops, orders
 from server.task import Task
 
 
 def subnet(task: Task, tools: Tools) -> Mapping[str, Any]:
-    """The model's id and where to fetch it. Raises BadValue, NotFound for what is no architecture of the supernet."""
+    """The model's id and where to fetch it. Raises BadValue, NotFound for what is no architecture of the supernet, or
+    costs more accuracy than is allowed."""
     payload = task.job.payload
     at_hand = tools.stock.get(payload["supernet"])
     with task.compute.database.read() as session:
@@ -26,4 +27,6 @@ def subnet(task: Task, tools: Tools) -> Mapping[str, Any]:
         )
     except SpaceError as error:
         raise BadValue(f"supernet '{at_hand.name}' does not hold this architecture: {error}") from error
+    # None for one that was queued before there was this bound.
+    drops.check(model, payload.get("max_accuracy_drop"))
     return orders.subnet_result(model)

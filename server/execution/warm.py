@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from elasticvit.errors import ElasticVitError
 from server.errors import Conflict, ServerError
 from server.exporting.order import Exporter, Order, What
-from server.services import models, supernets
+from server.services import models, supernet_files, supernets
 from server.tables import Supernet
 from server.task import Compute, Stopped
 
@@ -42,7 +42,8 @@ def warm(compute: Compute, exporter: Exporter, stop: threading.Event) -> None:
 
 def _do(compute: Compute, exporter: Exporter, row: Supernet, what: What, stop: threading.Event) -> None:
     file = supernets.path(row, compute.settings.supernets_folder)
-    if exporter.run(Order(what, row.name, file, row.sha256), _Until(stop)).images:
+    order = Order(what, row.name, file, row.sha256, table_sha256=supernet_files.table_sha256(file))
+    if exporter.run(order, _Until(stop)).images:
         with compute.database.write() as session:
             models.forget_unmeasured(session, row.name)
 

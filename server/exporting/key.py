@@ -14,27 +14,27 @@ from pathlib import Path
 
 import elasticvit
 from elasticvit.arch import Arch
-from server.blobs import file_sha256
-from server.services.supernet_files import table_of
 
 PACKAGES = ("elasticvit", "torch", "numpy", "flatbuffers", "ai-edge-litert", "ai-edge-quantizer")
 # What the files of this server take (`elasticvit.export.inputs`); part of the key, so that other forms can come.
 INPUT_FORM = "normalised"
 
 
-def export_key(arch: Arch, supernet: Path, sha256: str, *, precision: str, judged: bool, seed: int = 0) -> str:
+def export_key(
+    arch: Arch, sha256: str, table_sha256: str | None, *, precision: str, judged: bool, seed: int = 0
+) -> str:
     """64 hex digits.
 
     Args:
         arch: with the supernet's head.
-        supernet, sha256: its file and that file's hash. The table beside it counts as well, since files state the
-            accuracy that it tells.
-        judged: False for a network with the norms as they are cut.
+        sha256: of the supernet's file. table_sha256: of the table beside it, None where there is none; it counts since
+            files state the accuracy that it tells.
+        judged: False for a network with the norms as they are cut, whose accuracy is not told.
     """
     decides = {
         "arch": json.loads(arch.to_json()),
         "supernet": sha256,
-        "table": _table_sha256(supernet) if judged else None,
+        "table": table_sha256 if judged else None,
         "precision": precision,
         "judged": judged,
         "seed": seed,
@@ -43,21 +43,6 @@ def export_key(arch: Arch, supernet: Path, sha256: str, *, precision: str, judge
         "code": code_sha256(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def _table_sha256(supernet: Path) -> str | None:
-    try:
-        found = table_of(supernet).stat()
-    except OSError:
-        return None
-    return _sha256_at(table_of(supernet), found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=32)
-def _sha256_at(file: Path, size_bytes: int, changed_ns: int) -> str:
-    """Read once for each state of the file."""
-    del size_bytes, changed_ns
-    return file_sha256(file)
 
 
 @lru_cache(maxsize=1)
@@ -71,15 +56,24 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def code_files() -> dict[str, Path]:
+    """The sources that decide the bytes, by name: the library's, its recipes, and what is done with them here."""
+    library, mine = Path(elasticvit.__file__).parent, Path(__file__).parent
+    found = [*library.rglob("*.py"), *library.rglob("export/recipes/*.json")]
+    found += [*mine.glob("*.py"), mine.parent / "execution" / "stock.py"]
+    folders = {library: "elasticvit", mine.parent: "server"}
+    return {
+        f"{name}/{path.relative_to(folder).as_posix()}": path
+        for path in found
+        for folder, name in folders.items()
+        if path.is_relative_to(folder)
+    }
+
+
 @lru_cache(maxsize=1)
 def code_sha256() -> str:
-    """Of the library's sources and of what is done with them here, names and contents; read once a process."""
-    library = Path(elasticvit.__file__).parent
-    mine = Path(__file__).parent
-    sources = [*library.rglob("*.py"), *library.rglob("export/recipes/*.json")]
-    files = [(path.relative_to(library), path) for path in sources]
-    files += [(path.relative_to(mine.parent), path) for path in mine.glob("*.py")]
+    """Of `code_files`, names and contents; read once a process."""
     digest = hashlib.sha256()
-    for name, path in sorted(files):
+    for name, path in sorted(code_files().items()):
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()

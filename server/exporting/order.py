@@ -19,7 +19,8 @@ class Order:
     `what`: a `tflite` with its manifest; the same network as `onnx` or `pt2`; only the `ops` of its file, unchecked; or
     no network at all: `load` the supernet, so that the next order finds it there, or look whether its `images` lie on
     this machine. `arch` is canonical JSON, None for those two. Without `judged` the network stays as it is cut, for its
-    latency only.
+    latency only. `table_sha256` is of the table beside the supernet, None where there is none. `stored` is the model's
+    own `.tflite`, which another format of it is held against.
     """
 
     what: What
@@ -30,6 +31,8 @@ class Order:
     precision: str = "float32"
     judged: bool = True
     seed: int = 0
+    table_sha256: str | None = None
+    stored: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,11 @@ class Process:
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - as long as the process
         mine, its = socket.socketpair()
         with its:
-            command = [sys.executable, "-m", "server.exporting.child", str(its.fileno()), str(limits.memory_bytes)]
+            # -P: a folder that happens to be the working directory does not stand in for our packages.
+            python = [sys.executable, "-P", "-m", "server.exporting.child"]
             # In a session of its own: what stops the worker's group is answered by the worker, which then ends this.
             self._process = subprocess.Popen(
-                command,
+                [*python, str(its.fileno()), str(limits.memory_bytes)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -128,6 +129,12 @@ class Process:
         )
 
     def too_slow(self, seconds: float) -> ExportCrashed:
+        if not self._ready:
+            return ExportCrashed(
+                f"the exporting process was not ready after {seconds:g} s and was ended; nothing was stored. "
+                "Try again when this machine has less to do; if it happens again, read the log of this job's attempt",
+                log=self.words(),
+            )
         return ExportCrashed(f"the export took more than {seconds:g} s and was ended: {TIMEOUT_SAYS}", log=self.words())
 
     def too_large(self) -> ExportCrashed:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from elasticvit.arch import Arch
+from elasticvit.errors import ExportError
 from elasticvit.export.api import export_net
+from elasticvit.export.check import check
 from elasticvit.export.fold import fold
+from elasticvit.export.inputs import InputForm
 from elasticvit.export.tflite import write_tflite
 from elasticvit.formats import Format
 from elasticvit.latency.profile import FileOp
@@ -17,11 +20,15 @@ from elasticvit.nn.files import read_card
 from elasticvit.nn.net import Net
 from elasticvit.precision import Precision
 from elasticvit.training.data import FOLDERS, data_folder
+from server.errors import Conflict
 from server.execution.stock import AtHand
 from server.exporting.order import Order, Product
 from server.wire import Accuracy
 
 KEPT = 2
+NOT_THE_STORED = (
+    "the stored model is not what its supernet gives now: export it anew by POST /subnets, then convert that"
+)
 Say = Callable[[str], None]
 
 
@@ -35,8 +42,10 @@ class Shelf:
         """Raises SupernetFileError, Conflict where the file is another one than was registered."""
         at_hand = self._kept.pop(order.sha256, None)
         if at_hand is None:
-            at_hand = AtHand(order.supernet, order.sha256, order.file)
+            at_hand = AtHand(order.supernet, order.sha256, order.file, order.table_sha256)
             at_hand.load()
+        elif (at_hand.file, at_hand.table_sha256) != (order.file, order.table_sha256):
+            at_hand = at_hand.with_table(order.file, order.table_sha256)
         self._kept[order.sha256] = at_hand
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
@@ -56,24 +65,39 @@ def do(order: Order, shelf: Shelf, say: Say) -> Product:
     arch = Arch.from_json(order.arch)
     if order.what == "ops":
         return Product(images=False, ops=_ops(write_tflite(fold(at_hand.net.extract(arch))).ops))
-    net, accuracy = _network(at_hand, arch, order.judged, say)
+    as_cut = not order.judged or at_hand.as_stored
+    net = _network(at_hand, arch, as_cut, say)
     if order.what in ("onnx", "pt2"):
-        # Late: converters take a while to load, and most processes never convert.
-        from elasticvit.export.formats import other_format
-
-        say(f"converting to {order.what}")
-        return Product(at_hand.images is not None, other_format(net, at_hand.net.card, Format(order.what), order.seed))
+        return Product(at_hand.images is not None, _converted(order, at_hand, net, say))
+    accuracy = Accuracy()
+    if not as_cut:
+        say("judging")
+        accuracy = at_hand.judge(net)
     return _export(order, at_hand, net, accuracy, say)
 
 
-def _network(at_hand: AtHand, arch: Arch, judged: bool, say: Say) -> tuple[Net, Accuracy]:
-    """As it is deployed, with its top-1; as it is cut where that is asked for, or where no image could recalibrate."""
-    if not judged or at_hand.as_stored:
-        return at_hand.net.extract(arch), Accuracy()
+def _network(at_hand: AtHand, arch: Arch, as_cut: bool, say: Say) -> Net:
+    """As it is deployed, or as it is cut where that is asked for or no image could recalibrate."""
+    if as_cut:
+        return at_hand.net.extract(arch)
     say("calibrating")
-    net = at_hand.deployed(arch)
-    say("judging")
-    return net, at_hand.judge(net)
+    return at_hand.deployed(arch)
+
+
+def _converted(order: Order, at_hand: AtHand, net: Net, say: Say) -> bytes:
+    """The network in another format, once it is known to be the stored model: other norms make it another one, where
+    images have come or the code has changed."""
+    # Late: converters take a while to load, and most processes never convert.
+    from elasticvit.export.formats import other_format
+
+    card = at_hand.net.card
+    if order.stored is not None:
+        try:
+            check(order.stored.read_bytes(), net, InputForm(mean=card.mean, std=card.std), order.seed)
+        except ExportError as error:
+            raise Conflict(NOT_THE_STORED) from error
+    say(f"converting to {order.what}")
+    return other_format(net, card, Format(order.what), order.seed)
 
 
 def _export(order: Order, at_hand: AtHand, net: Net, accuracy: Accuracy, say: Say) -> Product:

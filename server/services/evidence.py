@@ -11,7 +11,7 @@ from typing import Any
 from sqlmodel import Session
 
 from server.services import models
-from server.tables import Measurement
+from server.tables import Measurement, Model
 from server.wire import LatencyAnswer
 
 
@@ -35,6 +35,8 @@ def tell_measured(session: Session, row: Measurement) -> None:
 
 def _tell(session: Session, model_id: str, where: dict[str, Any], figures: dict[str, Any]) -> None:
     """Add to the entry for the same place and statistic, or begin one. Files that are not ours have no such list."""
+    # Locked, since another session may tell of the same model meanwhile; SQLite has one writer at a time anyway.
+    session.get(Model, model_id, with_for_update=True, populate_existing=True)
     model = models.get(session, model_id)
     if "latency" not in model.manifest:
         return

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, or_, select
+from sqlmodel import Session, and_, col, not_, or_, select
 
 from server import tflite
 from server.blobs import Blobs, Draft
@@ -52,15 +52,13 @@ def store(
     export_key: str | None = None,
 ) -> Model:
     """Keep an exported file. The same bytes from the same source are one model, and so are those under the same
-    `export_key`, so a repeated job adds nothing, and of two that do it at once one.
+    `export_key`, so a repeated job adds nothing, and of two that do it at once one. A file tells its own accuracy, so
+    what is known of a model never changes with its bytes the same.
 
     Raises DiskFull, ReadOnlyHome.
     """
     kept = _kept(blobs, file)
     if (model := _same(session, kept, source, arch_id, export_key)) is not None:
-        if accuracy is not None and accuracy.source == "measured" and model.accuracy.get("source") == "predicted":
-            # The images came to hand meanwhile.
-            model.accuracy, model.manifest = accuracy.model_dump(), dict(manifest)
         model.export_key = export_key or model.export_key
         session.add(model)
         session.flush()
@@ -101,13 +99,13 @@ def exported(session: Session, blobs: Blobs, export_key: str) -> Model | None:
 
 
 def forget_unmeasured(session: Session, supernet: str) -> None:
-    """Its images are at hand: what was exported without them, so that its accuracy is no measurement of ours, is not
-    found again but exported anew. The models stay."""
+    """Its images are at hand: what was exported without them, so that its accuracy, or what its precision changes of
+    it, is no measurement of ours, is not found again but exported anew. The models stay."""
     session.execute(update(Model).where(Model.supernet == supernet, *_unmeasured()).values(export_key=None))  # type: ignore[arg-type]
 
 
 def with_unmeasured(session: Session) -> Sequence[Supernet]:
-    """The supernets of which there are exported models without a measured accuracy."""
+    """The supernets of which there are exported models without a measured accuracy, or change of it."""
     names = select(Model.supernet).where(*_unmeasured())
     return session.exec(select(Supernet).where(col(Supernet.name).in_(names))).all()
 
@@ -116,7 +114,10 @@ def _unmeasured() -> list[ColumnElement[bool]]:
     source = type_coerce(col(Model.accuracy), JSON)["source"].as_string()
     # A calibration's models are for timing: nobody judged them.
     found = [col(Model.export_key).is_not(None), col(Model.source) != "calibration"]
-    return [*found, or_(source.is_(None), source != "measured")]
+    change = type_coerce(col(Model.manifest), JSON)["top1_change", "source"].as_string()
+    unmeasured = or_(change.is_(None), not_(change.startswith("measured")))
+    quantised = and_(col(Model.precision) != "float32", unmeasured)
+    return [*found, or_(source.is_(None), source != "measured", quantised)]
 
 
 def other_file(session: Session, model_id: str, format: str) -> ModelFile | None:

@@ -17,7 +17,7 @@ from elasticvit.space import Space
 from server.blobs import Blobs
 from server.errors import BadValue, NotFound
 from server.exporting.key import export_key
-from server.services import devices, jobs, models, supernets
+from server.services import devices, drops, jobs, models, supernet_files, supernets
 from server.services.storable import storable
 from server.tables import Job, Model, Supernet
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol, SubnetRequest
@@ -79,10 +79,15 @@ def measure(
 def subnet(
     session: Session, blobs: Blobs, folder: Path, request: SubnetRequest, now: datetime, max_attempts: int
 ) -> Accepted:
-    """Queue the extraction and export of one arch; the payload is `{arch, supernet, precision}`. What was exported
-    before is answered by a job that has succeeded already. `folder` holds the supernets."""
+    """Queue the extraction and export of one arch; the payload is the request with the supernet's name. What was
+    exported before is answered by a job that has succeeded already. `folder` holds the supernets."""
     supernet = supernets.resolve(session, request.supernet)
-    payload = {"arch": storable(request.arch), "supernet": supernet.name, "precision": request.precision}
+    payload = {
+        "arch": storable(request.arch),
+        "supernet": supernet.name,
+        "precision": request.precision,
+        "max_accuracy_drop": request.max_accuracy_drop,
+    }
     if (model := _exported(session, blobs, folder, supernet, request)) is not None:
         return accepted(
             jobs.add_done(session, kind=JobKind.SUBNET, now=now, payload=payload, result=subnet_result(model))
@@ -133,16 +138,19 @@ def accepted(job: Job) -> Accepted:
 
 
 def _exported(session: Session, blobs: Blobs, folder: Path, supernet: Supernet, request: SubnetRequest) -> Model | None:
-    """The model that this request would make, where it is there. What is wrong with it is left to the job to say."""
+    """The model that this request would be answered with, where it is there. What is wrong with the request is left to
+    the job to say."""
     if not isinstance(supernet.space, dict):
         return None
     try:
         arch = _space(json.dumps(supernet.space, sort_keys=True)).adopt(find_arch(session, request.arch))
     except (BadValue, NotFound, ArchError):
         return None
-    file = supernets.path(supernet, folder)
-    key = export_key(arch, file, supernet.sha256, precision=request.precision, judged=True)
-    return models.exported(session, blobs, key)
+    table_sha256 = supernet_files.table_sha256(supernets.path(supernet, folder))
+    key = export_key(arch, supernet.sha256, table_sha256, precision=request.precision, judged=True)
+    model = models.exported(session, blobs, key)
+    # One that costs too much is refused by the job, like one that is made for it.
+    return None if model is None or drops.exceeds(model, request.max_accuracy_drop) else model
 
 
 @lru_cache(maxsize=8)

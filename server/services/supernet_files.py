@@ -9,6 +9,7 @@ import secrets
 import struct
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,23 @@ def check_table(file: Path, space: Space) -> Path:
 
 def table_of(file: Path) -> Path:
     return file.with_suffix(".accuracy.jsonl")
+
+
+def table_sha256(file: Path) -> str | None:
+    """Of the table beside a supernet file, as it is now; None where there is none."""
+    table = table_of(file)
+    try:
+        found = table.stat()
+        return _sha256_at(table, found.st_size, found.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=32)
+def _sha256_at(file: Path, size_bytes: int, changed_ns: int) -> str:
+    """Read once for each state of the file."""
+    del size_bytes, changed_ns
+    return file_sha256(file)
 
 
 def bring(file: Path, folder: Path, name: str) -> Path:

@@ -20,6 +20,7 @@ from server.blobs import file_sha256
 from server.executor import Executor
 from server.exporting.order import Exporter, Order, What
 from server.services import jobs
+from server.services.supernet_files import table_sha256
 from server.settings import Settings
 from server.task import Compute, Task
 from server.wire import JobKind
@@ -32,6 +33,7 @@ NOWHERE = "no-such-set"
 
 def order(file: Path, what: What = "tflite", arch: Arch | None = None, **more: Any) -> Order:  # noqa: ANN401
     arch = arch or tiny_space().largest()
+    more = {"table_sha256": table_sha256(file)} | more
     return Order(what, file.stem, file, file_sha256(file), arch.to_json(), **more)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -65,6 +66,25 @@ def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: 
     assert p90["statistic"] == "p90" and "predicted_ms" not in p90
     card = farm.call("GET", f"/models/{model_id}/download?format=card").text
     assert "| host |" in card and "1.700 to 2.100" in card
+
+
+def test_two_words_at_once_are_both_kept(farm: Farm, model_id: str) -> None:
+    """Neither transaction writes over what the other one has told meanwhile."""
+    both = threading.Barrier(2)
+
+    def tell(device: str) -> None:
+        both.wait(30)
+        for number in range(10):
+            with farm.database.write() as session:
+                models.get(session, model_id)
+                evidence.tell_predicted(session, model_id, f"{device}{number}", None, PREDICTED)
+
+    threads = [threading.Thread(target=tell, args=(device,)) for device in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(_latency(farm, model_id)) == 20
 
 
 def test_a_later_word_replaces_an_earlier_one(farm: Farm, model_id: str) -> None:

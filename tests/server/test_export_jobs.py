@@ -6,15 +6,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import elasticvit
+from elasticvit.accuracy_table import AccuracyTable, append
 from elasticvit.arch import Arch
 from elasticvit.export.manifest import PACKAGES
 from elasticvit.published import published
+from elasticvit.training.data import load_named
 from server import bootstrap, worker
 from server.errors import ServerError
 from server.execution.exports import export_for_timing, export_subnet
@@ -28,7 +32,7 @@ from server.exporting.process import Limits
 from server.exporting.work import Here
 from server.services import jobs, models
 from server.task import Task
-from server.wire import JobKind
+from server.wire import Accuracy, JobKind
 from tests.elasticvit.tiny_training import tiny_space
 from tests.server.exporting_farm import (
     NOWHERE,
@@ -37,6 +41,7 @@ from tests.server.exporting_farm import (
     ask,
     compute_of,
     damaged,
+    order,
     served,
     with_nan,
     with_one_image,
@@ -127,17 +132,16 @@ def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str)
     assert [each["id"] for each in farm.ok("GET", "/models")["items"]] == [model["id"]]
 
 
-def test_the_key_holds_what_decides_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = supernet_file(tmp_path / "a.safetensors", data=NOWHERE)
+def test_the_key_holds_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     largest, smallest = tiny_space().largest(), tiny_space().smallest()
 
-    def of(arch: Arch = largest, sha256: str = "0" * 64, **more: Any) -> str:  # noqa: ANN401
+    def of(arch: Arch = largest, sha256: str = "0" * 64, table: str | None = "2" * 64, **more: Any) -> str:  # noqa: ANN401
         decides: dict[str, Any] = {"precision": "float32", "judged": True} | more
-        return key.export_key(arch, file, sha256, **decides)
+        return key.export_key(arch, sha256, table, **decides)
 
     keys = [of(), of(smallest), of(sha256="1" * 64), of(precision="int8"), of(judged=False), of(seed=1)]
-    file.with_suffix(".accuracy.jsonl").unlink()
-    keys.append(of())
+    keys += [of(table=None), of(table="3" * 64)]
+    assert of(judged=False) == of(judged=False, table=None), "unjudged files tell no accuracy"
     monkeypatch.setattr(key, "package_versions", lambda: {"torch": "0"})
     keys.append(of())
     monkeypatch.setattr(key, "code_sha256", lambda: "another")
@@ -147,7 +151,57 @@ def test_the_key_holds_what_decides_the_bytes(tmp_path: Path, monkeypatch: pytes
 
 def test_the_code_of_exports_is_part_of_the_key() -> None:
     assert set(PACKAGES) <= set(key.PACKAGES)
-    assert len(key.code_sha256()) == 64
+    root = Path(elasticvit.__file__).parents[1]
+    places = ("elasticvit/**/*.py", "elasticvit/export/recipes/*.json", "server/exporting/*.py")
+    due = {path.relative_to(root).as_posix(): path for place in places for path in root.glob(place)}
+    due["server/execution/stock.py"] = root / "server/execution/stock.py"
+    assert key.code_files() == due
+    assert {"elasticvit/export/api.py", "elasticvit/export/recipes/small.json", "server/exporting/work.py"} <= set(due)
+
+
+def test_the_hash_of_the_code_is_of_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for name, content in (("a.py", "1"), ("b.py", "1"), ("a.py", "2")):
+        (tmp_path / name).write_text(content)
+        monkeypatch.setattr(key, "code_files", lambda name=name: {name: tmp_path / name})
+        key.code_sha256.cache_clear()
+        seen.add(key.code_sha256())
+    key.code_sha256.cache_clear()
+    assert len(seen) == 3 and {len(each) for each in seen} == {64}
+
+
+def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, supernet: str, tmp_path: Path) -> None:
+    """The weights are not loaded again."""
+    here, arch = Here(), tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0])
+    executor = Executor(compute_of(farm), here, here)
+
+    def exported() -> Any:  # noqa: ANN401
+        asked = ask(farm, supernet, arch)
+        assert asked["status"] == "queued"
+        with farm.database.write() as session:
+            claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
+        assert claimed is not None
+        worker.do(Task(compute_of(farm), claimed, threading.Event()), executor.execute)
+        return farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
+
+    assert exported()["accuracy"]["source"] == "predicted"
+    before = here._shelf._kept.copy()
+    table = AccuracyTable.load(tmp_path / "tiny.accuracy.jsonl")
+    code = table.space.encode(arch)[None]
+    append(farm.home / "supernets" / f"{supernet}.accuracy.jsonl", table.space, table.images, code, [0.125])
+    model = exported()
+    assert model["accuracy"] == model["manifest"]["accuracy"] == {"value": 0.125, "source": "measured"}
+    ((_, old),), ((_, new),) = before.items(), here._shelf._kept.items()
+    assert new is not old and new.net is old.net
+
+
+def test_images_are_kept_for_the_sides_that_were_used_last(farm: Farm, supernet: str) -> None:
+    at_hand = Stock(compute_of(farm)).get(supernet)
+    first, again = at_hand._calibration_at(32), at_hand._calibration_at(32)
+    assert again is first and first.shape[-1] == 32
+    for side in (48, 32, 64):
+        at_hand._calibration_at(side)
+    assert list(at_hand._sized) == [32, 64] and at_hand._sized[32] is first
 
 
 def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: str) -> None:
@@ -193,6 +247,107 @@ def test_what_was_exported_without_images_is_made_anew_where_they_are_at_hand(fa
     model_id = farm.ok("GET", asked["url"])["result"]["model_id"]
     assert farm.ok("GET", f"/models/{model_id}")["accuracy"]["source"] == "measured"
     assert ask(farm, near, arch)["status"] == "succeeded"
+
+
+def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm: Farm, tmp_path: Path) -> None:
+    """Also of a network whose accuracy stands in the table."""
+    near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
+    compute = compute_of(farm)
+    at_hand = Stock(compute).get(near)
+    arch, blind = at_hand.space.decode(at_hand.table.codes[0]), _Blind(Here())
+    whole, half = (
+        export_subnet(compute, blind, at_hand, arch, "subnet", precision=precision)
+        for precision in ("float32", "float16")
+    )
+    assert whole.accuracy["source"] == half.accuracy["source"] == "measured"
+    assert whole.manifest["top1_change"] is half.manifest["top1_change"] is None
+    with farm.database.read() as session:
+        assert [row.name for row in models.with_unmeasured(session)] == [near]
+    warm(compute, Here(), threading.Event())
+    assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
+    asked = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
+    assert asked["status"] == "queued" and work_off(farm, Here()) == 1
+    model = farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
+    assert model["manifest"]["top1_change"]["source"].startswith("measured") and model["id"] != half.id
+    with farm.database.read() as session:
+        assert models.with_unmeasured(session) == []
+
+
+UNMEASURED = [
+    ("float32", "measured", None, True),
+    ("float32", "predicted", None, False),
+    ("float32", None, None, False),
+    ("int8", "measured", None, False),
+    ("int8", "measured", "mean of 20 other networks of tiny (recipe small@1)", False),
+    ("int8", "measured", "measured on held-out images of digits", True),
+    ("int8", "predicted", "measured on held-out images of digits", False),
+]
+
+
+def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
+    supernet = farm.supernet()
+    with farm.database.write() as session:
+        for number, (precision, source, change, _) in enumerate(UNMEASURED):
+            models.store(
+                session,
+                farm.blobs,
+                file=bytes([number]),
+                source="subnet",
+                now=farm.clock(),
+                manifest={"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
+                precision=precision,
+                accuracy=Accuracy.model_validate({"value": source and 0.5, "source": source}),
+                supernet=supernet,
+                export_key=f"{number}",
+            )
+        models.forget_unmeasured(session, supernet)
+    with farm.database.read() as session:
+        found = [models.exported(session, farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]
+    assert found == [stays for *_, stays in UNMEASURED]
+
+
+class _Costly:
+    """An exporter whose files are said to cost so much."""
+
+    def __init__(self, change: float | None) -> None:
+        self._change, self._exporter = change, Here()
+
+    def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
+        product = self._exporter.run(order, watch)
+        change = self._change and {"value": self._change, "images": 100, "source": "measured on something"}
+        return replace(product, manifest={**(product.manifest or {}), "top1_change": change})
+
+
+def test_a_precision_that_costs_too_much_is_refused(farm: Farm, supernet: str) -> None:
+    asked = ask(farm, supernet, precision="float16")
+    assert asked["status"] == "queued" and work_off(farm, _Costly(-0.03)) == 1
+    assert "0.0300 of top-1 (measured on something)" in only_failure(farm, "user")
+
+
+def test_what_was_exported_before_is_refused_where_it_costs_too_much(farm: Farm, supernet: str) -> None:
+    """By the queue, and without another export."""
+    first = ask(farm, supernet, precision="float16", max_accuracy_drop=0.03)
+    assert work_off(farm, _Costly(-0.03)) == 1 and farm.ok("GET", first["url"])["status"] == "succeeded"
+    bounds: list[tuple[dict[str, Any], bool]]
+    bounds = [({}, False), ({"max_accuracy_drop": 0.029}, False), ({"max_accuracy_drop": 0.03}, True)]
+    for more, allowed in bounds:
+        again = ask(farm, supernet, precision="float16", **more)
+        assert again["status"] == ("succeeded" if allowed else "queued")
+        assert work_off(farm, Never()) == (0 if allowed else 1)
+        job = farm.ok("GET", again["url"])
+        assert job["status"] == ("succeeded" if allowed else "failed")
+        if not allowed:
+            assert job["error"]["kind"] == "user" and "max_accuracy_drop" in job["error"]["detail"]
+    assert len(farm.ok("GET", "/models")["items"]) == 1
+
+
+@pytest.mark.parametrize("change", [None, 0.5, -0.01])
+def test_what_costs_no_more_than_a_point_or_nothing_known_is_answered(
+    farm: Farm, supernet: str, change: float | None
+) -> None:
+    asked = ask(farm, supernet, precision="float16")
+    work_off(farm, _Costly(change))
+    assert farm.ok("GET", asked["url"])["status"] == "succeeded"
 
 
 class _Blind:
@@ -372,6 +527,36 @@ def test_a_model_of_other_weights_is_not_converted(farm: Farm, supernet: str) ->
     file = supernet_file(farm.home / "supernets" / f"{supernet}.safetensors", seed=5, data=NOWHERE)
     bootstrap.register_supernet(farm.database, file, farm.clock)
     assert "POST /subnets" in problem(converted(farm, Never(), model, "onnx"), 409)["detail"]
+
+
+def stale(farm: Farm, model: dict[str, Any]) -> None:
+    """A conversion of it is refused."""
+    found = problem(converted(farm, Here(), model, "onnx"), 409)
+    assert "export it anew by POST /subnets" in found["detail"]
+    assert farm.ok("GET", "/jobs?kind=convert")["items"][0]["error"]["kind"] == "user"
+
+
+def test_a_model_whose_file_is_another_or_gone_is_not_converted(farm: Farm, supernet: str, tmp_path: Path) -> None:
+    ask(farm, supernet)
+    work_off(farm, Here())
+    (model,) = farm.ok("GET", "/models")["items"]
+    other = Here().run(order(supernet_file(tmp_path / "other.safetensors", seed=5, data=NOWHERE)), Meddler())
+    farm.blobs.path(model["sha256"]).write_bytes(other.data)
+    stale(farm, model)
+    farm.blobs.path(model["sha256"]).unlink()
+    stale(farm, model)
+
+
+def test_a_model_of_other_norms_is_not_converted(farm: Farm, tmp_path: Path) -> None:
+    """It has those of its supernet's file, as there were no images; now there are."""
+    supernet = served(farm, damaged(tmp_path / "bare.safetensors", lambda state: None))
+    ask(farm, supernet)
+    work_off(farm, Here())
+    (model,) = farm.ok("GET", "/models")["items"]
+    seeing = Here()
+    seeing._shelf.get(order(farm.home / "supernets" / "bare.safetensors")).__dict__["images"] = load_named("digits")
+    found = problem(converted(farm, seeing, model, "onnx"), 409)
+    assert "export it anew by POST /subnets" in found["detail"]
 
 
 def test_a_card_is_written_from_the_manifest(farm: Farm, supernet: str) -> None:

@@ -18,6 +18,7 @@ from elasticvit.nn.supernet import SuperNet
 from elasticvit.published import published
 from elasticvit.space import paper
 from server.errors import Conflict, ExportCrashed
+from server.exporting import process
 from server.exporting.exporter import ChildExporter
 from server.exporting.order import Unwatched
 from server.exporting.process import Limits
@@ -123,6 +124,26 @@ def test_too_long_is_an_error_and_ends_it(file: Path) -> None:
     with pytest.raises(ExportCrashed, match=r"more than 0\.01 s.*ELASTICVIT_EXPORT_TIMEOUT_SECONDS"):
         exporter.run(order(file), UNWATCHED)
     assert exporter.pid is None
+    exporter.close()
+
+
+def test_a_slow_start_is_no_matter_of_the_time_of_an_export(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "START_SECONDS", 0.01)
+    exporter = ChildExporter(LIMITS, kept=False)
+    with pytest.raises(ExportCrashed, match=r"not ready after 0\.01 s") as caught:
+        exporter.run(order(file), UNWATCHED)
+    assert "ELASTICVIT_EXPORT_TIMEOUT_SECONDS" not in str(caught.value) and exporter.pid is None
+    exporter.close()
+
+
+def test_the_working_directory_does_not_stand_in_for_our_packages(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("server", "elasticvit", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('taken from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    exporter = ChildExporter(LIMITS, kept=False)
+    assert exporter.run(order(file, "images"), UNWATCHED).images is False
     exporter.close()
 
 

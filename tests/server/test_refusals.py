@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,15 @@ def test_an_absurd_budget_is_422(farm: Farm, budget: str) -> None:
 )
 def test_a_value_out_of_range_is_422(farm: Farm, change: dict[str, Any]) -> None:
     problem(searched(farm, **change), 422)
+
+
+@pytest.mark.parametrize("most", [-0.01, 1.1, "0.1", None, float("nan")])
+def test_an_accuracy_drop_of_a_subnet_is_a_part_of_1(farm: Farm, most: Any) -> None:  # noqa: ANN401
+    farm.supernet()
+    text = json.dumps({"arch": "S1", "max_accuracy_drop": most})
+    answer = farm.call("POST", "/subnets", "user", content=text, headers={"Content-Type": "application/json"})
+    assert "max_accuracy_drop" in problem(answer, 422)["detail"]
+    assert count(farm, "/jobs") == 0
 
 
 def test_unknown_fields_are_named(farm: Farm) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ from server.errors import BadValue
 from server.execution.exports import export_subnet
 from server.execution.stock import AtHand, Stock
 from server.exporting.work import Here
-from server.services import models, supernets
+from server.services import evidence, models, supernets
 from server.settings import Settings
 from server.task import Compute
-from server.wire import Accuracy
+from server.wire import LatencyAnswer
 from tests.elasticvit.tiny_training import tiny_space
 from tests.server.server_farm import Farm, problem
 from tests.server.supernet_files import TERMS, supernet_file
@@ -150,28 +150,33 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     assert judged.value is not None and (judged.value * len(at_hand.images.search)) % 1 == pytest.approx(0, abs=1e-6)
 
 
-def test_a_predicted_accuracy_gives_way_to_a_measured_one(farm: Farm) -> None:
-    def store(value: float, source: Literal["measured", "predicted"]) -> dict[str, Any]:
-        accuracy = Accuracy(value=value, source=source)
-        with farm.database.write() as session:
-            manifest = {"accuracy": accuracy.model_dump()}
-            models.store(
-                session,
-                farm.blobs,
-                file=b"the same",
-                source="search",
-                now=farm.clock(),
-                manifest=manifest,
-                accuracy=accuracy,
-            )
-        (seen,) = farm.ok("GET", "/models")["items"]
-        assert seen["manifest"]["accuracy"] == seen["accuracy"]
-        known: dict[str, Any] = seen["accuracy"]
-        return known
+def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: Path) -> None:
+    """A measured accuracy in place of a predicted one is another file, and another model."""
+    file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
+    at_hand = _at_hand(farm, file)
+    arch, table = at_hand.space.largest(), at_hand.table
+    before = export_subnet(_compute(farm), Here(), at_hand, arch, "subnet")
+    served = farm.home / "supernets" / "far.accuracy.jsonl"
+    value = before.accuracy["value"]
+    append(served, table.space, table.images, table.space.encode(arch)[None], [value])
+    after = export_subnet(_compute(farm), Here(), Stock(_compute(farm)).get("far"), arch, "subnet")
+    assert (before.accuracy["source"], after.accuracy) == ("predicted", {"value": value, "source": "measured"})
+    assert after.id != before.id and after.sha256 != before.sha256
+    for model in (before, after):
+        assert model.manifest["accuracy"] == model.accuracy
+        assert (model.manifest["sha256"], model.manifest["size_bytes"]) == (model.sha256, model.size_bytes)
 
-    assert store(0.5, "predicted") == {"value": 0.5, "source": "predicted"}
-    assert store(0.6, "measured") == {"value": 0.6, "source": "measured"}
-    assert store(0.7, "predicted") == {"value": 0.6, "source": "measured"}
+
+def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Farm, tmp_path: Path) -> None:
+    file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
+    at_hand = _at_hand(farm, file)
+    model = export_subnet(_compute(farm), Here(), at_hand, at_hand.space.largest(), "subnet")
+    told = LatencyAnswer(predicted_ms=1.0, lower_ms=0.9, upper_ms=1.1, confidence=0.9)
+    with farm.database.write() as session:
+        evidence.tell_predicted(session, model.id, "host", None, told)
+    farm.blobs.path(model.sha256).unlink()
+    again = export_subnet(_compute(farm), Here(), at_hand, at_hand.space.largest(), "subnet")
+    assert again.id == model.id and [each["predicted_ms"] for each in again.manifest["latency"]] == [1.0]
 
 
 def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> None:
