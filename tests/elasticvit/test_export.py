@@ -65,7 +65,8 @@ def exported(net: Net) -> Exported:
 def test_the_file_is_the_network(preset: str) -> None:
     space = PRESETS[preset]()
     supernet = _supernet(space)
-    for arch in [space.smallest(), *_archs(space, 20)]:
+    # Sixty of the two spaces, their resolutions in turn.
+    for arch in [space.smallest(), *_archs(space, 30)]:
         cut = supernet.extract(arch)
         data = write_tflite(fold(cut)).data
         assert check(data, cut) <= TOLERANCE
