@@ -17,6 +17,9 @@ LARGE = 2**20
 
 def norm_hardswish(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """`hardswish(norm(x))` of a map (B, C, H, W)."""
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # Nobody looks at the norm's output again.
+        return F.hardswish(norm(x), inplace=True)
     if not _applies(norm, x):
         return F.hardswish(norm(x))
     assert norm.num_batches_tracked is not None

@@ -201,7 +201,8 @@ def test_weight_gradients_of_depthwise_convolutions(kernel: int, stride: int) ->
         backward([F.conv2d(x.double(), weight, None, stride, kernel // 2, groups=5)], [grad.double()])
         exact = weight.grad
         assert layer.weight.grad is not None and exact is not None
-        assert torch.allclose(layer.weight.grad.double(), exact, atol=1e-5), side
+        # In parts of the whole: these are sums of hundreds of products, and what cancels to nearly 0 keeps their rounding.
+        assert (layer.weight.grad.double() - exact).norm() <= 1e-6 * exact.norm(), side
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
