@@ -201,7 +201,7 @@ def test_weight_gradients_of_depthwise_convolutions(kernel: int, stride: int) ->
         backward([F.conv2d(x.double(), weight, None, stride, kernel // 2, groups=5)], [grad.double()])
         exact = weight.grad
         assert layer.weight.grad is not None and exact is not None
-        # In parts of the whole: these are sums of hundreds of products, and what cancels to nearly 0 keeps their rounding.
+        # In parts of the whole: of sums of hundreds of products, what cancels to nearly 0 keeps their rounding.
         assert (layer.weight.grad.double() - exact).norm() <= 1e-6 * exact.norm(), side
 
 
