@@ -5,6 +5,7 @@ of schema version 1 are read as well; what they do not say has its default here.
 """
 
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -160,10 +161,12 @@ def data_name(card: "Card") -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide the bytes of a file."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

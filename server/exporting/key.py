@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import elasticvit
 from elasticvit.arch import Arch
+from elasticvit.export.manifest import package_versions
 
-PACKAGES = ("elasticvit", "torch", "numpy", "flatbuffers", "ai-edge-litert", "ai-edge-quantizer")
 # What the files of this server take (`elasticvit.export.inputs`); part of the key, so that other forms can come.
 INPUT_FORM = "normalised"
 
@@ -43,17 +42,6 @@ def export_key(
         "code": code_sha256(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def package_versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
 
 
 def code_files() -> dict[str, Path]:

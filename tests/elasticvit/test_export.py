@@ -1,7 +1,5 @@
 """Export: the folded graph, the written file and torch are one function; costs and blocks are told by the file."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -24,6 +22,7 @@ from elasticvit.nn.supernet import SuperNet
 from elasticvit.published import published
 from elasticvit.space import PRESETS, Space, small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = Card("tiny", tuple("abcdefghij"), "digits", mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), terms="no resale")
 
 
@@ -39,15 +38,6 @@ def _supernet(space: Space) -> SuperNet:
     supernet = SuperNet(space)
     randomise_norms(supernet.net, torch.Generator().manual_seed(1))
     return supernet.eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small networks gain nothing from more threads, and lose much where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

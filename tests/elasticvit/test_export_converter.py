@@ -1,7 +1,6 @@
 """litert-torch writes the same operators as we do by other means: two writers that know nothing of each other agree."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,8 @@ from elasticvit.precision import Precision
 from elasticvit.published import published
 from elasticvit.space import small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def _archs() -> dict[str, Arch]:
     """Both ends of the small space, one between them on the odd grid 3×3, and two of the paper."""
@@ -37,14 +38,6 @@ def _archs() -> dict[str, Arch]:
     code[0] = small().resolutions.index(48)
     named = {"smallest": small().smallest(), "largest": small().largest(), "drawn": small().decode(code)}
     return named | {name: published(name) for name in ("T1", "S1")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _relative(found: Array, expected: Array) -> float:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,7 @@ from elasticvit.precision import Precision
 from elasticvit.published import published
 from elasticvit.space import small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 CARD = Card("tiny", tuple("abcdefghij"), "digits", mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), terms="no resale")
 # torch's exporter to ONNX takes over ten seconds of a busy core, once for all tests here.
@@ -48,14 +49,6 @@ class Made:
     net: Net
     exported: Exported
     file: Callable[[Format], OtherFile]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The forms of a file's input: one function, whoever normalises, and everything taken by the delegate."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,17 +21,10 @@ from elasticvit.nn.net import Net
 from elasticvit.published import published
 from elasticvit.space import small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CARD = Card("tiny", tuple("abcdefghij"), "digits", mean=MEAN, std=STD)
 PIXEL_KINDS = (InputKind.PIXELS, InputKind.UINT8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -36,16 +35,9 @@ from elasticvit.nn.net import Net
 from elasticvit.precision import Precision
 from elasticvit.space import small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = Card("tiny", tuple("abcdefghij"), "somewhere/digits")
 QUANTISED = [precision for precision in Precision if precision is not Precision.FLOAT32]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
