@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from server.app import create_app
+from server.exporting.exporter import ChildExporter
+from server.exporting.process import Limits
 from server.settings import Settings
+from tests.server.exporting_farm import MEMORY, NOWHERE, served
 from tests.server.server_farm import Clock, Farm, TestClient
+from tests.server.supernet_files import supernet_file
 
 
 @pytest.fixture
@@ -39,3 +43,16 @@ def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
 @pytest.fixture
 def farm(make_farm: Callable[..., Farm]) -> Farm:
     return make_farm()
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[ChildExporter]:
+    exporter = ChildExporter(Limits(120, MEMORY))
+    exporter.start()
+    yield exporter
+    exporter.close()
+
+
+@pytest.fixture
+def supernet(farm: Farm, tmp_path: Path) -> str:
+    return served(farm, supernet_file(tmp_path / "tiny.safetensors", data=NOWHERE))

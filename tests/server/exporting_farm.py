@@ -19,6 +19,7 @@ from server import worker
 from server.blobs import file_sha256
 from server.executor import Executor
 from server.exporting.order import Exporter, Order, What
+from server.exporting.work import Here
 from server.services import jobs
 from server.services.supernet_files import table_sha256
 from server.settings import Settings
@@ -131,3 +132,44 @@ def ask(farm: Farm, supernet: str, arch: Arch | None = None, **more: Any) -> dic
     body = {"arch": (arch or tiny_space().largest()).to_json(), "supernet": supernet, **more}
     answer: dict[str, Any] = farm.ok("POST", "/subnets", "user", json=body)
     return answer
+
+
+MEMORY = 4_000_000_000
+
+
+class Never:
+    """An exporter for what must not be exported."""
+
+    def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
+        raise AssertionError(f"exported again: {order}")
+
+
+def nothing_stored(farm: Farm) -> None:
+    assert farm.ok("GET", "/models")["items"] == []
+    assert farm.blob_count() == 0 and farm.left_behind() == []
+
+
+def only_failure(farm: Farm, kind: str) -> str:
+    """Why the only job failed, at its first attempt."""
+    (job,) = farm.ok("GET", "/jobs")["items"]
+    assert job["status"] == "failed" and job["attempts"] == 1 and job["result"] is None
+    assert job["error"]["kind"] == kind
+    return str(job["error"]["detail"])
+
+
+def log_of(farm: Farm) -> str:
+    (job,) = farm.ok("GET", "/jobs")["items"]
+    with farm.database.read() as session:
+        (attempt,) = jobs.attempts(session, job["id"])
+    return attempt.log
+
+
+class Blind:
+    """An exporter on a machine without images."""
+
+    def __init__(self, exporter: Here) -> None:
+        self._exporter = exporter
+
+    def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
+        self._exporter._shelf.get(order).__dict__["images"] = None
+        return self._exporter.run(order, watch)

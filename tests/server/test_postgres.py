@@ -28,7 +28,7 @@ from tests.server.test_evidence import (  # noqa: F401
     model_id,
     test_two_words_at_once_are_both_kept,
 )
-from tests.server.test_export_jobs import test_only_what_was_measured_is_found_again  # noqa: F401
+from tests.server.test_export_cache import test_only_what_was_measured_is_found_again  # noqa: F401
 from tests.server.test_job_queue import (  # noqa: F401
     clock,
     test_a_child_is_queued_once,
