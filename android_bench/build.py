@@ -17,7 +17,8 @@ from pathlib import Path
 from android_bench.errors import BenchBuildError
 
 PROGRAM = "android_bench"
-SOURCES = Path(__file__).parent
+PACKAGE = Path(__file__).parent
+SOURCES = PACKAGE / "src"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-s")
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror")
 LIBRARIES = ("-ldl", "-lm")
@@ -124,7 +125,7 @@ def _compile(target: str, program: Path) -> None:
 def _cache_folders() -> tuple[Path, ...]:
     home = os.environ.get("XDG_CACHE_HOME")
     cache = Path(home) if home else Path.home() / ".cache"
-    return SOURCES / "build", cache / "elasticvit" / PROGRAM
+    return PACKAGE / "build", cache / "elasticvit" / PROGRAM
 
 
 def _first_writable(folders: tuple[Path, ...]) -> Path:

@@ -10,7 +10,7 @@ from benchmarks.attention_blocks import BLOCKS, KINDS, SIDE, V_SCALE, WIDTHS
 from benchmarks.conversion import FLOAT32, converted
 from benchmarks.interleave import fastest, interleave_files, rounds, say, spread
 from benchmarks.report import Requirement
-from elasticvit.interleaved import lower_bound
+from elasticvit.timing import lower_bound
 
 GOAL = 2.0
 _OURS = ("ours 8", "ours 16")

@@ -29,9 +29,9 @@ from benchmarks.attention_blocks import BLOCKS, attention_block
 from benchmarks.interleave import say
 from benchmarks.official import official_path
 from benchmarks.peer_models import NAIVE, TIMM, VARIABLE, peer, peers_path, torch_macs, zero_scales
+from elasticvit.data.readers.cache import cache_folder
 from elasticvit.errors import ExportError
-from elasticvit.export.reader import tflite_macs
-from elasticvit.training.readers.cache import cache_folder
+from elasticvit.export.tflite.reader import tflite_macs
 
 FLOAT32, FACTS = "float32", "facts.json"
 # Float32 kernels sum in other orders than torch; a lost or doubled operator changes far more.

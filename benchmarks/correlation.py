@@ -14,15 +14,15 @@ from benchmarks.interleave import Samples, interleave, litert, pinned, rounds, s
 from benchmarks.rates import rate_contestants, rates
 from benchmarks.tiles import Tile, measured_tile
 from benchmarks.work import Work, all_work
-from elasticvit.arch import Arch
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.published import published
+from elasticvit.archs.space import paper
+from elasticvit.costs.flops import macs
 from elasticvit.errors import ExportError
-from elasticvit.export.fold import fold
-from elasticvit.export.randomnet import random_net
-from elasticvit.export.reader import tflite_macs
-from elasticvit.export.tflite import write_tflite
-from elasticvit.flops import macs
-from elasticvit.published import published
-from elasticvit.space import paper
+from elasticvit.export.graph.fold import fold
+from elasticvit.export.tflite.reader import tflite_macs
+from elasticvit.export.tflite.writer import write_tflite
+from elasticvit.nn.random_net import random_net
 
 NETWORKS, TURNS, SEED, ANCHOR = 100, 20, 0, "T1"
 _ANCHOR, _NETWORK = "anchor", "network"

@@ -22,15 +22,15 @@ from ai_edge_litert.interpreter import Interpreter
 from benchmarks import attention, correlation, latency, roofline
 from benchmarks.interleave import say
 from elasticvit import Arch, macs
+from elasticvit.archs.published import published
+from elasticvit.archs.space import PRESETS, Space, small
 from elasticvit.export.api import export_net
-from elasticvit.export.check import check
-from elasticvit.export.fold import fold
-from elasticvit.export.probes import choose_blocks, probe_blocks
-from elasticvit.export.randomnet import random_net
-from elasticvit.export.tflite import write_tflite
+from elasticvit.export.block_probes import choose_blocks, probe_blocks
+from elasticvit.export.graph.fold import fold
+from elasticvit.export.tflite.check import check
+from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.nn.net import Net
-from elasticvit.published import published
-from elasticvit.space import PRESETS, Space, small
+from elasticvit.nn.random_net import random_net
 
 REPEATS, ROUNDS, PROBES = 5, 40, 100
 

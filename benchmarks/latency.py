@@ -16,15 +16,15 @@ from benchmarks.interleave import PROCESSES, Samples, fastest, interleave_files,
 from benchmarks.official import NOT_GIVEN
 from benchmarks.peer_models import NAIVE, TIMM
 from benchmarks.report import Requirement, processor
-from elasticvit.arch import Arch
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.published import published
+from elasticvit.archs.space import small
+from elasticvit.costs.flops import macs
 from elasticvit.export.api import export_net
-from elasticvit.export.randomnet import random_net
-from elasticvit.export.reader import tflite_macs
-from elasticvit.flops import macs
-from elasticvit.interleaved import lower_bound
-from elasticvit.precision import Precision
-from elasticvit.published import published
-from elasticvit.space import small
+from elasticvit.export.precision import Precision
+from elasticvit.export.tflite.reader import tflite_macs
+from elasticvit.nn.random_net import random_net
+from elasticvit.timing import lower_bound
 
 MIXED = Precision.DYNAMIC_INT8.value
 TWO_THREADS = 2

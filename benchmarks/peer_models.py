@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.official import official_path, official_supernet, set_arch
-from elasticvit.published import published
+from elasticvit.archs.published import published
 
 VARIABLE = "ELASTICVIT_PEERS"
 TIMM = {"MobileNetV3-Large": "mobilenetv3_large_100", "EfficientNet-B0": "efficientnet_b0", "LeViT-128S": "levit_128s"}

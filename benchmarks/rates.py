@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from benchmarks.interleave import Samples, litert
 from benchmarks.tiles import fully_connected
-from elasticvit.export.flatbuffer import ModelBuilder
+from elasticvit.export.tflite.flatbuffer import ModelBuilder
 
 _GEMM, _THIN = "rate: gemm", "rate: gemm, thin"
 _FC, _DOT, _ADD = "rate: memory, fully connected", "rate: memory, dot", "rate: add"

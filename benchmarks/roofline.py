@@ -22,13 +22,13 @@ from benchmarks.rates import Rates, rate_contestants, rates
 from benchmarks.report import Requirement, bars, processor
 from benchmarks.tiles import measured_tile
 from benchmarks.work import dense_product, dense_work
-from elasticvit.export.fold import fold
-from elasticvit.export.graph import Graph
-from elasticvit.export.randomnet import random_net
-from elasticvit.export.tflite import TfliteFile, write_tflite
+from elasticvit.archs.published import published
+from elasticvit.export.graph.fold import fold
+from elasticvit.export.graph.ops import Graph
+from elasticvit.export.tflite.writer import TfliteFile, write_tflite
 from elasticvit.latency.alignment import align
 from elasticvit.latency.profile import ProfiledOp, read_profile
-from elasticvit.published import published
+from elasticvit.nn.random_net import random_net
 
 ARCH = "S1"
 TURNS, PROFILED_RUNS = 5, 60

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elasticvit.bands import InBand
-from elasticvit.blocks import blocks
-from elasticvit.costs import CostTable
-from elasticvit.flops import macs, paper_mflops
-from elasticvit.hierarchy import PAPER_BAND, PAPER_FLOORS, PAPER_LEVELS, floor_by_key
-from elasticvit.space import Codes, Space, paper
-from elasticvit.tables import PER_LEVEL, build_tables
+from elasticvit.archs.space import Codes, Space, paper
+from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.blocks import blocks
+from elasticvit.costs.cost_table import CostTable
+from elasticvit.costs.flops import macs, paper_mflops
+from elasticvit.costs.level_tables import PER_LEVEL, build_tables
+from elasticvit.costs.levels import PAPER_BAND, PAPER_FLOORS, PAPER_LEVELS, floor_by_key
 
 if TYPE_CHECKING:
     from torch import nn

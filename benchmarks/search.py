@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from elasticvit.blocks import blocks
-from elasticvit.costs import CostTable
-from elasticvit.flops import macs
+from elasticvit.archs.space import PRESETS, Codes, Space
+from elasticvit.costs.blocks import blocks
+from elasticvit.costs.cost_table import CostTable
+from elasticvit.costs.flops import macs
 from elasticvit.latency.predictor import uncalibrated
 from elasticvit.search.evolution import evolve
 from elasticvit.search.limits import latency_limit, reachable_range
-from elasticvit.space import PRESETS, Codes, Space
 
 WALKED, TABLED, ROUNDS = 300, 200_000, 5
 

@@ -20,12 +20,12 @@ import httpx
 import numpy as np
 import torch
 
-from elasticvit.accuracy_table import append
-from elasticvit.nn.files import Card, save_supernet
+from elasticvit.accuracy.table import append
+from elasticvit.archs.published import published
+from elasticvit.archs.space import Codes, Space, paper, small
 from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.published import published
-from elasticvit.space import Codes, Space, paper, small
+from elasticvit.nn.supernet_file import Card, save_supernet
 
 LARGE = ("S1", "T1", "T2", "S2", "M")
 SMALL = 7

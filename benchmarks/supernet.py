@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elasticvit import stock
-from elasticvit.accuracy import RECALIBRATION_IMAGES, as_trained, evaluate, recalibrate
-from elasticvit.accuracy_table import AccuracyTable, fit_accuracy
-from elasticvit.calibration_images import photo_crops
+from elasticvit import pretrained
+from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, as_trained, evaluate, recalibrate
+from elasticvit.accuracy.table import AccuracyTable, fit_accuracy
+from elasticvit.accuracy.tabulate import table_path
+from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
-from elasticvit.nn.files import LoadedSuperNet, load_supernet
-from elasticvit.training.data import ImageSet, load_named
-from elasticvit.training.tabulate import table_path
+from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet
+from elasticvit.pretrained.calibration_images import photo_crops
 
 NETWORKS, IMAGES = 20, 2_000
 
 
 def figures() -> dict[str, object]:
     """The predictor's errors on networks left out of its fit, and top-1 by what recalibrated the networks."""
-    file = stock.shipped(stock.DEFAULT)
+    file = pretrained.shipped(pretrained.DEFAULT)
     if file is None:
         return {"supernet": "none ships in this revision"}
     predictor = asdict(fit_accuracy(AccuracyTable.load(table_path(file))).summary)

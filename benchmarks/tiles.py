@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from benchmarks.interleave import interleave, litert
-from elasticvit.export.flatbuffer import ModelBuilder
+from elasticvit.export.tflite.flatbuffer import ModelBuilder
 
 ROWS, COLUMNS = range(2, 17), range(8, 65, 8)
 # Rows are counted on a depth and width at which weights stay in the first caches, columns on many tiles of rows.

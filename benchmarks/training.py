@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.official import NOT_GIVEN, official_path, official_supernet, set_arch
-from elasticvit.arch import Arch
-from elasticvit.nn.allocator import keep_freed_memory
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.published import published
+from elasticvit.archs.space import Space, paper, small
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet, outline
-from elasticvit.published import published
-from elasticvit.space import Space, paper, small
+from elasticvit.training.allocator import keep_freed_memory
 
 ROUNDS, WARM_UP = 9, 2
 

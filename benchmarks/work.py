@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from benchmarks.rates import Rates
 from benchmarks.tiles import Tile
-from elasticvit.export.graph import Conv, Depthwise, Elementwise, FullyConnected, Graph, MatMul, Op, Pad, Reshape
+from elasticvit.export.graph.ops import Conv, Depthwise, Elementwise, FullyConnected, Graph, MatMul, Op, Pad, Reshape
 
 FLOAT_BYTES = 4
 

@@ -16,17 +16,17 @@ from typing import Any
 import structlog
 
 from device_agent import logs
-from device_agent.api import Server, make_client
-from device_agent.bench import find_bench
-from device_agent.cache import Cache
+from device_agent.bench.find import find_bench
+from device_agent.bench.local_process import kill_leftovers
+from device_agent.devices.host import Host
 from device_agent.errors import AgentError, SettingsError
 from device_agent.home import Home, open_home
-from device_agent.host import Host
-from device_agent.link import Link
 from device_agent.loop import Agent
-from device_agent.process import kill_leftovers
 from device_agent.settings import Settings, load_settings
-from device_agent.spool import Spool
+from device_agent.uplink.api import Server, make_client
+from device_agent.uplink.cache import Cache
+from device_agent.uplink.registration import Link
+from device_agent.uplink.spool import Spool
 
 log = structlog.get_logger()
 

@@ -11,11 +11,11 @@ from typing import Self
 
 import structlog
 
-from device_agent.api import Server
-from device_agent.cache import Cache, CorruptDownload
-from device_agent.device import Device, Files
+from device_agent.cancellation import Halt
+from device_agent.devices.device import Device, Files
 from device_agent.errors import AgentError, Halted, InfraFault, ServerAway, StaleLease, WorkError
-from device_agent.halt import Halt
+from device_agent.uplink.api import Server
+from device_agent.uplink.cache import Cache, CorruptDownload
 from server.wire import BlobRef, Failure, Lease, LeaseRenewal, Progress, Report
 
 log = structlog.get_logger()

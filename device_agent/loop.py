@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import structlog
 
-from device_agent.cache import Cache
-from device_agent.device import Device
+from device_agent.cancellation import Halt
+from device_agent.devices.device import Device
 from device_agent.errors import AgentError, ServerAway, Unauthorized
-from device_agent.halt import Halt
 from device_agent.job import do
-from device_agent.link import Backoff, Link
-from device_agent.spool import Spool
+from device_agent.uplink.cache import Cache
+from device_agent.uplink.registration import Backoff, Link
+from device_agent.uplink.spool import Spool
 from server.wire import DeviceBeat, DeviceState, Lease, Report
 
 log = structlog.get_logger()

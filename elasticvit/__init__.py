@@ -6,12 +6,12 @@ export.graph, export.fold, export.tflite, latency, search.
 
 from typing import TYPE_CHECKING, Any
 
-from elasticvit.arch import Arch
-from elasticvit.flops import macs, paper_mflops, params
-from elasticvit.space import Space
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import Space
+from elasticvit.costs.flops import macs, paper_mflops, params
 
 if TYPE_CHECKING:
-    from elasticvit.nn.files import load_supernet
+    from elasticvit.nn.supernet_file import load_supernet
 
 __all__ = ["Arch", "Space", "load_supernet", "macs", "paper_mflops", "params"]
 
@@ -19,7 +19,7 @@ __all__ = ["Arch", "Space", "load_supernet", "macs", "paper_mflops", "params"]
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of a module attribute
     # Loaded on first use: search and cost code must not pull in torch.
     if name == "load_supernet":
-        from elasticvit.nn.files import load_supernet
+        from elasticvit.nn.supernet_file import load_supernet
 
         return load_supernet
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

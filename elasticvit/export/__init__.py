@@ -1,8 +1,8 @@
 """A network as a file that phones run.
 
-`graph` says what is computed, `fold` gets there from a `Net`, `tflite` writes it, `check` compares the file with torch,
-`manifest` describes it, `metadata` says so in the file itself, and `api` puts them together: `export_net(net, card)`,
-then `write_export(exported, path)`.
+`graph` is what is computed, folded from a `Net`; `quantize` chooses number formats; `tflite` writes the file, checks it
+against torch and puts metadata into it; `converters` make other formats; `manifest` and `model_card` describe the file.
+`api` puts them together: `export_net(net, card)`, then `write_export(exported, path)`.
 """
 
 from importlib import import_module
@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elasticvit.export.api import Exported, anchor, card_path, export_net, manifest_path, write_export
-    from elasticvit.export.card_page import model_card
-    from elasticvit.export.inputs import InputKind
+    from elasticvit.export.input_form import InputKind
     from elasticvit.export.manifest import Manifest
-    from elasticvit.export.randomnet import random_net
-    from elasticvit.export.tflite import TfliteOp
+    from elasticvit.export.tflite.writer import TfliteOp
 
 __all__ = [
     "Exported",
@@ -25,12 +23,9 @@ __all__ = [
     "card_path",
     "export_net",
     "manifest_path",
-    "model_card",
-    "random_net",
     "write_export",
 ]
-_HOMES = {"InputKind": "inputs", "Manifest": "manifest", "TfliteOp": "tflite"}
-_HOMES |= {"model_card": "card_page", "random_net": "randomnet"}
+_HOMES = {"InputKind": "input_form", "Manifest": "manifest", "TfliteOp": "tflite.writer"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of a module attribute

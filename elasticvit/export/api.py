@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from elasticvit.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
-from elasticvit.export.atomic import write_files
-from elasticvit.export.card_page import model_card
-from elasticvit.export.check import check, loaded
-from elasticvit.export.fold import fold
-from elasticvit.export.guard import coverage, require_whole
-from elasticvit.export.inputs import InputKind
+from elasticvit.archs.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
+from elasticvit.atomic import write_files
+from elasticvit.costs.flops import macs, params
+from elasticvit.export.graph.fold import fold
+from elasticvit.export.input_form import InputKind
 from elasticvit.export.manifest import (
     Accuracy,
     AccuracySource,
@@ -26,16 +24,18 @@ from elasticvit.export.manifest import (
     describe_input,
     package_versions,
 )
-from elasticvit.export.metadata import entries, with_labels
-from elasticvit.export.quantize import as_it_is, try_precision
-from elasticvit.export.randomnet import random_net
-from elasticvit.export.recipes import Recipe, recipe_for
-from elasticvit.export.tflite import INPUT, OUTPUT, TfliteOp, write_tflite
-from elasticvit.export.trial import Trial
-from elasticvit.flops import macs, params
-from elasticvit.nn.files import Card
+from elasticvit.export.model_card import model_card
+from elasticvit.export.precision import Precision
+from elasticvit.export.quantize.calibration_set import Trial
+from elasticvit.export.quantize.recipe import Recipe, recipe_for
+from elasticvit.export.quantize.try_precision import as_it_is, try_precision
+from elasticvit.export.tflite.check import check, loaded
+from elasticvit.export.tflite.delegates import coverage, require_whole
+from elasticvit.export.tflite.metadata import entries, with_labels
+from elasticvit.export.tflite.writer import INPUT, OUTPUT, TfliteOp, write_tflite
 from elasticvit.nn.net import Net
-from elasticvit.precision import Precision
+from elasticvit.nn.random_net import random_net
+from elasticvit.nn.supernet_file import Card
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def export_net(
         accuracy, accuracy_source: top-1 of this network, 0 to 1, and how it is known, for the manifest.
         seed: of the images on which file and network are compared.
         precision: of weights and sums. recipe: for dynamic_int8; default: the one that ships for its space.
-        trial: images to calibrate int8 and to judge precisions by (`elasticvit.export.trial.trial_of`).
+        trial: images to calibrate int8 and to judge precisions by (`quantize.calibration_set.trial_of`).
         max_accuracy_drop: the most top-1, a part of one, that the precision may cost where that is known.
         input: the form in which the file takes its image.
         latency: what is known of it on devices, for manifest and file.

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from elasticvit.arch import Arch
-from elasticvit.export.inputs import InputForm, InputKind, Triple
-from elasticvit.precision import Precision
+from elasticvit.archs.arch import Arch
+from elasticvit.export.input_form import InputForm, InputKind, Triple
+from elasticvit.export.precision import Precision
 
 if TYPE_CHECKING:
-    from elasticvit.nn.files import Card
+    from elasticvit.nn.supernet_file import Card
 
 AccuracySource = Literal["measured", "predicted"]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.arch import HEAD_DIM
-from elasticvit.blocks import Block, BlockKind
-from elasticvit.ops import OpKind, block_ops
+from elasticvit.archs.arch import HEAD_DIM
+from elasticvit.costs.blocks import Block, BlockKind
+from elasticvit.costs.ops import OpKind, block_ops
 
 FLOAT_BYTES = 4
 

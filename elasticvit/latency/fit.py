@@ -17,14 +17,14 @@ from itertools import groupby
 
 import numpy as np
 
-from elasticvit.blocks import Block, BlockKind, blocks
+from elasticvit.archs.space import Space
+from elasticvit.costs.blocks import Block, BlockKind, blocks
 from elasticvit.errors import PredictorError
 from elasticvit.latency.calibration import Calibration, Statistic, fit_calibration, mean_error, within
 from elasticvit.latency.nnmeter import VERSION, BlockForest, train_forest
 from elasticvit.latency.predictor import LatencyPredictor, Milliseconds, Summary, space_blocks
 from elasticvit.latency.prior import fit_prior
 from elasticvit.latency.rows import BlockRow, WholeSample
-from elasticvit.space import Space
 
 FEWEST_MODELS = 8
 FOLDS = 8

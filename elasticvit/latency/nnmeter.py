@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.blocks import Block, BlockKind
+from elasticvit.costs.blocks import Block, BlockKind
 from elasticvit.errors import PredictorError
 from elasticvit.latency.features import FEATURE_NAMES, features
 from elasticvit.latency.rows import BlockRow

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.arch import Arch
-from elasticvit.blocks import Block, blocks
-from elasticvit.costs import CostTable
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import Codes, Space
+from elasticvit.costs.blocks import Block, blocks
+from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import ElasticVitError, PredictorError
 from elasticvit.latency.calibration import Calibration, Line, Statistic
 from elasticvit.latency.features import work_rows
-from elasticvit.space import Codes, Space
 
 Milliseconds = NDArray[np.float64]
 FORMAT = 1

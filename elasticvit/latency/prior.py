@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from elasticvit.blocks import Block, BlockKind
+from elasticvit.costs.blocks import Block, BlockKind
 from elasticvit.latency.features import Work, work_rows
 from elasticvit.latency.rows import BlockRow
 

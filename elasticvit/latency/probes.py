@@ -7,9 +7,9 @@ of several of one size the one with most blocks not yet among the others is take
 
 import numpy as np
 
-from elasticvit.blocks import blocks
+from elasticvit.archs.space import Codes, Space
+from elasticvit.costs.blocks import blocks
 from elasticvit.errors import PredictorError
-from elasticvit.space import Codes, Space
 
 _CANDIDATES = 24
 # How far a choice strays from its network's size, in parts of the range of choices.

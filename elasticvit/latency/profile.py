@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elasticvit.arch import Arch
-from elasticvit.blocks import blocks
+from elasticvit.archs.arch import Arch
+from elasticvit.costs.blocks import blocks
 from elasticvit.errors import PredictorError
 from elasticvit.latency.alignment import align
 from elasticvit.latency.rows import BlockRow

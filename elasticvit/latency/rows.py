@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from elasticvit.arch import Arch
-from elasticvit.blocks import Block
+from elasticvit.archs.arch import Arch
+from elasticvit.costs.blocks import Block
 
 
 @dataclass(frozen=True, slots=True)

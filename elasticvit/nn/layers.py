@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elasticvit.arch import HEAD_DIM, HEAD_EXPANSION
-from elasticvit.blocks import Block, BlockKind
+from elasticvit.archs.arch import HEAD_DIM, HEAD_EXPANSION
+from elasticvit.costs.blocks import Block, BlockKind
 from elasticvit.nn.depthwise import Depthwise
 from elasticvit.nn.swish import norm_hardswish
 

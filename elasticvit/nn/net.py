@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elasticvit.arch import Arch
-from elasticvit.blocks import Block, blocks
+from elasticvit.archs.arch import Arch
+from elasticvit.costs.blocks import Block, blocks
 from elasticvit.nn.layers import ConvBn, Head, MobileBlock, layer
 
 Maker = Callable[[Block], nn.Module]

@@ -12,12 +12,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from elasticvit.arch import Arch
-from elasticvit.blocks import Block
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import WIDTH_AT, Space
+from elasticvit.costs.blocks import Block
 from elasticvit.errors import SpaceError
 from elasticvit.nn.layers import layer
 from elasticvit.nn.net import Net
-from elasticvit.space import WIDTH_AT, Space
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from elasticvit.archs.space import Codes, Space
 from elasticvit.errors import SearchError
 from elasticvit.search.limits import Limit, LimitError, OfCodes, Values, check_each, excess
 from elasticvit.search.pareto import pareto_front
-from elasticvit.space import Codes, Space
 
 
 @dataclass(frozen=True)

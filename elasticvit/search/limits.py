@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.costs import CostTable
+from elasticvit.archs.space import Codes
+from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import InfeasibleError
 from elasticvit.latency.calibration import Statistic
 from elasticvit.latency.predictor import LatencyPredictor
-from elasticvit.space import Codes
 
 Values = NDArray[np.float64]
 OfCodes = Callable[[Codes], Values]

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError
-from elasticvit.training.data import ImageSet
 from elasticvit.training.distributed import World
 from elasticvit.training.recipes import Recipe
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from elasticvit.errors import ElasticVitError
-from elasticvit.nn.files import Card
+from elasticvit.nn.supernet_file import Card
 from elasticvit.training.ema import Ema
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import SamplerState

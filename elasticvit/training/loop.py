@@ -18,23 +18,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError
-from elasticvit.nn.files import Card
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
+from elasticvit.nn.supernet_file import Card
+from elasticvit.progress import Report, Step, Stop, never, silent
 from elasticvit.training.batches import batches, parts_of, steps_per_epoch
 from elasticvit.training.checkpoints import State, StoppedError, read_checkpoint, restore, save_checkpoint
-from elasticvit.training.data import ImageSet
 from elasticvit.training.distributed import World, best_device
 from elasticvit.training.ema import Ema
-from elasticvit.training.lessons import Lessons
 from elasticvit.training.logs import Log, Record, Unlogged
 from elasticvit.training.losses import Teacher
 from elasticvit.training.optim import Summed, clip_gradients, learning_rate, make_optimizer
-from elasticvit.training.plain import Always, Draws, Single
-from elasticvit.training.progress import Report, Step, Stop, never, silent
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import Choice, Sampler
+from elasticvit.training.single_net import Always, Draws, Single
+from elasticvit.training.step import Lessons
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
         start: a supernet of the recipe's space whose weights, copied, are where a new run begins.
         card: of the file to come; kept in the checkpoint, for supernets that are made of it before the run has ended.
         teachers: networks from outside, scaled images to logits, on the run's device.
-        tables: sub-networks by level, as `elasticvit.tables.build_tables` leaves them.
+        tables: sub-networks by level, as `elasticvit.costs.level_tables.build_tables` leaves them.
         world: the processes of the run; by default this one alone, on an accelerator where there is one.
 
     Raises:

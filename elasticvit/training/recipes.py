@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Literal
 
+from elasticvit.archs.space import Space, paper, small
 from elasticvit.errors import DataError
-from elasticvit.space import Space, paper, small
-from elasticvit.training.augment import Augment
+from elasticvit.training.augment.augment import Augment
+from elasticvit.training.augment.mixup import Mix
 from elasticvit.training.losses import Loss
-from elasticvit.training.mix import Mix
 from elasticvit.training.optim import Optim
 from elasticvit.training.sampling import Bank, Preference, Sampling, paper_sampling
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from elasticvit.archs.space import Space
 from elasticvit.errors import DataError, SpaceError
-from elasticvit.nn.files import Card, save_supernet
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.space import Space
+from elasticvit.nn.supernet_file import Card, save_supernet
 from elasticvit.training.checkpoints import UnusableCheckpointError, load_checkpoint, recipe_of
 
 

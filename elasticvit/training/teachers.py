@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from elasticvit.accuracy import RECALIBRATION_IMAGES, recalibrate
-from elasticvit.arch import Arch
+from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, recalibrate
+from elasticvit.archs.arch import Arch
+from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import ArchError, DataError, SupernetFileError
-from elasticvit.export.netfile import FORMAT as NET_FORMAT
-from elasticvit.nn.files import Card, load_supernet
 from elasticvit.nn.net import Net
-from elasticvit.training.data import ImageSet
+from elasticvit.nn.net_file import FORMAT as NET_FORMAT
+from elasticvit.nn.supernet_file import Card, load_supernet
 from elasticvit.training.losses import Teacher
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from sqlmodel import Session
 
-from server.blobs import Blobs
 from server.errors import Conflict, InfraError, NotFound
 from server.services import jobs, models
-from server.tables import Job, Model, ModelFile
+from server.store.blobs import Blobs
+from server.store.tables import Job, Model, ModelFile
 from server.wire import JobKind, JobStatus
 
 PRIORITY = 5

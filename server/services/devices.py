@@ -10,7 +10,7 @@ from server.errors import BadValue, Conflict, Forbidden, NotFound
 from server.services import jobs
 from server.services.pages import page
 from server.services.storable import storable
-from server.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, new_id
+from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, new_id
 from server.wire import (
     AgentRegister,
     DeviceBeat,

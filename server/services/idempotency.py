@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from server.errors import KeyReused
 from server.services.storable import digest
-from server.tables import IdempotencyKey
+from server.store.tables import IdempotencyKey
 from server.wire import Accepted, Request
 
 

@@ -27,9 +27,9 @@ from sqlalchemy import ColumnElement, CursorResult, Update, update
 from sqlmodel import Session, col, select
 
 from server.errors import Finished, NotFound, StaleLease
+from server.services.host_exclusion import undisturbed
 from server.services.pages import page
-from server.services.quiet import undisturbed
-from server.tables import Attempt, Job, new_id
+from server.store.tables import Attempt, Job, new_id
 from server.wire import Failure, JobKind, JobStatus, JobView, Page, Progress
 
 OPEN = (JobStatus.QUEUED, JobStatus.LEASED, JobStatus.RUNNING)

@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from server.errors import Forbidden
 from server.services import devices, jobs, models
-from server.tables import Agent
+from server.store.tables import Agent
 from server.wire import JobKind, Lease, MeasureProtocol
 
 

@@ -16,11 +16,11 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound, StaleLease
-from server.services import devices, evidence, jobs, models
+from server.services import devices, jobs, model_latency, models
 from server.services.pages import page
 from server.services.statistics import figures
 from server.services.storable import digest, storable
-from server.tables import BlockRow, Job, Measurement, Model, OpRow, Profile, new_id
+from server.store.tables import BlockRow, Job, Measurement, Model, OpRow, Profile, new_id
 from server.wire import (
     JobStatus,
     MeasurementDetail,
@@ -200,7 +200,7 @@ def _measured(session: Session, report: Report, measured: MeasurementSession, no
     row = _row(session, job, report.lease_id, measurement_id, measured, now)
     session.add(row)
     session.flush()
-    evidence.tell_measured(session, row)
+    model_latency.tell_measured(session, row)
     for position, op in enumerate(measured.profile or ()):
         session.add(OpRow(measurement_id=measurement_id, position=position, **op.model_dump()))
     return job

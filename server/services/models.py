@@ -14,12 +14,12 @@ from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, not_, or_, select
 
-from server import tflite
-from server.blobs import Blobs, Draft
 from server.errors import NotFound
+from server.services import tflite_upload
 from server.services.pages import page
 from server.services.storable import storable
-from server.tables import Model, ModelFile, Supernet, new_id
+from server.store.blobs import Blobs, Draft
+from server.store.tables import Model, ModelFile, Supernet, new_id
 from server.wire import Accuracy, BlobRef, ModelView, Page
 
 Source = Literal["search", "subnet", "calibration", "anchor", "upload"]
@@ -161,7 +161,7 @@ def _of_key(session: Session, export_key: str | None) -> Model | None:
 def check_upload(draft: Draft) -> dict[str, Any]:
     """The manifest of an uploaded file, not kept yet. Raises BadValue for what is no whole .tflite."""
     draft.flush()
-    return storable({"sha256": draft.sha256, "size_bytes": draft.size_bytes, **tflite.describe(draft.path)})
+    return storable({"sha256": draft.sha256, "size_bytes": draft.size_bytes, **tflite_upload.describe(draft.path)})
 
 
 def add_upload(session: Session, draft: Draft, manifest: dict[str, Any], name: str | None, now: datetime) -> Model:
@@ -208,8 +208,8 @@ def card_bytes(model: Model) -> bytes:
     """The model's card, written from its manifest. Raises NotFound for a file that is not ours."""
     if model.source == "upload":
         raise NotFound(f"model '{model.id}' was uploaded and has no card: ask for format=manifest")
-    from elasticvit.export.card_page import model_card
     from elasticvit.export.manifest import Manifest
+    from elasticvit.export.model_card import model_card
 
     return model_card(Manifest.model_validate(model.manifest)).encode()
 

@@ -11,11 +11,11 @@ from typing import Any
 from sqlmodel import Session, col, func, select
 
 from elasticvit.latency.predictor import LatencyPredictor
-from server.blobs import Blobs
 from server.errors import NotFound
 from server.services import measurements
 from server.services.pages import page
-from server.tables import Predictor, Supernet, new_id
+from server.store.blobs import Blobs
+from server.store.tables import Predictor, Supernet, new_id
 from server.wire import Page, PredictorRef, PredictorView, Statistic
 
 

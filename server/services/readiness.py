@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlmodel import Session, col, select
 
 from server.services import devices, predictors, supernets, tokens
-from server.tables import Device, Supernet
+from server.store.tables import Device, Supernet
 from server.wire import DeviceState
 
 HOST = "host"

@@ -1,4 +1,4 @@
-"""Searches: what can be refused at once is; the rest is a job that `server.executor` does."""
+"""Searches: what can be refused at once is; the rest is a job that `server.compute.executor` does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from server.errors import BadValue, Infeasible, NoPredictor, NotFound
 from server.services import devices, jobs, predictors, supernets
 from server.services.pages import page
-from server.tables import Job, Search, new_id
+from server.store.tables import Job, Search, new_id
 from server.wire import (
     Accepted,
     JobKind,

@@ -13,15 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from elasticvit.accuracy_table import FEWEST_SUBNETS, AccuracyTable
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
+from elasticvit.archs.space import Space
 from elasticvit.errors import PredictorError, SpaceError
-from elasticvit.space import Space
-from server.blobs import CHUNK, PART, file_sha256
-from server.db import Database
 from server.errors import BadValue, from_os_error
 from server.services import supernets
 from server.settings import NAME
-from server.tables import Supernet
+from server.store.blobs import CHUNK, PART, file_sha256
+from server.store.db import Database
+from server.store.tables import Supernet
 
 FORMAT = "elasticvit-supernet/1"
 ENDING = ".safetensors"

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from server.blobs import file_sha256
 from server.errors import Conflict, NotFound
 from server.services.pages import page
-from server.tables import Supernet
+from server.store.blobs import file_sha256
+from server.store.tables import Supernet
 from server.wire import Page, SupernetView
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from sqlmodel import Session, col, select
 
-from server.blobs import write_private
-from server.db import Database
 from server.errors import NotFound, Unauthorized, from_os_error
 from server.services.pages import page
-from server.tables import Token, new_id
+from server.store.blobs import write_private
+from server.store.db import Database
+from server.store.tables import Token, new_id
 from server.wire import Page, Role, TokenCreated, TokenView
 
 PREFIX = "evt_"

@@ -11,7 +11,7 @@ from benchmarks.interleave import VARIABLE, fastest, interleave, interleave_file
 from benchmarks.latency import requirements
 from benchmarks.report import Requirement, bars
 from benchmarks.tiles import fully_connected
-from elasticvit.interleaved import lower_bound
+from elasticvit.timing import lower_bound
 
 
 def test_every_contestant_is_called_once_a_round_in_changing_order() -> None:

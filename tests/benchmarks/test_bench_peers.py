@@ -14,7 +14,7 @@ from benchmarks.peer_models import NAIVE, randomise, timm_model, torch_macs, zer
 from benchmarks.peer_precisions import candidates
 from benchmarks.tiles import fully_connected
 from elasticvit.errors import ExportError
-from elasticvit.export.reader import tflite_macs
+from elasticvit.export.tflite.reader import tflite_macs
 
 
 class _DeadBranch(nn.Module):

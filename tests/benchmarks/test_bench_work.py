@@ -8,14 +8,14 @@ from benchmarks.rates import Rates, addition
 from benchmarks.roofline import by_class
 from benchmarks.tiles import Tile, fully_connected, tile_length
 from benchmarks.work import Product, Work, all_work, dense_work, tile_padded_macs, traffic_bytes
-from elasticvit.export.fold import fold
-from elasticvit.export.graph import Conv, Depthwise, FullyConnected, Graph, Reshape
-from elasticvit.export.randomnet import random_net
-from elasticvit.export.reader import tflite_macs
-from elasticvit.export.tflite import write_tflite
-from elasticvit.flops import macs
+from elasticvit.archs.space import small
+from elasticvit.costs.flops import macs
+from elasticvit.export.graph.fold import fold
+from elasticvit.export.graph.ops import Conv, Depthwise, FullyConnected, Graph, Reshape
+from elasticvit.export.tflite.reader import tflite_macs
+from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.latency.profile import ProfiledOp
-from elasticvit.space import small
+from elasticvit.nn.random_net import random_net
 
 EXACT, WIDE = Tile(1, 1), Tile(7, 32)
 _TAGS = {

@@ -1,6 +1,6 @@
 """Spaces so small that every member can be looked at."""
 
-from elasticvit.space import ConvChoices, Space, VitChoices
+from elasticvit.archs.space import ConvChoices, Space, VitChoices
 
 
 def few_space() -> Space:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from server.app import create_app
-from server.exporting.exporter import ChildExporter
-from server.exporting.process import Limits
+from server.api.app import create_app
+from server.compute.exporting.exporter import ChildExporter
+from server.compute.exporting.process import Limits
 from server.settings import Settings
-from tests.server.exporting_farm import MEMORY, NOWHERE, served
+from tests.server.compute.exporting_farm import MEMORY, NOWHERE, served
 from tests.server.server_farm import Clock, Farm, TestClient
 from tests.server.supernet_files import supernet_file
 

@@ -12,11 +12,11 @@ from typing import Any
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-from server.blobs import Blobs
-from server.db import Database
-from server.routes.deps import State
+from server.api.routes.deps import State
 from server.services import measurements, models, predictors, supernets
-from server.tables import Model
+from server.store.blobs import Blobs
+from server.store.db import Database
+from server.store.tables import Model
 
 with warnings.catch_warnings():  # it prefers a client that is not out yet
     warnings.simplefilter("ignore")

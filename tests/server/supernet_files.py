@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from elasticvit.accuracy_table import append
-from elasticvit.nn.files import Card, save_supernet
+from elasticvit.accuracy.table import append
 from elasticvit.nn.supernet import SuperNet
-from tests.elasticvit.tiny_training import tiny_space
+from elasticvit.nn.supernet_file import Card, save_supernet
+from tests.elasticvit.training.tiny_training import tiny_space
 
 TERMS = "for the tests of this package only"
 

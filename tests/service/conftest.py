@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from elasticvit.accuracy import accuracy_of
-from elasticvit.accuracy_table import append
-from elasticvit.costs import CostTable
-from elasticvit.nn.files import Card, save_supernet
+from elasticvit.accuracy.evaluate import accuracy_of
+from elasticvit.accuracy.table import append
+from elasticvit.archs.space import small
+from elasticvit.costs.cost_table import CostTable
+from elasticvit.data.image_set import digits
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.space import small
-from elasticvit.training.data import digits
-from elasticvit.training.prepare import EVALUATED
-from server import bootstrap
-from server.blobs import Blobs
-from server.home import prepare, utc_now
+from elasticvit.nn.supernet_file import Card, save_supernet
+from elasticvit.pretrained.prepare import EVALUATED
+from server.services.home import prepare, utc_now
 from server.settings import Settings
+from server.store.blobs import Blobs
+from server.supervise import bootstrap
 from tests.service.service_farm import Service, agent_command, elasticvit, free_port, up
 
 SEED = 7

@@ -12,9 +12,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from typer.testing import CliRunner
 
-from elasticvit.arch import Arch
-from elasticvit.space import small
-from server import client
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import small
+from server.cli import client
 from tests.server.server_farm import problem, tiny_tflite
 from tests.service.conftest import TERMS
 from tests.service.service_farm import Service, left_behind, processes, rows, wait_until

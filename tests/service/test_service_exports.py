@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import elasticvit as elasticvit_package
-from elasticvit.space import small
+from elasticvit.archs.space import small
 from tests.service.conftest import copy
 from tests.service.service_farm import Service, check_nothing_left, elasticvit, free_port, processes, rows, wait_until
 
@@ -20,7 +20,7 @@ LARGEST = small(10).largest().to_json()
 SMALLEST = small(10).smallest().to_json()
 PROMPT_SECONDS = 15
 ANY_DROP = {"max_accuracy_drop": 1.0}
-STOCK = Path(elasticvit_package.__file__).parent / "stock" / "cifar10.safetensors"
+STOCK = Path(elasticvit_package.__file__).parent / "pretrained" / "cifar10.safetensors"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def subnet(service: Service, arch: str, **more: Any) -> str:  # noqa: ANN401
 
 
 def exporting(service: Service) -> list[int]:
-    return [pid for pid, command in processes(service.home).items() if "server.exporting.child" in command]
+    return [pid for pid, command in processes(service.home).items() if "server.compute.exporting.child" in command]
 
 
 def until_at_work(service: Service, url: str) -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from elasticvit.bands import InBand
+from elasticvit.archs.space import Codes
+from elasticvit.costs.band_sampler import InBand
+from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError, SpaceError
-from elasticvit.space import Codes
+from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.plan import Floors, Plan
 from elasticvit.training.ablation.records import FloorsFound
 from elasticvit.training.ablation.trial import Judge, decoded
-from elasticvit.training.data import ImageSet
 from elasticvit.training.loop import train
-from elasticvit.training.progress import Report, Stop
 
 META_SEED = 1000
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from elasticvit.arch import Arch
+from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.training.lessons import kept_statistics
+from elasticvit.training.step import kept_statistics
 
 CHUNK = 1 << 18
 Matrix = NDArray[np.float64]

@@ -5,10 +5,10 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from elasticvit.arch import Arch
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import ConvChoices, Space, VitChoices
 from elasticvit.errors import DataError, SpaceError
-from elasticvit.space import ConvChoices, Space, VitChoices
-from elasticvit.training.augment import Augment
+from elasticvit.training.augment.augment import Augment
 from elasticvit.training.optim import Optim
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import Bank, Preference, Sampling

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from elasticvit.data.image_set import ImageSet
 from elasticvit.nn.net import Net
+from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.plan import Plan
 from elasticvit.training.ablation.records import Scratch, Trial
 from elasticvit.training.ablation.trial import Judge, decoded
-from elasticvit.training.data import ImageSet
 from elasticvit.training.loop import train_plain
-from elasticvit.training.progress import Report, Stop
 
 
 def train_scratch(

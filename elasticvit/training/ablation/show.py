@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from elasticvit.errors import DataError
-from elasticvit.nn.allocator import keep_freed_memory
+from elasticvit.progress import bars
 from elasticvit.training.ablation.plan import Plan, miniature
 from elasticvit.training.ablation.plots import plot
 from elasticvit.training.ablation.records import Results, load
 from elasticvit.training.ablation.run import RESULTS, run
 from elasticvit.training.ablation.tables import tables
-from elasticvit.training.commands import stop_on_signals
-from elasticvit.training.progress import bars
+from elasticvit.training.allocator import keep_freed_memory
+from elasticvit.training.run import stop_on_signals
 
 
 def ablate(out: Path, *, train: bool, steps: int | None, seeds: int, classes: int | None) -> str:

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from elasticvit.accuracy import RECALIBRATION_IMAGES, evaluate, recalibrate
-from elasticvit.arch import Arch
-from elasticvit.bands import InBand
-from elasticvit.flops import paper_mflops
-from elasticvit.hierarchy import floor_by_key
+from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, evaluate, recalibrate
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import Codes, Space
+from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.flops import paper_mflops
+from elasticvit.costs.levels import floor_by_key
+from elasticvit.data.image_set import ImageSet, Split
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.space import Codes, Space
+from elasticvit.progress import Report, Step, Stop
 from elasticvit.training.ablation.gradients import Gradients, Matrix, mean_of_pairs, similarities
 from elasticvit.training.ablation.plan import Config, Floors, Plan
 from elasticvit.training.ablation.records import Level, Pairs, Similarity, Trial
-from elasticvit.training.data import ImageSet, Split
 from elasticvit.training.distributed import best_device
 from elasticvit.training.loop import train
-from elasticvit.training.progress import Report, Step, Stop
 
 TOGETHER = 128
 """Images that are evaluated together; networks this small are slow by their number of calls."""

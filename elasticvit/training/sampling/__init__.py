@@ -9,7 +9,7 @@
 No torch in here; all randomness comes from the generator that is handed in, all memory is in the state.
 """
 
-from elasticvit.hierarchy import PAPER_FLOORS, PAPER_LEVELS
+from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS
 from elasticvit.training.sampling.settings import (
     Bank,
     Preference,

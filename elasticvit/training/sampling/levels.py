@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from elasticvit.arch import Arch
-from elasticvit.costs import CostTable
-from elasticvit.hierarchy import Floors, floor_by_key
-from elasticvit.space import Space
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import Space
+from elasticvit.costs.cost_table import CostTable
+from elasticvit.costs.levels import Floors, floor_by_key
 from elasticvit.training.sampling.settings import Sampling, SamplingError
 
 QUANTILE_DRAWS = 20_000

@@ -7,8 +7,8 @@ anchor's depths), over the transformer stages only. Of networks of one cost the 
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.costs import CostTable
-from elasticvit.space import WIDTH_AT, Codes
+from elasticvit.archs.space import WIDTH_AT, Codes
+from elasticvit.costs.cost_table import CostTable
 
 VIT_WIDTHS = list(WIDTH_AT[3:])
 VIT_DEPTHS = [at + 1 for at in VIT_WIDTHS]

@@ -6,9 +6,9 @@ Facts of the paper and its code stand beside the settings they belong to; where 
 from dataclasses import dataclass
 from typing import Literal
 
-from elasticvit.arch import Arch
+from elasticvit.archs.arch import Arch
+from elasticvit.costs.levels import PAPER_BAND, PAPER_FLOORS, PAPER_LEVELS, Floors
 from elasticvit.errors import ElasticVitError
-from elasticvit.hierarchy import PAPER_BAND, PAPER_FLOORS, PAPER_LEVELS, Floors
 
 
 class SamplingError(ElasticVitError):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from elasticvit.arch import Arch
+from elasticvit.archs.arch import Arch
 from elasticvit.training.sampling.settings import SamplingError
 
 Role = Literal["uniform", "smallest", "largest", "floor"]

@@ -6,11 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
-from elasticvit.arch import Arch
-from elasticvit.bands import InBand
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import Codes, Space
+from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.level_tables import load_tables
 from elasticvit.errors import SpaceError
-from elasticvit.space import Codes, Space
-from elasticvit.tables import load_tables
 from elasticvit.training.sampling import bank as banks
 from elasticvit.training.sampling.levels import Level, cost_of, ladder, walk
 from elasticvit.training.sampling.preference import preferred
@@ -31,8 +31,8 @@ class Sampler:
     It keeps nothing that changes: the same state and random numbers give the same choice, whatever came before.
 
     Args:
-        tables: a folder that `elasticvit.tables.build_tables` filled for these levels and floors; sub-networks are
-            then taken from it. Without it they are drawn from all of the level.
+        tables: a folder that `elasticvit.costs.level_tables.build_tables` filled for these levels and floors;
+            sub-networks are then taken from it. Without it they are drawn from all of the level.
 
     Raises:
         SamplingError: the settings do not fit the space, a level holds no networks, or the tables are for others.

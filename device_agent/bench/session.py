@@ -1,0 +1,83 @@
+"""One measuring session: rounds of anchor and model, interleaved, so that drift of the machine hits both alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from device_agent.bench.result import BenchResult
+from device_agent.cancellation import Halt
+from device_agent.devices.device import Conditions, Files, ReportProgress
+from device_agent.errors import BadModel, InfraFault
+from server.wire import DeviceDescription, MeasurementSession, MeasureProtocol, OpTime, Progress, Round
+
+# Runs the benchmark once on a file, with the per-operation profile or without. Raises WorkError.
+RunBench = Callable[[Path, bool], BenchResult]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The plain results of all rounds, and the operations where a profile was asked for."""
+
+    models: tuple[BenchResult, ...]
+    anchors: tuple[BenchResult, ...]
+    profile: list[OpTime] | None
+
+
+def measure(protocol: MeasureProtocol, files: Files, bench: RunBench, halt: Halt, progress: ReportProgress) -> Measured:
+    """Do the rounds, then the profile. Raises BadModel, DeviceFault, InfraFault, Halted."""
+    models, anchors = [], []
+    for number in range(protocol.rounds):
+        progress(Progress(stage="measuring", done=number, total=protocol.rounds))
+        if files.anchor is not None:
+            anchors.append(_bench_anchor(bench, files.anchor))
+        halt.check()
+        models.append(bench(files.model, False))
+        halt.check()
+    progress(Progress(stage="measuring", done=protocol.rounds, total=protocol.rounds))
+    profile = _profile(bench, files.model) if protocol.profile else None
+    return Measured(models=tuple(models), anchors=tuple(anchors), profile=profile)
+
+
+def session(measured: Measured, device: DeviceDescription, conditions: Conditions) -> MeasurementSession:
+    """What travels: raw samples of every round. Single figures are of the model: medians, and the highest peak."""
+    models = measured.models
+    anchors = measured.anchors or (None,) * len(models)
+    accelerated = [result.fully_accelerated for result in models if result.fully_accelerated is not None]
+    runs = [result.bench_run() for result in models]
+    return MeasurementSession(
+        device=device,
+        rounds=[
+            Round(model=run, anchor=anchor.bench_run() if anchor else None)
+            for run, anchor in zip(runs, anchors, strict=True)
+        ],
+        profile=measured.profile,
+        conditions=conditions,
+        peak_rss_kb=max((result.peak_rss_kb for result in models if result.peak_rss_kb is not None), default=None),
+        fully_accelerated=all(accelerated) if accelerated else None,
+        init_ms=_median([run.init_ms for run in runs]),
+        first_ms=_median([run.first_ms for run in runs]),
+        emulated=device.kind == "emulated",
+    )
+
+
+def _bench_anchor(bench: RunBench, anchor: Path) -> BenchResult:
+    """The user who asked for the model cannot mend the anchor."""
+    try:
+        return bench(anchor, False)
+    except BadModel as error:
+        raise InfraFault(f"the anchor cannot be measured: {error}", log=error.log) from error
+
+
+def _profile(bench: RunBench, model: Path) -> list[OpTime]:
+    ops = bench(model, True).op_times()
+    if ops is None:
+        raise InfraFault("android_bench was asked for a profile and gave none: use it and the agent of one version")
+    return ops
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

@@ -1,0 +1,36 @@
+"""What the loop needs of a device. `host` is one; a phone over adb will be another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from device_agent.cancellation import Halt
+from server.wire import DeviceDescription, Lease, MeasurementSession, Progress
+
+Conditions = dict[str, Any]
+ReportProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a lease on this machine; whole, and not to be changed."""
+
+    model: Path
+    anchor: Path | None
+
+
+class Device(Protocol):
+    """One thing that measures, used by one thread at a time except for `conditions`."""
+
+    def describe(self) -> DeviceDescription: ...
+
+    def conditions(self) -> Conditions:
+        """What the device feels now (load, temperatures), as JSON values; for heartbeats, quick."""
+        ...
+
+    def measure(self, lease: Lease, files: Files, halt: Halt, progress: ReportProgress) -> MeasurementSession:
+        """Do one session. Raises WorkError; Halted soon after `halt` is set, with nothing left running."""
+        ...

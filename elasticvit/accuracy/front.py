@@ -1,0 +1,147 @@
+"""The front of a supernet: its best sub-networks at every size, found on held-out training images, reported on others.
+
+What is reported is measured on images that nothing was chosen by: neither weights, nor predictor, nor networks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from elasticvit.accuracy.best_predicted import promising, size_steps
+from elasticvit.accuracy.table import AccuracyTable, Values, fit_accuracy
+from elasticvit.accuracy.tabulate import Evaluate, in_processes, table_path
+from elasticvit.archs.space import Codes
+from elasticvit.costs.cost_table import CostTable
+from elasticvit.errors import DataError
+from elasticvit.progress import Report, Step, silent
+
+POINTS = 12
+CANDIDATES = 6
+
+
+@dataclass(frozen=True)
+class Point:
+    """A sub-network of the front: `arch` is its canonical JSON, `search` the top-1 it was chosen by, `val` the one that
+    counts, `se` its standard error."""
+
+    arch_id: str
+    arch: str
+    macs: int
+    search: float
+    val: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Front:
+    """The points by rising MACs, and what they say together.
+
+    Attributes:
+        spearman: rank correlation of MACs and `val`.
+        largest_drop_se: how far a point's `val` lies below that of any smaller one, at most, in standard errors.
+        best_minus_smallest: in parts of one.
+        images: how many `val` was measured on.
+        steps: of size that were looked at; one without a point has nothing that beats a smaller point on `search`.
+    """
+
+    points: tuple[Point, ...]
+    spearman: float
+    largest_drop_se: float
+    best_minus_smallest: float
+    images: int
+    steps: int
+
+    @classmethod
+    def of(cls, points: Sequence[Point], images: int, steps: int) -> "Front":
+        """Raises `DataError` for fewer than two points."""
+        if len(points) < 2:
+            raise DataError("nothing that was found beats the smallest network; take more --candidates, or train on")
+        val, se = np.array([p.val for p in points]), np.array([p.se for p in points])
+        drops = (np.maximum.accumulate(val) - val) / np.maximum(se, 1e-9)
+        return cls(
+            tuple(points),
+            float(spearmanr([p.macs for p in points], val).statistic),
+            float(drops.max()),
+            float(val.max() - val[0]),
+            images,
+            steps,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def front(
+    file: Path,
+    points: int = POINTS,
+    candidates: int = CANDIDATES,
+    processes: int = 1,
+    seed: int = 0,
+    report: Report = silent,
+) -> Front:
+    """Find the front of a supernet file with its table, and measure it.
+
+    Between the smallest and the largest, in steps of equal ratio of MACs, the predictor's best `candidates` are
+    evaluated on the search split; the best of each step is a point, unless a smaller one is as good there.
+
+    Raises:
+        SupernetFileError, PredictorError, DataError: file, table or images cannot be used.
+    """
+    if points < 2:
+        raise DataError(f"a front has 2 points or more, not {points}")
+    table = AccuracyTable.load(table_path(file))
+    predictor = fit_accuracy(table)
+    codes = promising(predictor, points, candidates, seed)
+    search = _measured(table, codes, in_processes(file, processes), report)
+    best = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
+    chosen = undominated(best, search)
+    archs = [table.space.decode(code) for code in codes[chosen]]
+    macs = CostTable.of_macs(table.space).total(codes)
+    found, images = [], 0
+    for i, accuracy in enumerate(in_processes(file, processes, "val")(archs)):
+        at, images = chosen[i], accuracy.n
+        se = float(np.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.n))
+        found.append(Point(archs[i].id, archs[i].to_json(), int(macs[at]), float(search[at]), accuracy.top1, se))
+        report(Step("val", i + 1, len(archs)))
+    return Front.of(found, images, points)
+
+
+def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Report) -> Values:
+    """Top-1 on the search split, from the table where it stands there; shape (n,)."""
+    known = dict(zip(map(tuple, table.codes.tolist()), table.top1.tolist(), strict=True))
+    todo = [code for code in codes if tuple(code.tolist()) not in known]
+    for i, accuracy in enumerate(evaluate([table.space.decode(code) for code in todo])):
+        known[tuple(todo[i].tolist())] = accuracy.top1
+        report(Step("search", i + 1, len(todo)))
+    return np.array([known[tuple(code.tolist())] for code in codes])
+
+
+def _best_of_steps(table: AccuracyTable, codes: Codes, scores: Values, points: int) -> list[int]:
+    """Row of the best within each step, by rising MACs; the smallest first.
+
+    Scores are half measured and half predicted: the best of several measurements alone is the luckiest one.
+    """
+    macs = CostTable.of_macs(table.space).total(codes)
+    low, best = -np.inf, list[int]()
+    for edge in size_steps(table.space, points):
+        rows = np.flatnonzero((macs > low) & (macs <= edge))
+        low = float(edge)
+        if len(rows):
+            best.append(int(rows[scores[rows].argmax()]))
+    return best
+
+
+def undominated(rows: Sequence[int], search: Values) -> list[int]:
+    """Those of the rows, which come by rising MACs, whose measured top-1 beats that of every smaller one.
+
+    Measured only: the smallest and the largest are taught in every step of a sandwich, so that a predictor fitted to
+    networks in between answers too little for them.
+    """
+    kept = list[int]()
+    for row in rows:
+        if not kept or search[row] > search[kept[-1]]:
+            kept.append(row)
+    return kept

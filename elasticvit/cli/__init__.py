@@ -1,0 +1,1 @@
+"""The commands that need no server, a module a subject; `app` collects them."""

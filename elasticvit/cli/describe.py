@@ -1,0 +1,59 @@
+"""The command that tells what a .tflite file says of itself."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elasticvit.cli.console import EXIT_USAGE, end, say
+from elasticvit.errors import ExportError
+
+if TYPE_CHECKING:
+    from elasticvit.export.tflite.metadata import FileMetadata
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def describe(file: Annotated[Path, typer.Argument(help="A .tflite file, of ours or of others.")]) -> None:
+    """Print what a .tflite file says of itself as JSON: input, classes, architecture, accuracy, latency, terms."""
+    try:
+        told = described(file.read_bytes())
+    except ExportError as error:
+        end(f"{file}: {error}", EXIT_USAGE)
+    except OSError as error:
+        end(str(error), EXIT_USAGE)
+    say(told)
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """What a file says, for JSON; each part None where it says nothing of that.
+
+    `normalisation` is what a caller applies to pixels from 0 to 255, `(pixel - mean) / std` per channel.
+
+    Raises:
+        ExportError: the bytes are no .tflite file, or are damaged.
+    """
+    # Loaded when the command runs: all commands are mounted by one script.
+    from elasticvit.export.manifest import Description
+    from elasticvit.export.tflite.metadata import read_metadata
+
+    found = read_metadata(data)
+    standard, ours = found.standard or {}, found.description
+    answer: dict[str, Any] = {
+        name: standard.get(name) for name in ("name", "description", "version", "author", "license")
+    }
+    answer |= {"inputs": [asdict(tensor) for tensor in found.inputs]}
+    answer |= {"outputs": [asdict(tensor) for tensor in found.outputs]}
+    answer |= {"normalisation": _normalisation(found), "labels": found.labels}
+    answer |= {"min_runtime_version": found.min_runtime_version}
+    rest = ours.model_dump(mode="json") if ours else dict.fromkeys(Description.model_fields)
+    return answer | {name: value for name, value in rest.items() if name not in ("input", "output")}
+
+
+def _normalisation(found: "FileMetadata") -> dict[str, Any] | None:
+    graphs = (found.standard or {}).get("subgraph_metadata", [])
+    tensors = graphs[0].get("input_tensor_metadata", []) if graphs else []
+    units = tensors[0].get("process_units", []) if tensors else []
+    return next((unit["normalization"] for unit in units if "normalization" in unit), None)

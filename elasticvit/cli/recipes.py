@@ -1,0 +1,76 @@
+"""The commands behind export: recipes of int8 weights, and probes. `app` is mounted among the others."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from elasticvit.cli.arguments import find_space
+from elasticvit.cli.console import OutOption, errors, say
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def recipe(
+    of: Annotated[str, typer.Argument(help="paper or small, with random weights; or a supernet file.")],
+    out: OutOption,
+    version: Annotated[int, typer.Option("--version", min=1, help="To tell it from the recipe before.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more for a restless machine.")] = 15,
+    most_drop: Annotated[
+        float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Mean loss of top-1: 0.01 is 1 %.")
+    ] = 0.01,
+) -> None:
+    """Find which operators gain by int8 weights on this machine, for `export --recipe`. Leave it idle meanwhile."""
+    from elasticvit.atomic import check_out
+    from elasticvit.export.quantize.make_recipe import make_recipe
+    from elasticvit.progress import Step, bars
+
+    with errors(), bars() as report:
+        check_out(out, [Path(of)])
+        made = make_recipe(
+            of, out, version, rounds, most_drop, lambda stage, done, total: report(Step(stage, done, total))
+        )
+        drop = made.drop()
+        timed = {each.arch_id: round(each.float32_ms / each.mixed_ms, 3) for each in made.timed}
+        say(
+            {"recipe": made.id, "file": str(out), "groups": len(made.groups), "tried": len(made.gains)}
+            | {"float32_over_mixed": timed, "mean_top1_drop": drop}
+        )
+
+
+@app.command()
+def probes(
+    out: Annotated[Path, typer.Option("--out", help="A folder; files in it with the same names are replaced.")],
+    space: Annotated[str, typer.Option("--space", help="paper, small, or a supernet file.")] = "small",
+    blocks: Annotated[int, typer.Option("--blocks", min=0, help="Single blocks.")] = 100,
+    subnets: Annotated[int, typer.Option("--subnets", min=0, help="Whole networks.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Write blocks and networks with random weights as .tflite files to be timed, and probes.jsonl, a list of them."""
+    from elasticvit.atomic import make_folder, write_files
+    from elasticvit.costs.flops import macs
+    from elasticvit.export import export_net
+    from elasticvit.export.block_probes import choose_blocks, probe_blocks
+    from elasticvit.nn.random_net import random_net
+    from elasticvit.progress import Step, bars
+
+    with errors(), bars() as report:
+        chosen, rng = find_space(space), np.random.default_rng(seed)
+        make_folder(out)
+        lines = []
+        drawn = choose_blocks(chosen, blocks, rng) if blocks else ()
+        for probe in probe_blocks(drawn, lambda done, total: report(Step("blocks", done, total))):
+            file = f"{probe.block.key}.tflite"
+            write_files({out / file: probe.tflite})
+            lines.append({"kind": "block", "key": probe.block.key, "macs": macs(probe.block), "file": file})
+        for i, code in enumerate(chosen.sample(rng, subnets)):
+            arch = chosen.decode(code)
+            write_files({out / f"{arch.id}.tflite": export_net(random_net(arch, seed), None).tflite})
+            lines.append({"kind": "subnet", "key": arch.id, "macs": macs(arch), "file": f"{arch.id}.tflite"})
+            report(Step("networks", i + 1, subnets))
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_files({out / "probes.jsonl": text.encode()})
+        say({"folder": str(out), "blocks": len(drawn), "subnets": subnets})

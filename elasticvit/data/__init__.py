@@ -1,0 +1,1 @@
+"""Images with labels: sets by name or folder, decoded once and mapped into memory."""

@@ -1,0 +1,249 @@
+"""Labelled images by name or folder.
+
+Images are kept as bytes, (N, 3, H, W) uint8, and become numbers batch by batch. A set has three splits: `train` fits
+the weights and recalibrates, `search` (held out) is what sub-networks are compared on, `val` is looked at once, for
+the number that is published.
+
+Sets other than the digits are decoded once into files that are mapped into memory (`readers`): rows are read from the
+disk when they are picked, so a set may be larger than memory.
+"""
+
+import mmap
+import os
+import re
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from elasticvit.data.readers import open_source
+from elasticvit.data.readers.build import Built, Wanted, built
+from elasticvit.data.readers.patience import patient
+from elasticvit.data.readers.source import names_beside
+from elasticvit.errors import DataError
+from elasticvit.progress import Report
+
+Triple = tuple[float, float, float]
+
+SIDE_MOST = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images (N, 3, H, W) uint8 and labels (N,) int64. Raises `DataError` where they do not fit each other."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise DataError(f"images must be (N, 3, H, W) bytes, got {tuple(self.images.shape)} {self.images.dtype}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise DataError(f"{len(self.images)} images need as many int64 labels, got {tuple(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A data set with its splits and its scaling: a network sees `(pixel / 255 - mean) / std`."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    search: Split
+    val: Split
+    mean: Triple = (0.5, 0.5, 0.5)
+    std: Triple = (0.5, 0.5, 0.5)
+    terms: str | None = None
+    """Under which terms the images, and so whatever was trained on them, may be used."""
+    skipped: str | None = None
+    """How many images could not be read, naming the first."""
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """What a network sees of (N, 3, H, W) bytes, on their device."""
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images / 255 - mean) / std
+
+
+def load_named(name: str, report: Report | None = None) -> ImageSet:
+    """The data set of this name, as a supernet file's card names it, or of the folder at this path.
+
+    Names are `digits`, `cifar10`, `flowers`, `tiny-imagenet` and `tiny-imagenet:CLASSES` (its first CLASSES labels).
+    A path is looked for here, then in `ELASTICVIT_DATA`. `@SIDE` behind a name or a path, as in `photos@64`, is the
+    side that images are resized and cut to.
+
+    Args:
+        report: told while images are decoded; without, a bar appears on standard error once that takes over 2 s.
+
+    Raises:
+        DataError: listing the known names; or the images cannot be had or used.
+    """
+    if name == "digits":
+        return digits()
+    parts = re.fullmatch(r"(.*?)(?::(\d+))?(?:@(\d+))?", name, re.DOTALL)
+    known, classes, side = parts.groups() if parts else (name, None, None)
+    wanted = Wanted(side=_number(side, SIDE_MOST), classes=_number(classes, 10**6))
+    with patient(report) as told:
+        if known == "tiny-imagenet":
+            return _tiny_imagenet(name, wanted, told)
+        if known in FOLDERS and not classes:
+            return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, told)
+        # A folder may itself be called photos@64.
+        for path, of_path in ((name, None), (name.rpartition("@")[0], wanted.side)):
+            for folder in (Path(path), data_folder() / path):
+                if path and folder.is_dir():
+                    return load_folder(folder, name=name, side=of_path, report=told)
+    raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
+
+
+def load_folder(
+    folder: Path, *, name: str | None = None, side: int | None = None, report: Report | None = None
+) -> ImageSet:
+    """An ImageFolder, Parquet files as Hugging Face writes them, or webdataset shards, by what is in the folder.
+
+    The last tenth of every class of the training images is held out as `search`; where there is neither a `val` nor a
+    `test`, another tenth before that as `val`.
+
+    Args:
+        name: of the set, by default the folder's own.
+        side: images are resized by their short side and cut to this square; by default squares of one size up to 256
+            stay as they are, and anything else becomes 224.
+
+    Raises:
+        DataError: there are no images, a class has none, more than 5 % are unreadable, or the cache cannot be written.
+    """
+    with patient(report) as told:
+        return _mapped_set(
+            built(open_source(folder), Wanted(side=side), name or folder.name, told), name or folder.name
+        )
+
+
+def _number(text: str | None, most: int) -> int | None:
+    if text and not 0 < int(text) <= most:
+        raise DataError(f"{text} is no side or number of classes; it must be from 1 to {most}")
+    return int(text) if text else None
+
+
+@lru_cache(maxsize=1)
+def digits() -> ImageSet:
+    """1,797 handwritten digits, 8×8 with 17 grey levels, enlarged once to 32×32.
+
+    Source: the UCI test set of optical digits (Alpaydin and Kaynak, 1998), as it ships inside scikit-learn. Every class
+    is split 60 / 20 / 20, always the same way.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
+    large = F.interpolate(grey, size=32, mode="bicubic", align_corners=False).round().clamp(0, 255).to(torch.uint8)
+    images, labels = large.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(bunch.target).to(torch.int64)
+    train, search, val = (
+        Split(images[rows], labels[rows]) for rows in stratified(labels, (0.6, 0.2, 0.2), np.random.default_rng(1998))
+    )
+    return ImageSet("digits", tuple("0123456789"), train, search, val)
+
+
+def stratified(labels: Tensor, fractions: tuple[float, ...], rng: np.random.Generator) -> list[Tensor]:
+    """Row numbers of disjoint splits that together hold every row, each class shared out by `fractions`.
+
+    Rows are shuffled, so that a leading part of a split is a fair sample of it.
+    """
+    parts: list[list[Tensor]] = [[] for _ in fractions]
+    for label in torch.unique(labels):
+        rows = (labels == label).nonzero().flatten()
+        rows = rows[torch.from_numpy(rng.permutation(len(rows)))]
+        ends = np.rint(np.cumsum(fractions) / sum(fractions) * len(rows)).astype(int)
+        for part, start, end in zip(parts, [0, *ends], ends, strict=False):
+            part.append(rows[start:end])
+    together = [torch.cat(part) for part in parts]
+    return [rows[torch.from_numpy(rng.permutation(len(rows)))] for rows in together]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A set of Parquet files in the folder `folder` of `ELASTICVIT_DATA`."""
+
+    folder: str
+    terms: str
+
+
+FOLDERS = {
+    "cifar10": Known(
+        "cifar10-jpeg",
+        "For research use: CIFAR-10 has no formal licence. Cite Krizhevsky, Learning Multiple Layers of Features from "
+        "Tiny Images, 2009. Its images were drawn from the withdrawn 80 Million Tiny Images.",
+    ),
+    "flowers": Known(
+        "flowers-demo-64",
+        "Photographs from TensorFlow's flower_photos under CC BY 2.0, cut to 64×64: credit the photographers named in "
+        "the set's ATTRIBUTION.csv, and say that the images were changed.",
+    ),
+    "tiny-imagenet": Known(
+        "tiny-imagenet-200",
+        "Tiny-ImageNet is a part of ImageNet, whose terms of access allow non-commercial research and education only. "
+        "They hold for what is trained on it as well.",
+    ),
+}
+KNOWN = ("digits", *sorted(FOLDERS), "tiny-imagenet:CLASSES")
+
+
+def cifar10() -> ImageSet:
+    """CIFAR-10: 32×32, 45,000 images to train on, 5,000 held out and the 10,000 test images as `val`.
+
+    Raises `DataError` where `ELASTICVIT_DATA` lacks the folder `cifar10-jpeg`.
+    """
+    return load_named("cifar10")
+
+
+def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
+    """200 classes of ImageNet at 64×64: 500 training and 50 validation images a class, labels by sorted id.
+
+    Seven training images are, byte for byte, validation images of another class. They are left out of training, so that
+    `val` stays the 10,000 images that others report on, and none of them was seen with a wrong label.
+    """
+    wanted = Wanted(side=wanted.side, classes=wanted.classes, distinct=True)
+    return _from(FOLDERS["tiny-imagenet"], name, data_folder() / FOLDERS["tiny-imagenet"].folder, wanted, report)
+
+
+def _from(known: Known, name: str, folder: Path, wanted: Wanted, report: Report) -> ImageSet:
+    """With the names of `labels.json`, which are for people, where the Parquet files may have ids."""
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}")
+    done = built(open_source(folder), wanted, name, report)
+    names = (names_beside(folder) or done.class_names)[: len(done.class_names)]
+    return _mapped_set(done, name, names, known.terms)
+
+
+def data_folder() -> Path:
+    """Where image sets lie: `ELASTICVIT_DATA`, else the folder `data`."""
+    return Path(os.environ.get("ELASTICVIT_DATA", "data"))
+
+
+def _mapped_set(done: Built, name: str, names: tuple[str, ...] | None = None, terms: str | None = None) -> ImageSet:
+    train, search, val = (
+        Split(
+            mapped(done.images(split), (done.rows[split], 3, done.side, done.side)),
+            torch.from_numpy(np.load(done.labels(split))),
+        )
+        for split in ("train", "search", "val")
+    )
+    return ImageSet(name, names or done.class_names, train, search, val, terms=terms, skipped=done.skipped)
+
+
+def mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """Bytes of a file as a tensor of this shape, read from the disk when they are touched.
+
+    The memory is private: what somebody writes into the tensor never reaches the file. No memory is set aside for that,
+    or a set larger than memory could not be mapped.
+    """
+    unreserved = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python names from 3.13 on
+    with file.open("rb") as opened:
+        view = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE | unreserved, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return torch.frombuffer(view, dtype=torch.uint8).view(shape)

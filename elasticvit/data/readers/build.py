@@ -1,0 +1,240 @@
+"""Decodes a source into the files of an image set, and finds them again.
+
+A set's folder holds `set.json` and, for each of `train`, `search` and `val`, `NAME.u8` (images (N, 3, side, side) of
+bytes) and `NAME.npy` (labels). Rows lie in the order in which they are used, so that a file is mapped as it is.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elasticvit.data.readers.cache import cached, reserve
+from elasticvit.data.readers.decode import common_side
+from elasticvit.data.readers.pool import Job, Place, Skipped, decode_all
+from elasticvit.data.readers.source import Contents, Labels, Part, Source
+from elasticvit.errors import DataError
+from elasticvit.progress import Report, Step
+
+VERSION = 1
+"""Of the decoding: another one decodes again."""
+HELD_OUT = 0.1
+SIDE = 224
+"""Of sets whose images have different sizes, where no side is asked for."""
+SIDE_KEPT = 256
+"""Images that are squares of one size up to this keep it."""
+UNREADABLE_MOST = 0.05
+NAMED = 5
+"""Skipped images that a report names."""
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How a source becomes a set: the side of its images, its first classes only, and without those images of train
+    whose bytes are those of an image of val."""
+
+    side: int | None = None
+    classes: int | None = None
+    distinct: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """A decoded set in its folder: `rows` is how many images each split has, `skipped` a sentence or nothing."""
+
+    folder: Path
+    class_names: tuple[str, ...]
+    side: int
+    rows: dict[str, int]
+    skipped: str | None
+
+    def images(self, split: str) -> Path:
+        return self.folder / f"{split}.u8"
+
+    def labels(self, split: str) -> Path:
+        return self.folder / f"{split}.npy"
+
+
+def built(source: Source, wanted: Wanted, name: str, report: Report, workers: int | None = None) -> Built:
+    """The decoded set of a source: from the cache, else decoded into it.
+
+    Raises:
+        DataError: the source cannot be used (no images of a class, more than 5 % unreadable), or the cache not written.
+    """
+    facts = f"{VERSION} {source.identity} {json.dumps(asdict(wanted))}"
+    key = hashlib.sha256(facts.encode()).hexdigest()[:32]
+    fill = partial(_fill, source, wanted, report=Phase(name, report), workers=workers)
+    found = _open(cached(key, lambda folder: _open(folder) is not None, fill))
+    if found is None:
+        raise DataError(f"the decoded images of {name} are gone; try again")
+    return found
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Reports steps of the decoding of a set of this name."""
+
+    name: str
+    report: Report
+
+    def __call__(self, done: int, total: int) -> None:
+        self.report(Step(f"decode {self.name}", done, total))
+
+
+def _open(folder: Path) -> Built | None:
+    """None where the folder is not there or not whole."""
+    try:
+        about = json.loads((folder / "set.json").read_text("utf-8"))
+        found = Built(folder, tuple(about["class_names"]), about["side"], about["rows"], about["skipped"])
+        sizes = [found.images(split).stat().st_size == n * 3 * found.side**2 for split, n in found.rows.items()]
+        return found if all(sizes) and all(found.labels(split).is_file() for split in found.rows) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fill(source: Source, wanted: Wanted, folder: Path, *, report: Phase, workers: int | None) -> None:
+    contents = source.read()
+    names = contents.class_names[: wanted.classes]
+    if len(names) < (wanted.classes or 2):
+        raise DataError(f"{report.name} has {len(names)} classes, {wanted.classes or 'at least 2'} are needed")
+    plan = _plan(contents, len(names), wanted.distinct)
+    side = wanted.side or _side(contents.train)
+    for split, (_, rows) in plan.items():
+        if not len(rows):
+            raise DataError(f"{report.name} has no images for {split}; it takes at least three a class")
+        reserve(folder / f"{split}.u8", len(rows) * 3 * side**2)
+    skipped = _decode(plan, folder, side, report, workers)
+    kept = {split: _close_gaps(folder, split, part.labels[rows], skipped, side) for split, (part, rows) in plan.items()}
+    for number in np.flatnonzero(np.bincount(kept["train"], minlength=len(names)) == 0):
+        raise DataError(f"class {names[number]!r} of {report.name} has no images to train on; add some or remove it")
+    for split, labels in kept.items():
+        np.save(folder / f"{split}.npy", labels)
+    total = sum(len(rows) for _, rows in plan.values())
+    about = {
+        "name": report.name,
+        "class_names": names,
+        "side": side,
+        "rows": {split: len(labels) for split, labels in kept.items()},
+        "skipped": _sentence(skipped, total),
+    }
+    if about["skipped"]:
+        sys.stderr.write(f"{report.name}: {about['skipped']}\n")
+    (folder / "set.json").write_text(json.dumps(about, indent=1), "utf-8")
+
+
+Plan = dict[str, tuple[Part, Rows]]
+
+
+def _plan(contents: Contents, classes: int, distinct: bool) -> Plan:
+    """Which rows of which part each split has, in its order."""
+    rows = np.flatnonzero(contents.train.labels < classes)
+    if distinct and contents.val is not None:
+        rows = rows[~np.isin(rows, _shared(contents.train, contents.val))]
+    if contents.val is None:
+        rows, val = (np.sort(part) for part in held_out(contents.train.labels, rows))
+        held = contents.train, val
+    else:
+        held = contents.val, np.flatnonzero(contents.val.labels < classes)
+    train, search = held_out(contents.train.labels, rows)
+    return {"train": (contents.train, train), "search": (contents.train, search), "val": held}
+
+
+def held_out(labels: Labels, rows: Rows) -> tuple[Rows, Rows]:
+    """The rows without, and only, the last tenth of each class; both shuffled, always the same way.
+
+    The last ones, not random ones: neighbours in a folder are often views of one thing. A class of two to five images
+    gives one.
+    """
+    rng, kept, held = np.random.default_rng(0), [], []
+    for label in np.unique(labels[rows]):
+        members = rows[labels[rows] == label]
+        end = len(members) - max(round(HELD_OUT * len(members)), min(1, len(members) - 1))
+        kept.append(members[:end])
+        held.append(members[end:])
+    first, second = (np.concatenate(parts) if parts else rows for parts in (kept, held))
+    return first[rng.permutation(len(first))], second[rng.permutation(len(second))]
+
+
+def _shared(train: Part, val: Part) -> Rows:
+    """Rows of train whose encoded bytes are those of an image of val."""
+    seen = {_digest(content) for _, content in val.stream()}
+    return np.array([row for row, (_, content) in enumerate(train.stream()) if _digest(content) in seen], np.int64)
+
+
+def _digest(content: bytes | Path) -> bytes:
+    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).digest()
+
+
+def _side(part: Part) -> int:
+    """What the first images share, if it is small enough to be kept."""
+    side = common_side([content for _, content in islice(part.stream(), 64)])
+    return side if side is not None and side <= SIDE_KEPT else SIDE
+
+
+def _decode(plan: Plan, folder: Path, side: int, report: Phase, workers: int | None) -> list[Skipped]:
+    """Decode planned images into their places; the answer is those that could not be. Raises `DataError`, `OSError`."""
+    total, done, skipped = sum(len(rows) for _, rows in plan.values()), 0, list[Skipped]()
+
+    def count(more: int, bad: list[Skipped]) -> None:
+        nonlocal done
+        done += more
+        skipped.extend(bad)
+        if len(skipped) > UNREADABLE_MOST * total:
+            raise DataError(
+                f"too many images of {report.name} are unreadable ({len(skipped)} of the first {done}): "
+                f"{_first(skipped)}; repair or remove them"
+            )
+        report(done, total)
+
+    decode_all(_jobs(plan, folder), side, count, workers=workers)
+    if done != total:
+        raise DataError(f"{report.name} changed while it was read: {done} images came of {total}")
+    return skipped
+
+
+def _jobs(plan: Plan, folder: Path) -> Iterator[Job]:
+    for part in {id(part): part for part, _ in plan.values()}.values():
+        files, positions = np.full(len(part.labels), -1), np.zeros(len(part.labels), np.int64)
+        paths = [folder / f"{split}.u8" for split in plan]
+        for number, (other, rows) in enumerate(plan.values()):
+            if other is part:
+                files[rows], positions[rows] = number, np.arange(len(rows))
+        for (name, content), number, position in zip(part.stream(), files, positions, strict=False):
+            if number >= 0:
+                yield Job(name, content, Place(paths[number], int(position)))
+
+
+def _close_gaps(folder: Path, split: str, labels: Labels, skipped: Sequence[Skipped], side: int) -> Labels:
+    """Fill the places of skipped images from the end of the file, and cut it; the labels that are left."""
+    path, size, n, labels = folder / f"{split}.u8", 3 * side**2, len(labels), labels.copy()
+    with path.open("r+b") as file:
+        for gap in sorted((bad.place.position for bad in skipped if bad.place.file == path), reverse=True):
+            n -= 1
+            file.seek(n * size)
+            last = file.read(size)
+            file.seek(gap * size)
+            file.write(last)
+            labels[gap] = labels[n]
+        file.truncate(n * size)
+    return labels[:n]
+
+
+def _sentence(skipped: Sequence[Skipped], total: int) -> str | None:
+    if not skipped:
+        return None
+    return f"{len(skipped):,} of {total:,} images were skipped: {_first(skipped)}"
+
+
+def _first(skipped: Sequence[Skipped]) -> str:
+    named = sorted(skipped, key=lambda bad: bad.name)[:NAMED]
+    more = len(skipped) - len(named)
+    return ", ".join(f"{bad.name} ({bad.reason})" for bad in named) + (f" and {more:,} more" if more else "")

@@ -1,0 +1,90 @@
+"""Files to be measured and not used: single blocks, on the same road as whole networks.
+
+A block alone runs with warm caches and its time is not what it costs inside a network; what probes are for is telling
+devices apart, seeding a new device's table and looking at one operator. Networks with random weights are probes too:
+`export_net(random_net(arch, seed), None)`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from elasticvit.archs.space import Space
+from elasticvit.costs.blocks import Block, BlockKind, blocks
+from elasticvit.costs.flops import macs
+from elasticvit.errors import ExportError
+from elasticvit.export.graph.fold import fold_block
+from elasticvit.export.tflite.check import TOLERANCE, relative_difference, run_tflite
+from elasticvit.export.tflite.delegates import coverage, require_whole
+from elasticvit.export.tflite.reader import tflite_macs
+from elasticvit.export.tflite.writer import TfliteOp, write_tflite
+from elasticvit.nn.random_net import random_layer
+
+_TOKENS = (BlockKind.ATTENTION, BlockKind.FFN, BlockKind.HEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A block's file, checked against torch like any other."""
+
+    block: Block
+    tflite: bytes
+    ops: tuple[TfliteOp, ...]
+
+
+def probe_block(block: Block, seed: int = 0) -> Probe:
+    """A block with random weights as a file of its own.
+
+    Raises:
+        ExportError: it is not the block's function, has not its MACs, or XNNPACK does not take it in one piece.
+    """
+    layer = random_layer(block, seed)
+    file = write_tflite(fold_block(block, layer), f"block {block.key}")
+    if tflite_macs(file.data) != macs(block):
+        raise ExportError(f"the file of block {block.key} has not its MACs: a part was lost")
+    require_whole(coverage(file.data, file.ops))
+    _check(block, layer, file.data, seed)
+    return Probe(block, file.data, file.ops)
+
+
+def choose_blocks(space: Space, n: int, rng: np.random.Generator) -> tuple[Block, ...]:
+    """n different blocks that occur in members of the space, drawn; fewer where it has no more.
+
+    Raises:
+        ExportError: n is below 1.
+    """
+    if n < 1:
+        raise ExportError(f"choose 1 block or more, not {n}")
+    found: dict[Block, None] = {}
+    missed = 0
+    while len(found) < n and missed < 50:
+        before = len(found)
+        found.update(dict.fromkeys(blocks(space.decode(space.sample(rng, 1)[0]))))
+        missed = missed + 1 if len(found) == before else 0
+    every = list(found)
+    return tuple(every[i] for i in sorted(rng.permutation(len(every))[:n]))
+
+
+def probe_blocks(
+    chosen: Sequence[Block], report: Callable[[int, int], None] = lambda done, total: None
+) -> Iterable[Probe]:
+    """Each block's probe as it is made. Raises `ExportError`."""
+    for i, block in enumerate(chosen):
+        yield probe_block(block)
+        report(i + 1, len(chosen))
+
+
+def _check(block: Block, layer: nn.Module, data: bytes, seed: int) -> None:
+    shape = (1, block.side_in, block.side_in, block.width_in)
+    image = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+    x = torch.from_numpy(image)
+    with torch.inference_mode():
+        y = layer(x.flatten(1, 2)) if block.kind in _TOKENS else layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    found = run_tflite(data, image).reshape(1, -1)
+    difference = relative_difference(found, y.reshape(1, -1).double().numpy())
+    # Not `>`: NaN must fail as well.
+    if not difference <= TOLERANCE:
+        raise ExportError(f"the file of block {block.key} differs from torch by {difference:.1e} (relative)")

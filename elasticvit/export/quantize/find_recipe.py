@@ -1,0 +1,218 @@
+"""Finds a recipe: which groups of operators make a network faster with int8 weights, on the device at hand.
+
+int8 weights pay where reading weights is what takes the time, and cost where quantising the input does; which is which
+depends on the processor. A single group saves one part in a hundred, while where memory happens to lie makes the same
+file some parts in a hundred faster or slower for as long as it is loaded. So groups are not tried one by one: files
+with random halves of all groups are measured in turns, and a linear model of log latency, fitted to all of them, tells
+what each group is worth; every file tells of every group, and its luck averages out. Then a few lots of the best groups
+are measured, each loaded several times, and the fastest is taken. Last, accuracy: while whole networks lose too much,
+the group goes whose int8 weights disturb the logits most for what they gain.
+"""
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elasticvit.costs.flops import macs
+from elasticvit.errors import ExportError
+from elasticvit.export.graph.fold import fold
+from elasticvit.export.graph.ops import Graph
+from elasticvit.export.input_form import InputForm
+from elasticvit.export.precision import Precision
+from elasticvit.export.quantize.calibration_set import Trial, as_taken
+from elasticvit.export.quantize.recipe import Judged, Recipe, Timed
+from elasticvit.export.quantize.try_precision import quantise, top1
+from elasticvit.export.tflite.check import run_tflite
+from elasticvit.export.tflite.number_formats import dynamic_int8, groups_of
+from elasticvit.export.tflite.writer import write_tflite
+from elasticvit.nn.net import Net
+from elasticvit.timing import Samples, lower_bound, measure_ms
+
+ROUNDS = 15
+MOST_DROP = 0.01
+Report = Callable[[str, int, int], None]
+# Logits of so many images tell how much a group disturbs them.
+DISTURBED = 32
+# Files of random groups for each network; so many are in memory at once, twice, since the runtime packs weights anew.
+HALVES, TOGETHER = 96, 16
+# Times that a file is loaded where files are compared.
+COPIES = 4
+
+
+def find_recipe(
+    name: str,
+    version_: int,
+    space: str,
+    nets: Sequence[Net],
+    trial: Trial | None = None,
+    *,
+    judged_on: Mapping[str, str] | None = None,
+    rounds: int = ROUNDS,
+    most_drop: float = MOST_DROP,
+    report: Report = lambda stage, done, total: None,
+) -> Recipe:
+    """The recipe for networks of a space on this machine, one thread.
+
+    Args:
+        nets: in eval mode, from small to large; they stand for all others.
+        trial: with the held-out images on which networks are judged; None where the weights are not trained.
+        judged_on: what networks and images these are, for the record.
+        most_drop: the mean loss of top-1, a part of one, that whole networks may have.
+
+    Raises:
+        ExportError: no networks, or LiteRT does not run a file.
+    """
+    if not nets:
+        raise ExportError("a recipe is found by measuring networks; give one or more")
+    graphs = [fold(net) for net in nets]
+    gains = _gains(graphs, rounds, report)
+    chosen = _fastest_lot(graphs, gains, rounds, report)
+    judged: tuple[Judged, ...] = ()
+    if trial is not None and trial.held_out is not None:
+        chosen, judged = _accurate(graphs, chosen, gains, trial, most_drop, report)
+    return Recipe(
+        name=name,
+        version=version_,
+        space=space,
+        device=this_device(),
+        groups=tuple(chosen),
+        gains={group: round(part, 4) for group, part in gains.items()},
+        timed=_timed(graphs, chosen, rounds, report),
+        judged=judged,
+        judged_on=dict(judged_on or {}),
+    )
+
+
+def this_device() -> dict[str, str]:
+    """What latencies here are latencies of."""
+    cpu = platform.processor() or "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    return {"cpu": cpu, "machine": platform.machine(), "litert": version("ai-edge-litert"), "threads": "1"}
+
+
+def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, float]:
+    """The part of latency that each group saves, by a linear model of log latency over all networks."""
+    # Not every network has every group: a stage of the width before it has no shortcut to widen.
+    every = list(dict.fromkeys(group for graph in graphs for group in groups_of(graph)))
+    rng = np.random.default_rng(0)
+    designs, logs = [], []
+    for i, graph in enumerate(graphs):
+        for start in range(0, HALVES, TOGETHER):
+            chosen = rng.random((TOGETHER, len(every))) < 0.5
+            files = {str(j): _file(graph, _named(every, row)) for j, row in enumerate(chosen)}
+            logs.append([float(np.log(np.median(ms))) for ms in measure_ms(files, rounds).values()])
+            designs.append(chosen)
+            report("groups", i * HALVES + start + TOGETHER, len(graphs) * HALVES)
+    # Each round of files has its own level: another network, or the machine at another speed.
+    levels = np.kron(np.eye(len(designs)), np.ones((TOGETHER, 1)))
+    model = np.hstack([np.vstack(designs).astype(float), levels])
+    worth = np.linalg.lstsq(model, np.concatenate(logs), rcond=None)[0]
+    return {group: float(1 - np.exp(each)) for group, each in zip(every, worth, strict=False)}
+
+
+def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: int, report: Report) -> list[str]:
+    """The first groups in order of gain, as many as make networks fastest; in order of execution."""
+    order = sorted(gains, key=lambda group: -gains[group])
+    gaining = sum(gain > 0 for gain in gains.values())
+    sizes = {round(part * gaining) for part in (0.5, 0.75, 1.0)} | {(gaining + len(order)) // 2, len(order)}
+    lots = {size: frozenset(order[:size]) for size in sorted(sizes | {0})}
+    logs = dict.fromkeys(lots, 0.0)
+    for i, graph in enumerate(graphs):
+        for size, ms in _copies(graph, lots, rounds).items():
+            logs[size] += float(np.log(np.median(ms)))
+        report("lots", i + 1, len(graphs))
+    best = min(lots, key=lambda size: logs[size])
+    return [group for group in gains if group in lots[best]]
+
+
+def _timed(graphs: Sequence[Graph], chosen: Sequence[str], rounds: int, report: Report) -> tuple[Timed, ...]:
+    found = []
+    for i, graph in enumerate(graphs):
+        ms = _copies(graph, {0: frozenset(), 1: frozenset(chosen)}, rounds)
+        report("whole networks", i + 1, len(graphs))
+        before, after = (round(float(np.median(each)), 4) for each in ms.values())
+        bound = round(lower_bound(ms[0] / ms[1]), 3)
+        found.append(Timed(graph.arch.id, round(macs(graph.arch) / 1e6, 2), before, after, bound))
+    return tuple(found)
+
+
+def _copies(graph: Graph, lots: Mapping[int, frozenset[str]], rounds: int) -> dict[int, Samples]:
+    """Latencies of files with these groups in int8: of each round the mean of copies that were loaded apart."""
+    files = {f"{size}#{copy}": _file(graph, groups) for copy in range(COPIES) for size, groups in lots.items()}
+    ms = measure_ms(files, rounds)
+    return {size: np.mean([ms[f"{size}#{copy}"] for copy in range(COPIES)], axis=0) for size in lots}
+
+
+def _named(every: Sequence[str], chosen: NDArray[np.bool_]) -> frozenset[str]:
+    return frozenset(group for group, is_chosen in zip(every, chosen, strict=True) if is_chosen)
+
+
+def _accurate(
+    graphs: Sequence[Graph],
+    chosen: list[str],
+    gains: Mapping[str, float],
+    trial: Trial,
+    most_drop: float,
+    report: Report,
+) -> tuple[list[str], tuple[Judged, ...]]:
+    """Those of the groups with which networks lose little enough, and what they lose, in other precisions too."""
+    exact = [_Judge(graph, trial) for graph in graphs]
+    order: list[str] | None = None
+    most = len(chosen) + 1
+    for number in range(most):
+        report("accuracy", number, most)
+        judged = [judge.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for judge in exact]
+        if float(np.mean([each.drop for each in judged])) <= most_drop:
+            break
+        if order is None:
+            order = _by_harm(graphs[-1], chosen, gains, trial)
+        chosen = [group for group in chosen if group != order[0]]
+        order = order[1:]
+    others = [judge.of(precision) for precision in (Precision.FLOAT16, Precision.INT8) for judge in exact]
+    report("accuracy", most, most)
+    return chosen, (*judged, *others)
+
+
+class _Judge:
+    """Top-1 of a graph's files on held-out images."""
+
+    def __init__(self, graph: Graph, trial: Trial) -> None:
+        assert trial.held_out is not None
+        self._graph, self._trial = graph, trial
+        self._held_out = trial.held_out
+        self._float32 = self._top1(_file(graph, frozenset()))
+
+    def of(self, precision: Precision, groups: frozenset[str] = frozenset()) -> Judged:
+        if precision is Precision.DYNAMIC_INT8:
+            data = _file(self._graph, groups)
+        else:
+            quantised = quantise(self._graph, precision, None, self._trial, InputForm())
+            data = write_tflite(quantised.graph, formats=quantised.formats).data
+        images = len(self._held_out.labels)
+        return Judged(self._graph.arch.id, precision, images, round(self._float32, 5), round(self._top1(data), 5))
+
+    def _top1(self, data: bytes) -> float:
+        return top1(data, self._graph.arch.resolution, self._held_out, InputForm())
+
+
+def _by_harm(graph: Graph, chosen: Sequence[str], gains: Mapping[str, float], trial: Trial) -> list[str]:
+    """The groups, first the one that disturbs logits most for the latency it saves."""
+    images = as_taken(trial.calibration[:DISTURBED], graph.arch.resolution, InputForm())
+    exact = run_tflite(_file(graph, frozenset()), images)
+    harm = {
+        group: float(np.square(run_tflite(_file(graph, frozenset({group})), images) - exact).sum())
+        / max(gains[group], 1e-4)
+        for group in chosen
+    }
+    return sorted(chosen, key=lambda group: -harm[group])
+
+
+def _file(graph: Graph, groups: frozenset[str]) -> bytes:
+    return write_tflite(graph, formats=dynamic_int8(graph, groups)).data

@@ -1,0 +1,79 @@
+"""`elasticvit recipe`: find which operators take int8 weights, on this machine."""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from elasticvit.archs.published import published
+from elasticvit.archs.space import PRESETS
+from elasticvit.atomic import write_files
+from elasticvit.errors import DataError
+from elasticvit.export.quantize.recipe import Recipe
+
+if TYPE_CHECKING:
+    from elasticvit.export.quantize.calibration_set import Trial
+    from elasticvit.nn.net import Net
+    from elasticvit.nn.supernet_file import LoadedSuperNet
+
+# Of the published ones: small, middle and large.
+STAND_INS = ("T1", "S1", "M")
+DRAWN = 2
+
+
+def make_recipe(
+    of: str, out: Path, version: int, rounds: int, most_drop: float, report: Callable[[str, int, int], None]
+) -> Recipe:
+    """Find a recipe for a preset's networks with random weights, or for a supernet file's, and write it.
+
+    Raises:
+        ElasticVitError: no such preset or file, or the disk refuses.
+    """
+    from elasticvit.export.quantize.find_recipe import find_recipe
+    from elasticvit.nn.random_net import random_net
+    from elasticvit.nn.supernet_file import load_supernet
+
+    trial: Trial | None = None
+    judged_on: dict[str, str] = {}
+    if of in PRESETS:
+        space, nets = of, [random_net(published(name), 0) for name in STAND_INS]
+        if of != "paper":
+            preset = PRESETS[of]()
+            nets = [random_net(preset.smallest(), 0), random_net(preset.largest(), 0)]
+    else:
+        supernet = load_supernet(of)
+        space, nets, trial = supernet.space.name, _nets(supernet), _trial(supernet)
+        if trial is not None and trial.held_out is not None:
+            sha256 = hashlib.sha256(Path(of).read_bytes()).hexdigest()
+            judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": trial.held_out.name}
+    name = f"{space}-{platform.machine()}"
+    recipe = find_recipe(
+        name, version, space, nets, trial, judged_on=judged_on, rounds=rounds, most_drop=most_drop, report=report
+    )
+    write_files({out: recipe.to_json().encode()})
+    return recipe
+
+
+def _nets(supernet: "LoadedSuperNet") -> list["Net"]:
+    """From the smallest to the largest, with two drawn between, recalibrated where the file carries images."""
+    from elasticvit.accuracy.evaluate import calibrated
+
+    space = supernet.space
+    drawn = [space.decode(code) for code in space.sample(np.random.default_rng(0), DRAWN)]
+    archs = [space.smallest(), *drawn, space.largest()]
+    if supernet.calibration is None:
+        return [supernet.extract(arch) for arch in archs]
+    return [calibrated(supernet, arch) for arch in archs]
+
+
+def _trial(supernet: "LoadedSuperNet") -> "Trial | None":
+    from elasticvit.data.image_set import load_named
+    from elasticvit.export.quantize.calibration_set import trial_of
+
+    try:
+        return trial_of(supernet, load_named(supernet.card.data))
+    except DataError:
+        return trial_of(supernet, None)

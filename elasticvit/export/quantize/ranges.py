@@ -1,0 +1,108 @@
+"""Between which numbers the values of a network lie, for scales of int8.
+
+Operators on integers bear only so unequal scales: XNNPACK takes an addition whose operands' scales are 1/1024 to 256 of
+the result's, and products whose scale is below 256 of the result's (LiteRT's XNNPACK delegate,
+`CheckTensorsInputOutputScale`); beyond that LiteRT 2.3 may crash. A branch that is all but zero, as blocks of a freshly
+built network are, would be beyond. So ranges are widened until the scales go together, with room to spare: what is
+widened is smaller than a step of what it is added to, or has steps as fine as its inputs'.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elasticvit.errors import ExportError
+from elasticvit.export.graph.interpreter import trace
+from elasticvit.export.graph.ops import (
+    Add,
+    Conv,
+    Depthwise,
+    FullyConnected,
+    Graph,
+    MatMul,
+    Mean,
+    Mul,
+    Op,
+    Sub,
+    Value,
+)
+from elasticvit.export.tflite.number_formats import LARGEST
+
+Ranges = Mapping[Value, tuple[float, float]]
+# The narrowest range of a value; a network's are of the order of one.
+LEAST = 1e-3
+# An operand's range is at least this part of the sum's (the limit is 1/1024), a result's scale at least this part of
+# its inputs' (the limit is 1/256).
+OPERAND, RESULT = 1 / 400, 1 / 128
+
+
+def observed(graph: Graph, images: Iterable[NDArray[Any]]) -> Ranges:
+    """The least and the greatest number of every value on any of the images, 0 always among them.
+
+    Images in float64 give the same ranges on every machine: the ends are rounded outwards to three digits, so that
+    sums in another order, which differ in the sixteenth, do not show.
+
+    Raises:
+        ExportError: a value is not finite.
+    """
+    found: dict[Value, tuple[float, float]] = {}
+    for image in images:
+        for value, numbers in trace(graph, image).items():
+            low, high = (float(end) for end in numbers.aminmax())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise ExportError(f"{value.name} is not finite on a calibration image; the weights are damaged")
+            before = found.get(value, (0.0, 0.0))
+            found[value] = (min(low, before[0]), max(high, before[1]))
+    return {value: (-_outwards(-low), _outwards(high)) for value, (low, high) in found.items()}
+
+
+def _outwards(end: float) -> float:
+    """Rounded up to three digits."""
+    if end == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(end))) - 2)
+    return math.ceil(end / unit) * unit
+
+
+def widened(graph: Graph, ranges: Ranges) -> Ranges:
+    """The ranges, so wide that all scales go together."""
+    found = {value: _at_least((low, high), LEAST) for value, (low, high) in ranges.items()}
+    for op in reversed(graph.ops):
+        if isinstance(op, Add | Sub):
+            for value in op.inputs:
+                found[value] = _at_least(found[value], OPERAND * _span(found[op.y]))
+    for op in graph.ops:
+        least = 255 * RESULT * _coarsest(op, found)
+        for value in op.outputs:
+            found[value] = _at_least(found[value], least)
+    return found
+
+
+def _coarsest(op: Op, ranges: Ranges) -> float:
+    """The scale in which an operator adds up: its inputs', times its weights' where it has some."""
+    scales = [_span(ranges[value]) / 255 for value in op.inputs]
+    match op:
+        case Conv() | Depthwise() | FullyConnected():
+            return scales[0] * float(np.abs(op.weight).max()) / LARGEST
+        case MatMul():
+            return scales[0] * max(map(abs, ranges[op.inputs[1]])) / LARGEST
+        case Mul() if op.constant is None:
+            return scales[0] * scales[1]
+        case Mul() if op.constant is not None:
+            return scales[0] * float(np.abs(op.constant).max()) / LARGEST
+        case Add() | Sub() | Mean():
+            return max(scales)
+    return 0.0
+
+
+def _at_least(span: tuple[float, float], width: float) -> tuple[float, float]:
+    """Widened upwards where it is narrower."""
+    low, high = span
+    return low, max(high, low + width)
+
+
+def _span(ends: tuple[float, float]) -> float:
+    return ends[1] - ends[0]

@@ -1,0 +1,143 @@
+"""Which operators of a space's networks take int8 weights: found offline by measuring, kept as JSON, applied by export.
+
+A recipe is of one space and one kind of device, and says on what evidence: which groups of operators gain, how much
+faster whole networks are, and what that costs in accuracy. `find_recipe` makes one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from elasticvit.archs.arch import Arch
+from elasticvit.archs.space import PRESETS
+from elasticvit.errors import ArchError, ExportError
+from elasticvit.export.precision import Precision
+
+FORMAT = 1
+HERE = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A network's median latency without and with the recipe, of one interleaved run; `ratio_lower` is the one-sided
+    95 % bootstrap bound of the median of paired ratios."""
+
+    arch_id: str
+    mmacs: float
+    float32_ms: float
+    mixed_ms: float
+    ratio_lower: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A network's top-1 in float32 and in another precision, parts of one, on the same held-out images."""
+
+    arch_id: str
+    precision: Precision
+    images: int
+    float32: float
+    other: float
+
+    @property
+    def drop(self) -> float:
+        return self.float32 - self.other
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Groups of operators (`elasticvit.export.tflite.number_formats.group`) whose weights become int8.
+
+    Attributes:
+        device: what it was measured on: processor, instruction set, runtime, threads.
+        gains: of each group that was tried, the part of a network's latency that it saves by itself.
+        timed, judged: evidence on whole networks. `judged` is empty where no trained weights of the space were at hand,
+            and tells of the other precisions as well.
+        judged_on: the supernet that the networks were of, the sha256 of its file, and the images.
+    """
+
+    name: str
+    version: int
+    space: str
+    device: Mapping[str, str]
+    groups: tuple[str, ...]
+    gains: Mapping[str, float] = field(default_factory=dict)
+    timed: tuple[Timed, ...] = ()
+    judged: tuple[Judged, ...] = ()
+    judged_on: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """small-x86_64@1."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def drop(self, precision: Precision = Precision.DYNAMIC_INT8) -> float | None:
+        """The mean loss of top-1 in that precision, a part of one; None where it was not measured."""
+        drops = [each.drop for each in self.judged if each.precision == precision]
+        return sum(drops) / len(drops) if drops else None
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Raises `ExportError` for anything that `to_json` did not write."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            if data.pop("format") != FORMAT:
+                raise ValueError("it is of another format")
+            if unknown := set(data) - {each.name for each in fields(cls)}:
+                raise ValueError(f"it has an unknown field {min(unknown)!r}")
+            return _ADAPTER.validate_python(data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            said = str(error).replace("\n", " ")
+            raise ExportError(f"not a recipe: {said}; make one by `elasticvit recipe`") from error
+
+
+_ADAPTER = TypeAdapter(Recipe)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Raises `ExportError`."""
+    try:
+        return Recipe.from_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"cannot read the recipe {path}: {error}") from error
+
+
+@cache
+def stock_recipe(space: str) -> Recipe:
+    """The recipe that ships for a preset of the space. Raises `ExportError`."""
+    path = HERE / f"{space}.json"
+    if not path.is_file():
+        raise ExportError(
+            f"no recipe ships for the space {space!r}: find one by `elasticvit recipe`, and name its file"
+        )
+    return load_recipe(path)
+
+
+def recipe_for(arch: Arch) -> Recipe:
+    """The recipe that ships for the smallest preset that holds a network's body, else the paper's."""
+    return stock_recipe(_preset_of(arch))
+
+
+@cache
+def _preset_of(arch: Arch) -> str:
+    for name in ("small", "paper"):
+        try:
+            space = PRESETS[name]()
+            if space.contains(space.adopt(arch)):
+                return name
+        except ArchError:
+            continue
+    return "paper"

@@ -1,0 +1,177 @@
+"""A graph in the precision asked for, and what that precision does to its answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from elasticvit.errors import ExportError
+from elasticvit.export.graph.ops import Graph
+from elasticvit.export.input_form import InputForm
+from elasticvit.export.manifest import RecipeInfo, Top1Change
+from elasticvit.export.precision import Precision
+from elasticvit.export.quantize.calibration_set import HeldOut, Trial, as_taken, random_trial
+from elasticvit.export.quantize.recipe import Recipe
+from elasticvit.export.quantize.static_int8 import static_int8
+from elasticvit.export.tflite.check import check_macs, loaded, run, run_tflite
+from elasticvit.export.tflite.number_formats import FLOAT32, Formats, dynamic_int8, float16
+from elasticvit.export.tflite.writer import write_tflite
+from elasticvit.nn.supernet_file import Card
+
+# Relative l2 distance of logits on calibration images, several times what was seen on any network: beyond these the
+# file is broken and not merely coarse.
+LARGEST_DIFFERENCE: Mapping[Precision, float] = {
+    Precision.FLOAT16: 2e-2,
+    Precision.DYNAMIC_INT8: 0.3,
+    Precision.INT8: 0.5,
+}
+COMPARED = 16
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Quantised:
+    """A graph and how its numbers are held."""
+
+    graph: Graph
+    formats: Formats
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tried:
+    """A graph in a precision and what is known of it.
+
+    Attributes:
+        distance: the greatest relative l2 distance of its logits from float32's; None where it is float32.
+        change: of top-1; None where nothing tells it.
+    """
+
+    graph: Graph
+    formats: Formats
+    recipe: RecipeInfo | None = None
+    distance: float | None = None
+    change: Top1Change | None = None
+
+
+def as_it_is(graph: Graph) -> Tried:
+    return Tried(graph, FLOAT32)
+
+
+def try_precision(
+    graph: Graph,
+    exact: bytes,
+    precision: Precision,
+    recipe: Recipe,
+    trial: Trial | None,
+    card: Card | None,
+    supernet_sha256: str | None,
+    form: InputForm,
+    max_accuracy_drop: float | None,
+) -> Tried:
+    """The graph in another precision, held against its float32 file `exact`.
+
+    Its change of top-1 is measured where there are held-out images; else it is that of other networks of the same
+    supernet, where the recipe has them. Weights from nowhere (no card) are calibrated and compared on noise.
+
+    Raises:
+        ExportError: images are missing, the logits are too far off, or top-1 falls by more than allowed.
+    """
+    side = graph.arch.resolution
+    if card is None:
+        trial = random_trial(side)
+    quantised = quantise(graph, precision, recipe, trial, form)
+    data = write_tflite(quantised.graph, formats=quantised.formats).data
+    check_macs(data, graph.arch)
+    distance = difference(exact, data, precision, side, trial or random_trial(side), form)
+    change = None
+    if trial is not None and trial.held_out is not None:
+        value = top1_change(exact, data, side, trial.held_out, form)
+        images = len(trial.held_out.labels)
+        change = Top1Change(value=value, images=images, source=f"measured on held-out images of {trial.held_out.name}")
+    elif supernet_sha256 is not None:
+        change = _change_of_others(recipe, precision, supernet_sha256)
+    if change is not None and max_accuracy_drop is not None and -change.value > max_accuracy_drop:
+        raise ExportError(
+            f"{precision} costs {-change.value:.2%} of top-1 ({change.source}), more than the {max_accuracy_drop:.2%}"
+            " allowed; export another precision or allow more by max_accuracy_drop"
+        )
+    info = None
+    if precision is Precision.DYNAMIC_INT8:
+        info = RecipeInfo(name=recipe.name, version=str(recipe.version), sha256=recipe.sha256)
+    return Tried(quantised.graph, quantised.formats, info, distance, change)
+
+
+def _change_of_others(recipe: Recipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:
+    drop = recipe.drop(precision)
+    if drop is None or recipe.judged_on.get("sha256") != supernet_sha256:
+        return None
+    judged = [each for each in recipe.judged if each.precision == precision]
+    images = judged[0].images
+    return Top1Change(
+        value=-drop,
+        images=images,
+        source=f"mean of {len(judged)} other networks of {recipe.judged_on['supernet']} (recipe {recipe.id})",
+    )
+
+
+def quantise(
+    graph: Graph, precision: Precision, recipe: Recipe | None, trial: Trial | None, form: InputForm
+) -> Quantised:
+    """The graph in that precision.
+
+    Args:
+        recipe: for dynamic_int8. trial: for int8, whose calibration images show the ranges. form: of the graph's input.
+
+    Raises:
+        ExportError: a recipe or images are missing, or too few; or a weight is beyond float16.
+    """
+    match precision:
+        case Precision.FLOAT32:
+            return Quantised(graph, FLOAT32)
+        case Precision.FLOAT16:
+            return Quantised(graph, float16(graph))
+        case Precision.DYNAMIC_INT8:
+            if recipe is None:
+                raise ExportError("dynamic_int8 needs a recipe that says which operators take int8 weights")
+            formats = dynamic_int8(graph, frozenset(recipe.groups))
+            if not formats.weights:
+                raise ExportError(f"the recipe {recipe.id} names no group of this network's operators")
+            return Quantised(graph, formats)
+        case Precision.INT8:
+            if trial is None:
+                raise ExportError(
+                    "int8 needs images to see the range of every value, and this supernet neither carries calibration"
+                    " images nor are its training images at hand: make a file that carries some by `elasticvit pack`"
+                )
+            images = as_taken(trial.calibration.double(), graph.arch.resolution, form)
+            return Quantised(*static_int8(graph, [image[None] for image in images]))
+
+
+def difference(exact: bytes, data: bytes, precision: Precision, side: int, trial: Trial, form: InputForm) -> float:
+    """The greatest relative l2 distance of a file's logits from the float32 file's, on calibration images.
+
+    Raises:
+        ExportError: it is beyond what this precision can explain.
+    """
+    images = as_taken(trial.calibration[:COMPARED], side, form)
+    before, after = run_tflite(exact, images), run_tflite(data, images)
+    length = np.maximum(np.linalg.norm(before, axis=1), np.finfo(np.float32).tiny)
+    found = float(np.max(np.linalg.norm(after - before, axis=1) / length))
+    # Not `>`: NaN must fail as well.
+    if not found <= LARGEST_DIFFERENCE[precision]:
+        raise ExportError(
+            f"in {precision} the logits differ from float32's by {found:.2g} (relative), above"
+            f" {LARGEST_DIFFERENCE[precision]:g}: this network does not bear it; nothing was written"
+        )
+    return found
+
+
+def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
+    """By how much a file's top-1 is above the float32 file's, as a part of one, on held-out images."""
+    return top1(data, side, held_out, form) - top1(exact, side, held_out, form)
+
+
+def top1(data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
+    """The part of held-out images that a file classifies rightly. Raises `ExportError` if LiteRT does not take it."""
+    interpreter = loaded(data)
+    answers = [run(interpreter, images).argmax(1) for images in held_out.batches(side, form)]
+    return float((np.concatenate(answers) == held_out.labels.numpy()).mean())

@@ -1,0 +1,1 @@
+"""LiteRT files: written, read, checked against torch, with metadata and the delegates that run them."""

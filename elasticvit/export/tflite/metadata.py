@@ -1,0 +1,208 @@
+"""What a .tflite file says of itself, so that the file alone tells how to use it.
+
+Three things, none of which a runtime has to know: model metadata as the public tools for LiteRT files read it (the
+entry `TFLITE_METADATA`), the class names as `labels.txt` in a zip behind the model, and the whole description of
+`elasticvit.export.manifest` as JSON (the entry `elasticvit`). The zip is stored, not deflated, and bears no dates:
+readers map it where it lies, and the same model gives the same bytes.
+
+MediaPipe's image classifier takes files of the input kinds `pixels` and `uint8` as they are, with their labels. Of
+`normalised` ones it takes those whose channels have the same mean and deviation; it has no others.
+
+Nothing here imports torch.
+"""
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ai_edge_litert import schema_py_generated as schema
+from pydantic import ValidationError
+
+from elasticvit.errors import ExportError
+from elasticvit.export.manifest import Description
+from elasticvit.export.precision import Precision
+from elasticvit.export.tflite.metadata_schema import (
+    AXIS_LABELS,
+    MIN_PARSER_VERSION,
+    RGB,
+    decode_metadata,
+    encode_metadata,
+)
+
+# The object classes are generated without types.
+Generated: TypeAlias = Any
+
+STANDARD, OURS, RUNTIME = "TFLITE_METADATA", "elasticvit", "min_runtime_version"
+LABELS = "labels.txt"
+AUTHOR = "ElasticViT"
+MODEL_IDENTIFIER = b"TFL3"
+_TYPES = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
+# The first date that a zip can tell.
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+_UNIX, _READABLE = 3, 0o100644 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a tensor at either end of a file is; `dtype` as in "float32"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """What was found in a file; each part is None where the file does not have it.
+
+    Attributes:
+        inputs, outputs: of the first graph.
+        standard: the model metadata, fields named as in its schema.
+        labels: class names in the order of the logits.
+        description: ours.
+        min_runtime_version: the first release of the runtime that has every operator.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    standard: Mapping[str, Any] | None
+    labels: tuple[str, ...] | None
+    description: Description | None
+    min_runtime_version: str | None
+
+
+def entries(description: Description) -> dict[str, bytes]:
+    """The metadata of a file, by name; class names are left to `with_labels`."""
+    without_names = description.model_dump(mode="json", include=set(Description.model_fields))
+    without_names["output"]["names"] = None
+    ours = json.dumps(without_names, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return {STANDARD: encode_metadata(_standard(description)), OURS: ours.encode()}
+
+
+def with_labels(data: bytes, names: tuple[str, ...] | None) -> bytes:
+    """The file with its class names behind it, one a line; the file as it is where there are none."""
+    if names is None:
+        return data
+    stream = io.BytesIO(data)
+    info = zipfile.ZipInfo(LABELS, _NO_DATE)
+    info.create_system, info.external_attr = _UNIX, _READABLE
+    # Appended, so that offsets count from the start of the model, as readers of such files expect.
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(info, "".join(f"{' '.join(name.splitlines())}\n" for name in names))
+    return stream.getvalue()
+
+
+def read_metadata(data: bytes) -> FileMetadata:
+    """What a .tflite file, ours or another, says of itself.
+
+    Raises:
+        ExportError: the bytes are no .tflite file, or are damaged.
+    """
+    if data[4:8] != MODEL_IDENTIFIER:
+        raise ExportError("these bytes are no .tflite file: the identifier TFL3 is missing")
+    try:
+        model = schema.Model.GetRootAs(data)
+        graph = model.Subgraphs(0)
+        ends = [
+            tuple(_tensor(graph, i) for i in side.tolist()) for side in (graph.InputsAsNumpy(), graph.OutputsAsNumpy())
+        ]
+        found = _entries(model)
+        standard = decode_metadata(found[STANDARD]) if STANDARD in found else None
+        labels = _labels(data)
+        description = _description(found[OURS], labels) if OURS in found else None
+    except (struct.error, AttributeError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"the .tflite file is damaged or truncated: {error}") from error
+    runtime = found[RUNTIME].rstrip(b"\0").decode("ascii", "replace") if RUNTIME in found else None
+    return FileMetadata(ends[0], ends[1], standard, labels, description, runtime)
+
+
+def _standard(description: Description) -> dict[str, Any]:
+    return {
+        "name": f"ElasticViT {description.arch_id}",
+        "description": _summary(description),
+        "version": description.versions["elasticvit"],
+        "author": AUTHOR,
+        "license": description.terms,
+        "min_parser_version": MIN_PARSER_VERSION,
+        "subgraph_metadata": [
+            {"input_tensor_metadata": [_image(description)], "output_tensor_metadata": [_logits(description)]}
+        ],
+    }
+
+
+def _summary(description: Description) -> str:
+    source = f"supernet {description.supernet.name}" if description.supernet else "random weights, for timing only"
+    words = f"Image classification, {description.output.classes} classes. {description.macs / 1e6:.1f} million"
+    words += f" multiply-accumulates, {description.precision}; from {source}."
+    if description.accuracy is not None:
+        accuracy = description.accuracy
+        in_float32 = "" if description.precision is Precision.FLOAT32 else " in float32"
+        words += f" Top-1 {accuracy.value:.1%} ({accuracy.source}){in_float32}."
+    return words
+
+
+def _image(description: Description) -> dict[str, Any]:
+    form, side = description.input.form, description.input.shape[1]
+    mean, std = form.pixel_scale
+    low, high = zip(*form.ranges, strict=True)
+    return {
+        "name": description.input.name,
+        "description": f"One image, red, green, blue: {how_to_scale(description)}.",
+        "content": {"image": {"color_space": RGB, "default_size": {"width": side, "height": side}}},
+        "process_units": [{"normalization": {"mean": mean, "std": std}}],
+        "stats": {"min": low, "max": high},
+    }
+
+
+def how_to_scale(description: Description) -> str:
+    """What the caller does to pixels, in words."""
+    image = description.input
+    if image.form.is_pixels:
+        return f"pixels from 0 to 255 as {image.dtype}, which the file itself normalises"
+    return f"(pixel / 255 - mean) / std with mean {list(image.mean)} and std {list(image.std)}"
+
+
+def _logits(description: Description) -> dict[str, Any]:
+    labels = {"name": LABELS, "description": "Class names, one a line.", "type": AXIS_LABELS}
+    return {
+        "name": description.output.name,
+        "description": "A logit for each class; softmax makes probabilities of them.",
+        "content": {"feature": {}},
+        "associated_files": [labels] if description.output.names else None,
+    }
+
+
+def _tensor(graph: Generated, index: int) -> TensorInfo:
+    tensor = graph.Tensors(index)
+    return TensorInfo(tensor.Name().decode(), _TYPES[tensor.Type()], tuple(tensor.ShapeAsNumpy().tolist()))
+
+
+def _entries(model: Generated) -> dict[str, bytes]:
+    listed = (model.Metadata(i) for i in range(model.MetadataLength()))
+    return {entry.Name().decode(): model.Buffers(entry.Buffer()).DataAsNumpy().tobytes() for entry in listed}
+
+
+def _labels(data: bytes) -> tuple[str, ...] | None:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except zipfile.BadZipFile:
+        return None  # most files have none
+    with archive:
+        if LABELS not in archive.namelist():
+            return None
+        return tuple(archive.read(LABELS).decode().splitlines())
+
+
+def _description(entry: bytes, labels: tuple[str, ...] | None) -> Description | None:
+    try:
+        description = Description.model_validate_json(entry)
+    except ValidationError as error:
+        raise ExportError(
+            f"the file's entry {OURS} is not of this version of the package: {error.error_count()} fields do not fit;"
+            " read the file with the version that wrote it, or export it again"
+        ) from error
+    return description.model_copy(update={"output": description.output.model_copy(update={"names": labels})})

@@ -1,0 +1,105 @@
+"""The application: settings in, an ASGI app out. All state hangs on the app; nothing is global."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from server import logs
+from server.api import handlers
+from server.api.metrics import Metrics
+from server.api.middleware import BodyLimit, RequestLog
+from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
+from server.api.routes.deps import State
+from server.errors import ServerError
+from server.services import jobs as job_queue
+from server.services.home import Clock, prepare, utc_now
+from server.settings import Settings, load_settings
+from server.store.blobs import Blobs
+from server.store.db import Database
+from server.version import VERSION
+from server.wakeup import Ringer
+
+log = structlog.get_logger()
+ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
+MULTIPART_BYTES = 100_000  # what a form adds around the file in it
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+    """An app on a home folder; the folder is prepared when it starts up. `clock` tells the time, UTC."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = await run_in_threadpool(prepare, settings, clock)
+        app.state.server = State(
+            settings=settings,
+            database=database,
+            blobs=Blobs(settings.blobs_folder),
+            metrics=metrics,
+            clock=clock,
+            ringer=Ringer(settings.url),
+        )
+        sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+            database.close()
+
+    metrics = Metrics()
+    app = FastAPI(
+        title="ElasticViT",
+        version=VERSION,
+        summary="A latency budget goes in, a vision model that meets it comes out.",
+        lifespan=lifespan,
+        responses=handlers.RESPONSES,
+        strict_content_type=False,
+    )
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        uploads={"/models": settings.max_upload_bytes + MULTIPART_BYTES},
+    )
+    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_exception_handler(ServerError, handlers.server_error)
+    app.add_exception_handler(RequestValidationError, handlers.invalid)
+    app.add_exception_handler(HTTPException, handlers.http_error)
+    app.add_exception_handler(DBAPIError, handlers.database_error)
+    app.add_exception_handler(Exception, handlers.unexpected)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """For `uvicorn --factory server.api.app:from_environment`."""
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    return create_app(settings)
+
+
+async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
+    """Requeue what dead agents and workers held. Every process may do it: each expiry counts once."""
+
+    def sweep() -> int:
+        with database.write() as session:
+            return job_queue.sweep(session, clock())
+
+    while True:
+        try:
+            expired = await run_in_threadpool(sweep)
+            if expired:
+                log.warning("leases expired", count=expired)
+        except (DBAPIError, ServerError):
+            log.exception("the sweep of leases failed")
+        await asyncio.sleep(seconds)

@@ -1,0 +1,58 @@
+"""Prometheus figures: requests counted in this process, jobs and devices read from the database when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlmodel import Session, func, select
+
+from server.store.tables import Device, Job
+from server.wire import DeviceState, JobKind, JobStatus
+
+
+class Metrics:
+    """The request counter of one app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "elasticvit_requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
+        )
+
+    def count(self, method: str, route: str, status: int) -> None:
+        self._requests.labels(method, route, str(status)).inc()
+
+    def text(self, jobs: dict[tuple[str, str], int], devices: dict[str, int]) -> bytes:
+        """All figures in Prometheus' text format; label values that nobody has are 0, not missing."""
+        stored = CollectorRegistry()
+        stored.register(_Stored(jobs, devices))
+        return generate_latest(self.registry) + generate_latest(stored)
+
+
+class _Stored(Collector):
+    def __init__(self, jobs: dict[tuple[str, str], int], devices: dict[str, int]) -> None:
+        self._jobs = jobs
+        self._devices = devices
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        jobs = GaugeMetricFamily("elasticvit_jobs", "Jobs by kind and status", labels=["kind", "status"])
+        for kind in JobKind:
+            for status in JobStatus:
+                jobs.add_metric([kind.value, status.value], self._jobs.get((kind.value, status.value), 0))
+        yield jobs
+        devices = GaugeMetricFamily("elasticvit_devices", "Devices by state", labels=["state"])
+        for state in DeviceState:
+            devices.add_metric([state.value], self._devices.get(state.value, 0))
+        yield devices
+
+
+def count_jobs(session: Session) -> dict[tuple[str, str], int]:
+    counted = session.exec(select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status))
+    return {(kind, status): number for kind, status, number in counted}
+
+
+def all_devices(session: Session) -> list[Device]:
+    return list(session.exec(select(Device)))

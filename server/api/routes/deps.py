@@ -1,0 +1,83 @@
+"""What routes are given: the app's state, the caller's token, the page asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from server.api.metrics import Metrics
+from server.errors import Forbidden
+from server.services import tokens
+from server.services.home import Clock
+from server.settings import Settings
+from server.store.blobs import Blobs
+from server.store.db import Database
+from server.store.tables import Token
+from server.wakeup import Ringer
+from server.wire import Role
+
+
+@dataclass
+class State:
+    """Everything an app holds while it runs."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    metrics: Metrics
+    clock: Clock
+    ringer: Ringer
+    was_ready: bool = False
+
+    @property
+    def now(self) -> datetime:
+        return self.clock()
+
+    @property
+    def offline_after(self) -> timedelta:
+        return timedelta(seconds=self.settings.offline_after_seconds)
+
+
+def get_state(request: Request) -> State:
+    state: State = request.app.state.server
+    return state
+
+
+bearer = HTTPBearer(auto_error=False, description="The token in admin.token, or one made by POST /tokens")
+TheState = Annotated[State, Depends(get_state)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+def allow(*roles: Role) -> Callable[[State, HTTPAuthorizationCredentials | None], Token]:
+    """A dependency: the caller's token, if its role is one of `roles`. Raises Unauthorized, Forbidden."""
+
+    def authorise(state: TheState, credentials: Credentials) -> Token:
+        with state.database.read() as session:
+            token = tokens.authenticate(session, credentials.credentials if credentials else None)
+        if token.role not in roles:
+            wanted = " or ".join(role.value for role in roles)
+            raise Forbidden(f"this needs a token of role {wanted}, yours is {token.role}")
+        return token
+
+    return authorise
+
+
+Reader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER))]
+Worker = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER))]
+AgentToken = Annotated[Token, Depends(allow(Role.AGENT, Role.ADMIN))]
+Downloader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER, Role.AGENT))]
+Admin = Annotated[Token, Depends(allow(Role.ADMIN))]
+
+PageToken = Annotated[str | None, Query(max_length=100, description="next_page_token of the page before")]
+MaxResults = Annotated[int, Query(ge=1, le=200)]
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key", min_length=1, max_length=200, description="Repeat a request without a second effect"
+    ),
+]

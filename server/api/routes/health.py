@@ -1,0 +1,46 @@
+"""Whether the server lives, is ready, and what it counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fastapi import APIRouter, Response
+
+from server.api import metrics
+from server.api.routes.deps import Reader, TheState
+from server.services import devices, readiness
+from server.version import VERSION
+from server.wire import Health, Readiness
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> Health:
+    return Health(version=VERSION)
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+def readyz(state: TheState, response: Response) -> Readiness:
+    """503 until a search can be answered; a host that measures later on does not take that back."""
+    with state.database.read() as session:
+        waiting_for = readiness.waiting_for(
+            session,
+            admin_token_file=state.settings.admin_token_file,
+            supernets_folder=state.settings.supernets_folder,
+            expect_host=state.settings.expect_host and not state.was_ready,
+            now=state.now,
+            offline_after=state.offline_after,
+        )
+    state.was_ready = state.was_ready or not waiting_for
+    response.status_code = 503 if waiting_for else 200
+    return Readiness(ready=not waiting_for, waiting_for=waiting_for)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def prometheus(state: TheState, _token: Reader) -> Response:
+    with state.database.read() as session:
+        jobs = metrics.count_jobs(session)
+        known = metrics.all_devices(session)
+        states = Counter(devices.state(session, device, state.now, state.offline_after).value for device in known)
+    return Response(state.metrics.text(jobs, dict(states)), media_type="text/plain; version=0.0.4; charset=utf-8")

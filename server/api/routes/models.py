@@ -1,0 +1,179 @@
+"""Models and their files."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.responses import FileResponse
+
+from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Worker
+from server.errors import BadValue, InfraError, NotYet
+from server.services import conversions, models
+from server.store.blobs import CHUNK, Draft
+from server.store.tables import Job, Model, ModelFile
+from server.wire import ModelView, Name, Page
+
+router = APIRouter(tags=["models"])
+Format = Literal["tflite", "onnx", "pt2", "manifest", "card"]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
+BINARY = "application/octet-stream"
+LOOK_SECONDS = 0.1
+RETRY_SECONDS = 5
+FILE_ANSWER = {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}, 304: {}}
+UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            BINARY: {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("/models", status_code=201, openapi_extra=UPLOAD)
+async def upload_model(
+    request: Request, state: TheState, _token: Worker, response: Response, name: Annotated[Name | None, Query()] = None
+) -> ModelView:
+    """Upload a .tflite of your own: its bytes as the body, or as `file` of a form. It can then be measured."""
+    with state.blobs.draft(state.settings.max_upload_bytes) as draft:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            await _read_form(request, draft)
+        else:
+            async for chunk in request.stream():
+                await run_in_threadpool(draft.write, chunk)
+        view = await run_in_threadpool(_add, state, draft, name)
+    response.headers["Location"] = view.url
+    return view
+
+
+@router.get("/models")
+def list_models(
+    state: TheState,
+    _token: Reader,
+    page_token: PageToken = None,
+    max_results: MaxResults = 50,
+    source: models.Source | None = None,
+    arch_id: str | None = None,
+) -> Page[ModelView]:
+    with state.database.read() as session:
+        return models.listing(session, page_token, max_results, source, arch_id)
+
+
+@router.get("/models/{model_id}")
+def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
+    with state.database.read() as session:
+        return models.view(models.get(session, model_id))
+
+
+@router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+async def download_model(
+    model_id: str,
+    state: TheState,
+    _token: Downloader,
+    format: Annotated[Format, Query()] = "tflite",
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made when they are first asked for: until they are
+    there, the answer waits, and after a while is 503 with Retry-After."""
+    model = await run_in_threadpool(_model, state, model_id)
+    if format == "manifest":
+        return _text(models.manifest_bytes(model), "application/json", if_none_match)
+    if format == "card":
+        return _text(models.card_bytes(model), "text/markdown; charset=utf-8", if_none_match)
+    sha256 = model.sha256 if format == "tflite" else await _converted(state, model, format)
+    return await run_in_threadpool(_file, state, sha256, if_none_match, f"{model.arch_id or model.id}.{format}")
+
+
+@router.get("/blobs/{sha256}", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+def get_blob(
+    sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
+    state: TheState,
+    _token: Downloader,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    return _file(state, sha256, if_none_match, sha256)
+
+
+async def _read_form(request: Request, draft: Draft) -> None:
+    async with request.form(max_files=1, max_fields=10) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise BadValue('the form has no file: send the .tflite as its part "file"')
+        while chunk := await file.read(CHUNK):
+            await run_in_threadpool(draft.write, chunk)
+
+
+def _add(state: State, draft: Draft, name: str | None) -> ModelView:
+    manifest = models.check_upload(draft)
+    with state.database.write() as session:
+        return models.view(models.add_upload(session, draft, manifest, name, state.now))
+
+
+def _model(state: State, model_id: str) -> Model:
+    with state.database.read() as session:
+        return models.get(session, model_id)
+
+
+async def _converted(state: State, model: Model, format: conversions.OtherFormat) -> str:
+    """The hash of the model's file in another format, as soon as it is there. Raises NotFound, Conflict, NotYet."""
+    found = await run_in_threadpool(_find_or_order, state, model, format)
+    if isinstance(found, ModelFile):
+        return found.sha256
+    state.ringer.ring()
+    deadline = time.monotonic() + state.settings.convert_wait_seconds
+    while not await run_in_threadpool(_is_made, state, found.id):
+        if time.monotonic() > deadline:
+            raise NotYet(
+                f"the {format} file is still being made, by job '{found.id}': ask again in {RETRY_SECONDS} s",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        await asyncio.sleep(LOOK_SECONDS)
+    made = await run_in_threadpool(_find_or_order, state, model, format)
+    if not isinstance(made, ModelFile):
+        raise InfraError(f"the {format} file of model '{model.id}' was removed as soon as it was made: ask again")
+    return made.sha256
+
+
+def _find_or_order(state: State, model: Model, format: conversions.OtherFormat) -> ModelFile | Job:
+    with state.database.read() as session:
+        if (file := conversions.find(session, state.blobs, model, format)) is not None:
+            return file
+    with state.database.write() as session:
+        return conversions.order(session, model, format, state.now)
+
+
+def _is_made(state: State, job_id: str) -> bool:
+    with state.database.read() as session:
+        return conversions.finished(session, job_id)
+
+
+def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Response:
+    path = state.blobs.find(sha256)
+    etag = f'"{sha256}"'
+    if _matches(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return FileResponse(path, media_type=BINARY, filename=name, headers={"ETag": etag})
+
+
+def _text(content: bytes, media_type: str, if_none_match: str | None) -> Response:
+    etag = f'"{models.sha256(content)}"'
+    if _matches(if_none_match, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(content, media_type=media_type, headers={"ETag": etag})
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    given = [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]
+    return "*" in given or etag in given

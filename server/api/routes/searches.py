@@ -1,0 +1,76 @@
+"""Ask for models that meet a budget, and for single sub-networks."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from server.api.routes.deps import IdempotencyHeader, MaxResults, PageToken, Reader, TheState, Worker
+from server.services import idempotency, searches, submissions
+from server.wire import Accepted, Page, SearchRequest, SearchView, SubnetRequest
+
+router = APIRouter(tags=["search"])
+
+
+@router.post("/search", status_code=202)
+def search(
+    body: SearchRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Start a search. Refused at once: an unknown device, a device without predictor, a budget nothing can meet."""
+    now = state.now
+    with state.database.write() as session:
+        answer = idempotency.once(
+            session,
+            key,
+            token.id,
+            "/search",
+            body,
+            now,
+            lambda: searches.create(session, body, now, state.settings.max_attempts),
+        )
+    state.ringer.ring()
+    response.headers["Location"] = answer.url
+    return answer
+
+
+@router.get("/searches")
+def list_searches(
+    state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
+) -> Page[SearchView]:
+    with state.database.read() as session:
+        return searches.listing(session, page_token, max_results)
+
+
+@router.get("/searches/{search_id}")
+def get_search(search_id: str, state: TheState, _token: Reader) -> SearchView:
+    with state.database.read() as session:
+        return searches.view(*searches.get(session, search_id))
+
+
+@router.post("/searches/{search_id}/cancel")
+def cancel_search(search_id: str, state: TheState, _token: Worker) -> SearchView:
+    with state.database.write() as session:
+        return searches.cancel(session, search_id, state.now)
+
+
+@router.post("/subnets", status_code=202)
+def subnet(
+    body: SubnetRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Extract and export one architecture; the job's result names the model. What was exported before is answered by
+    a job that has succeeded already."""
+    now = state.now
+    with state.database.write() as session:
+        answer = idempotency.once(
+            session,
+            key,
+            token.id,
+            "/subnets",
+            body,
+            now,
+            lambda: submissions.subnet(
+                session, state.blobs, state.settings.supernets_folder, body, now, state.settings.max_attempts
+            ),
+        )
+    state.ringer.ring()
+    response.headers["Location"] = answer.url
+    return answer

@@ -1,0 +1,1 @@
+"""The `elasticvit` script: the commands of a server and the client's."""

@@ -1,0 +1,145 @@
+"""The `elasticvit` script: the library's commands, those that run a service, and those that talk to one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from server.cli import client
+from server.errors import ServerError
+from server.version import VERSION
+
+EXIT_ERROR, EXIT_TAKEN = 1, 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A latency budget goes in, a trained vision model that meets it comes out.",
+)
+app.registered_commands += client.app.registered_commands
+app.registered_groups += client.app.registered_groups
+
+WithParent = Annotated[bool, typer.Option("--exit-with-parent", hidden=True)]
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(VERSION)
+
+
+@app.command()
+def up() -> None:
+    """Serve with this machine as device `host`: server, worker and agent together, in the foreground."""
+    from server.settings import load_settings
+    from server.supervise.lock import Taken
+    from server.supervise.supervisor import Supervisor
+
+    try:
+        status = Supervisor(load_settings(), lambda words: typer.echo(f"elasticvit: {words}")).run()
+    except Taken as error:
+        _end(error, EXIT_TAKEN)
+    except ServerError as error:
+        _end(error, EXIT_ERROR)
+    raise typer.Exit(status)
+
+
+@app.command()
+def serve(exit_with_parent: WithParent = False) -> None:
+    """Run the HTTP server alone (workers and agents are processes of their own)."""
+    import uvicorn
+
+    from server import logs
+    from server.api.app import create_app
+    from server.services.home import prepare
+    from server.settings import load_settings
+
+    _watch(exit_with_parent)
+    try:
+        settings = load_settings()
+        logs.configure(settings.log_level)
+        # The app does so, too; here a home that cannot be used ends in a sentence.
+        prepare(settings).close()
+    except ServerError as error:
+        _end(error, EXIT_ERROR)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+@app.command()
+def worker(exit_with_parent: WithParent = False) -> None:
+    """Run a compute worker: searches, exports, calibrations."""
+    from server import logs
+    from server.compute.worker import run
+    from server.settings import load_settings
+
+    _watch(exit_with_parent)
+    try:
+        settings = load_settings()
+        logs.configure(settings.log_level)
+        # A supervised worker is the only one of its home: what its predecessor held is free.
+        run(settings, alone=exit_with_parent)
+    except ServerError as error:
+        _end(error, EXIT_ERROR)
+
+
+@app.command()
+def prepare(exit_with_parent: WithParent = False) -> None:
+    """Make a home folder ready: the default supernet, the anchor model, the host agent's token, the benchmark."""
+    from elasticvit.errors import ElasticVitError
+    from server.settings import load_settings
+    from server.supervise.bootstrap import prepare_home
+
+    _watch(exit_with_parent)
+    try:
+        prepare_home(load_settings(), lambda words: typer.echo(f"elasticvit: {words}"))
+    except (ServerError, ElasticVitError) as error:
+        _end(error, EXIT_ERROR)
+
+
+@app.command()
+def demo(
+    budget_ms: Annotated[float | None, typer.Option(help="Default: the middle of what this machine reaches.")] = None,
+    sweep: Annotated[bool, typer.Option(help="Also search at 10, 30, 50, 70 and 90 % of the reachable range.")] = False,
+) -> None:
+    """Run the whole loop once against a server of its own; exits 0 only if the answer ran here within its budget."""
+    from server.demo.run import run_demo
+
+    raise typer.Exit(run_demo(budget_ms, sweep))
+
+
+def _watch(wanted: bool) -> None:
+    if wanted:
+        from server.parent import exit_with_parent
+
+        exit_with_parent()
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    typer.echo(f"elasticvit: {error}", err=True)
+    raise typer.Exit(status) from error
+
+
+def main() -> None:
+    """The script's entry: mounts the library's commands only when asked for one, since they bring torch."""
+    # Read when torch loads its OpenMP: idle threads then sleep instead of spinning, which on a busy machine of two
+    # cores is many times faster (children inherit it).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    light = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
+    light |= {group.name for group in app.registered_groups if isinstance(group.name, str)}
+    if len(sys.argv) < 2 or sys.argv[1] not in light:
+        from elasticvit.cli.app import app as library
+
+        app.registered_commands += library.registered_commands
+        app.registered_groups += library.registered_groups
+    app()

@@ -1,0 +1,66 @@
+"""The exporting process: `python -m server.compute.exporting.child FD BYTES` does the orders that come over a socket.
+
+It ends when the other end is closed, or with its parent. BYTES bounds its own data (RLIMIT_DATA), so that what grows
+without end fails here before it takes the machine's memory.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import resource
+import sys
+from multiprocessing.connection import Connection
+
+from server.compute.exporting.remote_errors import told
+from server.parent import exit_with_parent
+
+
+def serve(connection: Connection) -> None:
+    """Answer orders until there are no more: ("stage", name) while at work, then ("done", Product), ("error", Told)."""
+    from server.compute.exporting.work import Shelf, do
+
+    shelf = Shelf()
+    settled: set[tuple[str, str]] = set()
+    connection.send(("ready", None))
+    while True:
+        try:
+            order = connection.recv()
+        except EOFError:
+            return
+        answer: tuple[str, object]
+        try:
+            answer = ("done", do(order, shelf, lambda stage: connection.send(("stage", stage))))
+        except Exception as error:
+            answer = ("error", told(error))
+        connection.send(answer)
+        if (kind := (order.sha256, order.what)) not in settled:
+            settled.add(kind)
+            _settle()
+        del answer, order
+
+
+def _settle() -> None:
+    """Put what was loaded aside from garbage collection: to look through torch's objects takes 0.15 s now and then."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def main(arguments: list[str]) -> None:
+    """The process's work."""
+    faulthandler.enable()
+    exit_with_parent()
+    # Set before torch is loaded: idle threads sleep instead of disturbing what is measured on this machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    connection, most_bytes = Connection(int(arguments[0])), int(arguments[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+    try:
+        serve(connection)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # nobody waits any more
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

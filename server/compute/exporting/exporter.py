@@ -1,0 +1,84 @@
+"""The worker's exports in a process of their own, kept warm: started early, replaced when it dies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.compute.exporting.order import Order, Product, Watch
+from server.compute.exporting.process import Limits, Process
+from server.settings import Settings
+
+TURN_SECONDS = 0.1
+
+
+class ChildExporter:
+    """Does orders in one child process, in turns. `kept` says that the process outlives an order, with what it loaded;
+    otherwise it ends with each, for work that is rare and takes much memory."""
+
+    def __init__(self, limits: Limits, kept: bool = True) -> None:
+        self._limits = limits
+        self._kept = kept
+        self._turn = threading.Lock()
+        self._process: Process | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to load what every order needs, without waiting for it."""
+        with self._turn:
+            self._ensure()
+
+    def run(self, order: Order, watch: Watch) -> Product:
+        """The order's product.
+
+        Raises:
+            ExportCrashed: the process died, or took too long or too much memory; the next order gets a fresh one.
+            ElasticVitError, ServerError: of the work itself; and what `watch` raises, which ends the work.
+        """
+        with self._mine(watch) as process:
+            return process.do(order, watch)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that is alive, None while there is none."""
+        process = self._process
+        return process.pid if process is not None and process.alive else None
+
+    def close(self) -> None:
+        """End the process, also in the middle of an order."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.end()
+        with self._turn:
+            self._drop()
+
+    @contextmanager
+    def _mine(self, watch: Watch) -> Iterator[Process]:
+        while not self._turn.acquire(timeout=TURN_SECONDS):
+            watch.check()
+        try:
+            yield self._ensure()
+        finally:
+            if not self._kept or (self._process is not None and not self._process.alive):
+                self._drop()
+                if self._kept and not self._closed:
+                    self._ensure()
+            self._turn.release()
+
+    def _ensure(self) -> Process:
+        if self._process is not None and not self._process.alive:
+            self._drop()
+        if self._process is None:
+            self._process = Process(self._limits)
+        return self._process
+
+    def _drop(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(settings.export_timeout_seconds, int(settings.export_memory_mb * 1e6))

@@ -1,0 +1,209 @@
+"""One exporting process as its parent sees it: started, given an order, guarded meanwhile, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from server.compute.exporting.order import Order, Product, Watch
+from server.compute.exporting.remote_errors import Told, raised
+from server.errors import ExportCrashed
+
+LOOK_SECONDS = 0.05
+ASK_SECONDS = 0.25
+LOG_BYTES = 8_000
+START_SECONDS = 120.0
+TIMEOUT_SAYS = "raise ELASTICVIT_EXPORT_TIMEOUT_SECONDS if that is too little for this machine"
+MEMORY_SAYS = "raise ELASTICVIT_EXPORT_MEMORY_MB if the machine has more, or ask for a smaller network"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one order may take: seconds, and bytes of memory of the process."""
+
+    timeout_seconds: float
+    memory_bytes: int
+
+
+class Process:
+    """A child that is starting or ready. Its words go to a file without a name; `words` are the last of them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._ready = False
+        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - as long as the process
+        mine, its = socket.socketpair()
+        with its:
+            # -P: a folder that happens to be the working directory does not stand in for our packages.
+            python = [sys.executable, "-P", "-m", "server.compute.exporting.child"]
+            # In a session of its own: what stops the worker's group is answered by the worker, which then ends this.
+            self._process = subprocess.Popen(
+                [*python, str(its.fileno()), str(limits.memory_bytes)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(its.fileno(),),
+                start_new_session=True,
+            )
+        self._connection = Connection(mine.detach())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def do(self, order: Order, watch: Watch) -> Product:
+        """Raises what the work and `watch` raise, and ExportCrashed; the process may be dead afterwards."""
+        if not self._ready:
+            with _Guard(self, watch, START_SECONDS) as guard:
+                self._talk(guard, watch)
+                self._ready = True
+        os.ftruncate(self._log.fileno(), 0)
+        with _Guard(self, watch, self.limits.timeout_seconds) as guard:
+            product = self._talk(guard, watch, order)
+        assert isinstance(product, Product)
+        return product
+
+    def _talk(self, guard: _Guard, watch: Watch, order: Order | None = None) -> Product | None:
+        try:
+            if order is not None:
+                self._connection.send(order)
+            while True:
+                kind, value = self._connection.recv()
+                if kind == "stage":
+                    watch.stage(value)
+                else:
+                    break
+        except (EOFError, OSError, UnpicklingError) as error:
+            raise guard.reason() from error
+        except BaseException:
+            # Nobody waits for the rest of it.
+            self.end()
+            raise
+        if isinstance(value, Told):
+            if value.no_memory:
+                self.end()
+                raise ExportCrashed(self._no_memory(), log=value.trace)
+            raise raised(value)
+        product: Product | None = value
+        return product
+
+    def end(self) -> None:
+        """Kill it with all that it may have started, at once."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        self.end()
+        self._connection.close()
+        self._log.close()
+
+    def died(self) -> ExportCrashed:
+        """Why it ended by itself, as its status says."""
+        status = self._process.wait()
+        how = f"status {status}"
+        if status < 0:
+            how = f"signal {signal.Signals(-status).name}"
+        hint = "; the kernel kills so when memory is short" if -status == signal.SIGKILL else ""
+        return ExportCrashed(
+            f"the exporting process ended by {how} in the middle of its work{hint}; nothing was stored. "
+            "Try again; if it happens again, read the log of this job's attempt",
+            log=self.words(),
+        )
+
+    def too_slow(self, seconds: float) -> ExportCrashed:
+        if not self._ready:
+            return ExportCrashed(
+                f"the exporting process was not ready after {seconds:g} s and was ended; nothing was stored. "
+                "Try again when this machine has less to do; if it happens again, read the log of this job's attempt",
+                log=self.words(),
+            )
+        return ExportCrashed(f"the export took more than {seconds:g} s and was ended: {TIMEOUT_SAYS}", log=self.words())
+
+    def too_large(self) -> ExportCrashed:
+        return ExportCrashed(self._no_memory(), log=self.words())
+
+    def _no_memory(self) -> str:
+        return f"the export needed more than {self.limits.memory_bytes / 1e6:g} MB and was ended: {MEMORY_SAYS}"
+
+    def words(self) -> str:
+        """The tail of what the process said during this order."""
+        size = os.fstat(self._log.fileno()).st_size
+        said = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        return said.decode(errors="replace").replace("\0", "")
+
+    def resident_bytes(self) -> int:
+        """What it holds in memory now; 0 once it is gone."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
+
+
+class _Guard:
+    """A thread beside an order: ends the process when its time or memory is up, or when nobody wants it any more.
+
+    The thread that waits for the answer then reads an end of file, and asks `reason` what to raise.
+    """
+
+    def __init__(self, process: Process, watch: Watch, seconds: float) -> None:
+        self._process = process
+        self._watch = watch
+        self._seconds = seconds
+        self._done = threading.Event()
+        self._why: BaseException | None = None
+        self._thread = threading.Thread(target=self._look, name=f"guard-{process.pid}", daemon=True)
+
+    def __enter__(self) -> _Guard:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: Any) -> None:  # noqa: ANN401
+        self._done.set()
+        self._thread.join()
+
+    def reason(self) -> BaseException:
+        """Why the process is gone."""
+        self._done.set()
+        self._thread.join()
+        return self._why or self._process.died()
+
+    def _look(self) -> None:
+        begun = asked = time.monotonic()
+        while not self._done.wait(min(LOOK_SECONDS, self._seconds)):
+            now = time.monotonic()
+            if self._process.resident_bytes() > self._process.limits.memory_bytes:
+                self._why = self._process.too_large()
+            elif now - begun > self._seconds:
+                self._why = self._process.too_slow(self._seconds)
+            elif now - asked > ASK_SECONDS:
+                asked = now
+                self._why = _objection(self._watch)
+            if self._why is not None:
+                self._process.end()
+                return
+
+
+def _objection(watch: Watch) -> BaseException | None:
+    try:
+        watch.check()
+    except BaseException as error:
+        return error
+    return None

@@ -1,0 +1,150 @@
+"""From an architecture to a stored model: found, where it was exported before, else made by the exporter and kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elasticvit.archs.arch import Arch
+from elasticvit.costs.flops import macs, params
+from elasticvit.latency.profile import FileOp
+from server.compute.exporting.order import Exporter, Order, Product, Unwatched, Watch, What
+from server.compute.exporting.served_supernet import AtHand
+from server.compute.task import Compute, Task
+from server.services import models
+from server.services.export_key import export_key
+from server.services.models import Source
+from server.store.tables import Model
+from server.wire import Accuracy, PrecisionName
+
+UNWATCHED = Unwatched()
+
+
+@dataclass(frozen=True)
+class Told:
+    """Tells a task's progress: the stages of an export, or, of one among `total`, as the detail of `what`."""
+
+    task: Task
+    what: str | None = None
+    done: int = 0
+    total: int | None = None
+
+    def stage(self, name: str) -> None:
+        if self.what is None:
+            self.task.say(name)
+        else:
+            self.task.say(self.what, self.done, self.total, name)
+
+    def check(self) -> None:
+        self.task.look()
+
+
+def export_subnet(
+    compute: Compute,
+    exporter: Exporter,
+    at_hand: AtHand,
+    arch: Arch,
+    source: Source,
+    *,
+    precision: PrecisionName = "float32",
+    watch: Watch = UNWATCHED,
+) -> Model:
+    """One sub-network with recalibrated norms and what is known of its accuracy, checked against torch. One that was
+    exported before, by whatever kind of job, is that model.
+
+    Raises:
+        SpaceError, DataError, ExportError, SupernetFileError, ExportCrashed, DiskFull, ReadOnlyHome; what `watch`
+            raises.
+    """
+    return _export(compute, exporter, at_hand, arch, source, precision, watch)
+
+
+def export_for_timing(
+    compute: Compute, exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWATCHED
+) -> Model:
+    """A sub-network as it is cut, for its latency only: norms and accuracy do not change what it does."""
+    return _export(compute, exporter, at_hand, arch, "calibration", "float32", watch)
+
+
+def ops_of(exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWATCHED) -> tuple[FileOp, ...]:
+    """What each operator of an arch's file belongs to; weights do not matter, so the supernet's do."""
+    return exporter.run(order_of(at_hand, arch, "ops", judged=False), watch).ops
+
+
+def order_of(
+    at_hand: AtHand,
+    arch: Arch,
+    what: What,
+    *,
+    judged: bool = True,
+    precision: PrecisionName = "float32",
+    stored: Path | None = None,
+) -> Order:
+    return Order(
+        what,
+        at_hand.name,
+        at_hand.file,
+        at_hand.sha256,
+        arch.to_json(),
+        precision,
+        judged,
+        table_sha256=at_hand.table_sha256,
+        stored=stored,
+    )
+
+
+def _export(
+    compute: Compute,
+    exporter: Exporter,
+    at_hand: AtHand,
+    arch: Arch,
+    source: Source,
+    precision: PrecisionName,
+    watch: Watch,
+) -> Model:
+    arch = at_hand.space.adopt(arch)
+    judged = source != "calibration"
+    key = export_key(arch, at_hand.sha256, at_hand.table_sha256, precision=precision, judged=judged)
+    with compute.database.read() as session:
+        found = models.exported(session, compute.blobs, key)
+    if found is not None:
+        return found
+    product = exporter.run(order_of(at_hand, arch, "tflite", judged=judged, precision=precision), watch)
+    watch.check()
+    return _keep(compute, product, at_hand, arch, source, precision, key)
+
+
+def _keep(
+    compute: Compute, product: Product, at_hand: AtHand, arch: Arch, source: Source, precision: str, key: str
+) -> Model:
+    """Store the file and its row; the same bytes twice are one model."""
+    assert product.manifest is not None
+    # Outside the transaction: a large file takes a moment to reach the disk, and nobody else could write meanwhile.
+    kept = models.Kept(compute.blobs.put(product.data), len(product.data))
+    with compute.database.write() as session:
+        if product.images:
+            models.forget_unmeasured(session, at_hand.name)
+        return models.store(
+            session,
+            compute.blobs,
+            file=kept,
+            source=source,
+            now=compute.clock(),
+            manifest=product.manifest,
+            precision=precision,
+            arch=arch_object(arch),
+            arch_id=arch.id,
+            macs=macs(arch),
+            params=params(arch),
+            accuracy=Accuracy(value=product.accuracy, source=product.accuracy_source),
+            supernet=at_hand.name,
+            export_key=key,
+        )
+
+
+def arch_object(arch: Arch) -> dict[str, Any]:
+    """The canonical JSON, parsed."""
+    value: dict[str, Any] = json.loads(arch.to_json())
+    return value

@@ -1,0 +1,66 @@
+"""From a request to limits, and from limits to sub-networks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from elasticvit.archs.arch import HEAD_DIM
+from elasticvit.archs.space import Space
+from elasticvit.costs.blocks import Block, BlockKind
+from elasticvit.costs.cost_table import CostTable
+from elasticvit.costs.flops import params
+from elasticvit.latency.predictor import LatencyPredictor
+from elasticvit.search.evolution import Frontier, evolve
+from elasticvit.search.limits import Limit, latency_limit, table_limit
+from server.compute.exporting.served_supernet import AtHand
+from server.errors import BadValue
+from server.wire import SearchRequest
+
+BYTES_A_WEIGHT = 4
+# Tensor and operator records of the flatbuffer; a block has a dozen or two of each.
+RECORD_BYTES = 6_000
+MEGABYTE = 1e6
+SCOUTS = 20_000
+
+
+def choose(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor, budget_ms: float) -> Frontier:
+    """The best members within the request's limits and this bound on the upper latency. Raises LimitError."""
+    rng = np.random.default_rng(request.seed or 0)
+    limits = limits_of(request, at_hand, predictor, budget_ms)
+    return evolve(at_hand.space, at_hand.accuracy.predict, limits, rng, count=request.count)
+
+
+def limits_of(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor, budget_ms: float) -> list[Limit]:
+    """Every bound of a request, the latency first. Raises BadValue."""
+    space = at_hand.space
+    limits = [latency_limit(predictor, budget_ms, request.confidence, request.statistic, "latency_ms")]
+    if request.max_macs is not None:
+        limits.append(table_limit("max_macs", CostTable.of_macs(space), request.max_macs))
+    if request.max_size_mb is not None:
+        limits.append(table_limit("max_size_mb", size_mb(space), request.max_size_mb))
+    if request.max_peak_memory_mb is not None:
+        raise BadValue('"max_peak_memory_mb" is not available yet: bound the file by "max_size_mb" instead')
+    if request.max_accuracy_drop is not None:
+        limits.append(_accuracy_limit(at_hand, request.max_accuracy_drop))
+    return limits
+
+
+def size_mb(space: Space) -> CostTable:
+    """Upper bound of the float32 file's size, MB: weights, gathered position biases, records."""
+
+    def of_block(block: Block) -> float:
+        gathered = block.width_in // HEAD_DIM * block.side_in**4 if block.kind is BlockKind.ATTENTION else 0
+        return (BYTES_A_WEIGHT * (params(block) + gathered) + RECORD_BYTES) / MEGABYTE
+
+    return CostTable.build(space, lambda blocks: np.array([of_block(block) for block in blocks]))
+
+
+def _accuracy_limit(at_hand: AtHand, drop: float) -> Limit:
+    """Predicted top-1 at most `drop` below the best of many members."""
+    scouts = at_hand.space.sample(np.random.default_rng(0), SCOUTS)
+    scouts = np.concatenate([scouts, at_hand.space.encode(at_hand.space.largest())[None]])
+    values = at_hand.accuracy.predict(scouts)
+    best = float(values.max())
+    return Limit(
+        "max_accuracy_drop", lambda codes: best - at_hand.accuracy.predict(codes), drop, scouts[int(values.argmax())]
+    )

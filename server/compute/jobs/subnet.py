@@ -1,0 +1,32 @@
+"""A `subnet` job: one named architecture becomes a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from elasticvit.errors import SpaceError
+from server.compute.exports import Told, export_subnet
+from server.compute.jobs.tools import Tools
+from server.compute.task import Task
+from server.errors import BadValue
+from server.services import accuracy_drop, submissions
+
+
+def subnet(task: Task, tools: Tools) -> Mapping[str, Any]:
+    """The model's id and where to fetch it. Raises BadValue, NotFound for what is no architecture of the supernet, or
+    costs more accuracy than is allowed."""
+    payload = task.job.payload
+    at_hand = tools.stock.get(payload["supernet"])
+    with task.compute.database.read() as session:
+        arch = submissions.find_arch(session, payload["arch"])
+    precision = payload.get("precision", "float32")
+    try:
+        model = export_subnet(
+            task.compute, tools.exporter, at_hand, arch, "subnet", precision=precision, watch=Told(task)
+        )
+    except SpaceError as error:
+        raise BadValue(f"supernet '{at_hand.name}' does not hold this architecture: {error}") from error
+    # None for one that was queued before there was this bound.
+    accuracy_drop.check(model, payload.get("max_accuracy_drop"))
+    return submissions.subnet_result(model)

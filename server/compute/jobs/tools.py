@@ -1,0 +1,17 @@
+"""What executions work with besides their task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.compute.exporting.order import Exporter
+from server.compute.exporting.served_supernet import Stock
+
+
+@dataclass(frozen=True)
+class Tools:
+    """`exporter` writes models, at any time and fast; `converter` other formats, rarely and slowly."""
+
+    stock: Stock
+    exporter: Exporter
+    converter: Exporter

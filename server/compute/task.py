@@ -1,0 +1,158 @@
+"""One claimed compute job while it is being done: its lease kept alive, its progress told, its measurements awaited."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from server.errors import NotFound, StaleLease
+from server.services import jobs, submissions
+from server.services.home import Clock
+from server.services.jobs import Claimed
+from server.settings import Settings
+from server.store.blobs import Blobs
+from server.store.db import Database
+from server.store.tables import Job
+from server.wire import JobStatus, MeasureProtocol, Progress
+
+log = structlog.get_logger()
+POLL_SECONDS = 0.1
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to stop
+    """The worker is stopping; the job goes back to the queue."""
+
+
+class Lost(Exception):  # noqa: N818 - not an error: somebody else has the job, or it was cancelled
+    """The lease is gone; whatever was done is dropped."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What every execution is given."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    clock: Clock
+
+    @property
+    def offline_after(self) -> timedelta:
+        return timedelta(seconds=self.settings.offline_after_seconds)
+
+
+@dataclass
+class Task:
+    """A claimed job. Use as a context manager: inside, a thread renews the lease."""
+
+    compute: Compute
+    claimed: Claimed
+    stop: threading.Event
+    _lost: threading.Event = field(default_factory=threading.Event)
+    _done: threading.Event = field(default_factory=threading.Event)
+    _progress: Progress | None = None
+    _thread: threading.Thread | None = None
+
+    @property
+    def job(self) -> Job:
+        return self.claimed.job
+
+    def __enter__(self) -> Task:
+        self._thread = threading.Thread(target=self._keep, name=f"renew-{self.job.id}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def check(self) -> None:
+        """Call between steps. Raises Stopped, Lost."""
+        if self._lost.is_set():
+            raise Lost
+        if self.stop.is_set():
+            raise Stopped
+
+    def look(self) -> None:
+        """Like `check`, and asks the queue whether the job is still ours, so that a cancellation is noticed at once.
+
+        Raises Stopped, Lost.
+        """
+        self.check()
+        with self.compute.database.read() as session:
+            now = jobs.get(session, self.job.id)
+        if JobStatus(now.status).finished or (now.lease_id, now.attempts) != (
+            self.claimed.lease_id,
+            self.claimed.attempt,
+        ):
+            self._lost.set()
+        self.check()
+
+    def say(self, stage: str, done: int = 0, total: int | None = None, detail: str | None = None) -> None:
+        """Tell how far the work is; seen at GET at once. Raises Stopped, Lost."""
+        self.check()
+        self._progress = Progress(stage=stage, done=done, total=total, detail=detail)
+        self._renew()
+        self.check()
+
+    def measure(self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int) -> str:
+        """Queue a measuring session as this job's child, once for a key; the child's id."""
+        with self.compute.database.write() as session:
+            return submissions.measure(
+                session,
+                model_id,
+                device,
+                protocol,
+                self.compute.clock(),
+                parent_id=self.job.id,
+                key=key,
+                priority=priority,
+                max_attempts=self.compute.settings.max_attempts,
+            ).id
+
+    def wait(self, job_ids: Iterable[str], stage: str) -> list[Job]:
+        """The jobs once all are finished, in their order. Raises Stopped, Lost."""
+        job_ids = list(job_ids)
+        told = -1
+        while True:
+            with self.compute.database.read() as session:
+                found = [jobs.get(session, job_id) for job_id in job_ids]
+            finished = sum(JobStatus(job.status).finished for job in found)
+            if finished != told:
+                self.say(stage, finished, len(found))
+                told = finished
+            if finished == len(found):
+                return found
+            self.check()
+            time.sleep(POLL_SECONDS)
+
+    def _keep(self) -> None:
+        while not self._done.wait(self.compute.settings.lease_seconds / 3):
+            self._renew()
+
+    def _renew(self) -> None:
+        try:
+            with self.compute.database.write() as session:
+                jobs.renew(
+                    session,
+                    self.claimed.lease_id,
+                    self.claimed.attempt,
+                    self.compute.clock(),
+                    self.compute.settings.lease_seconds,
+                    self._progress,
+                )
+        except (StaleLease, NotFound):
+            self._lost.set()
+        except DBAPIError:
+            # The next renewal may succeed; if none does, the lease runs out and the job is requeued.
+            log.exception("a lease could not be renewed", job=self.job.id)

@@ -1,0 +1,1 @@
+"""`elasticvit demo`: the whole loop once against a server of its own."""

@@ -1,0 +1,223 @@
+"""`elasticvit demo`: the whole loop once, against a server of its own, on real parts.
+
+Starts a service in a home folder of its own, asks for a model within a budget, has it measured, downloads it, runs it
+here and holds its answers to those of the supernet in torch; then has the same network in every precision exported and
+measured. The exit status is 0 only if all of that held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import typer
+
+from server.demo import precisions
+from server.demo.model import Tried, try_model
+from server.demo.precisions import PrecisionError
+from server.settings import Settings, load_settings
+from server.wire import JobStatus
+
+READY_SECONDS = 900.0
+ANSWER_SECONDS = 120.0
+SWEEP = (0.1, 0.3, 0.5, 0.7, 0.9)
+# Kernels round differently, so that an image whose two best classes are all but even may fall either way.
+LEAST_SAME = 0.98
+MOST_BELOW = 0.1
+OK, FAILED = 0, 1
+
+
+class DemoError(Exception):
+    """A step of the demonstration did not hold; the message says which."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and how to talk to it."""
+
+    process: subprocess.Popen[bytes]
+    http: httpx.Client
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
+        response = self.http.request(method, path, **arguments)
+        if response.is_error:
+            raise DemoError(f"{method} {path} was refused: {response.text}")
+        return response.json()
+
+    def search(self, budget_ms: float) -> dict[str, Any]:
+        """The finished search for a verified model within a budget."""
+        body = {"device": "host", "budget": {"latency_ms": budget_ms}, "verify": True}
+        url = self.call("POST", "/search", json=body)["url"]
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            view: dict[str, Any] = self.call("GET", url)
+            if JobStatus(view["status"]).finished:
+                if view["status"] != JobStatus.SUCCEEDED:
+                    raise DemoError(f"the search ended {view['status']}: {view['error']}")
+                return view
+            time.sleep(0.2)
+        raise DemoError(f"no answer within {ANSWER_SECONDS:g} s")
+
+
+def run_demo(budget_ms: float | None, sweep: bool) -> int:
+    """Run it; the exit status."""
+    settings = load_settings()
+    home = settings.home.resolve() / "demo"
+    _borrow_supernet(settings, home)
+    service = _start(home)
+    try:
+        _wait_ready(service, home)
+        low_ms, high_ms = _reachable(service)
+        typer.echo(f"reachable on this machine: {low_ms:.3f} to {high_ms:.3f} ms (upper bounds, confidence 0.9)")
+        _show_answer(service, home, budget_ms or _between(low_ms, high_ms, 0.5))
+        if sweep:
+            _sweep(service, low_ms, high_ms)
+    except (DemoError, PrecisionError, httpx.HTTPError) as error:
+        typer.echo(f"demo failed: {error}", err=True)
+        return FAILED
+    finally:
+        _stop(service)
+    typer.echo("demo succeeded: a downloaded model ran here within its budget")
+    return OK
+
+
+def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
+    result = service.search(budget_ms)["result"]
+    model = result["models"][0]
+    latency, accuracy = model["latency"]["host"], model["accuracy"]
+    supernet = service.call("GET", f"/supernets/{result['supernet']}")
+    tried = try_model(_download(service, model), model["arch"], home / "supernets" / f"{supernet['name']}.safetensors")
+    rows = {
+        "budget": f"{budget_ms:.3f} ms",
+        "predicted": f"{latency['predicted_ms']:.3f} ms, {latency['confidence']:.0%} interval "
+        f"{latency['lower_ms']:.3f} to {latency['upper_ms']:.3f} ms",
+        "measured p50": f"{latency['measured_ms']:.3f} ms at the anchor's reference speed, "
+        f"{latency['measured_raw_ms']:.3f} ms raw",
+        "verified": str(latency["verified"]).lower(),
+        "accuracy": f"{accuracy['value']:.1%} top-1, {accuracy['source']}, on held-out images of {tried.data}",
+        "run here": f"{tried.same} of {tried.images} answers as torch's, in ai_edge_litert",
+        "top-1 here": _top1(tried),
+        "size": f"{model['size_bytes'] / 1e6:.2f} MB, {model['macs'] / 1e6:.1f} MMACs, arch {model['arch_id']}",
+        "supernet": supernet["name"],
+        "terms": result["terms"] or "none stated",
+    }
+    for name, value in rows.items():
+        typer.echo(f"  {name:<13} {value}")
+    _check(latency, tried, accuracy["value"], result["terms"])
+    typer.echo(f"the same network in every precision:\n{precisions.HEADING}")
+    for line in precisions.lines(service.call, model["arch"], supernet["name"]):
+        typer.echo(line)
+
+
+def _top1(tried: Tried) -> str:
+    if tried.top1 is None:
+        return f"not known: the images of {tried.data} are not at hand (ELASTICVIT_DATA)"
+    return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw"
+
+
+def _check(latency: dict[str, Any], tried: Tried, stated: float, terms: str | None) -> None:
+    if not latency["verified"]:
+        raise DemoError(f"the best model was measured at {latency['measured_ms']} ms, beyond the budget")
+    if tried.same < LEAST_SAME * tried.images:
+        raise DemoError("the downloaded model does not answer as the supernet's network does")
+    if tried.top1 is not None and tried.top1 < stated - MOST_BELOW:
+        raise DemoError(f"the downloaded model is right for {tried.top1:.1%}, far below the {stated:.1%} stated")
+    if terms != tried.terms:
+        raise DemoError("the terms of the supernet's images did not travel with the answer")
+
+
+def _sweep(service: Service, low_ms: float, high_ms: float) -> None:
+    typer.echo("  budget ms   measured ms   verified   top-1   MMACs   answered in s")
+    measured: list[float] = []
+    for part in SWEEP:
+        budget_ms = _between(low_ms, high_ms, part)
+        asked = time.monotonic()
+        model = service.search(budget_ms)["result"]["models"][0]
+        latency = model["latency"]["host"]
+        measured.append(latency["measured_ms"])
+        typer.echo(
+            f"  {budget_ms:9.3f}   {latency['measured_ms']:11.3f}   {latency['verified']!s:>8}   "
+            f"{model['accuracy']['value']:5.1%}   {model['macs'] / 1e6:5.1f}   {time.monotonic() - asked:13.1f}"
+        )
+    if measured != sorted(measured):
+        raise DemoError("measured latencies do not rise with the budget")
+
+
+def _between(low: float, high: float, part: float) -> float:
+    return low + part * (high - low)
+
+
+def _reachable(service: Service) -> tuple[float, float]:
+    predictor = service.call("GET", "/predictors", params={"device": "host", "max_results": 1})["items"][0]
+    return predictor["smallest"]["upper_ms"], predictor["largest"]["upper_ms"]
+
+
+def _download(service: Service, model: dict[str, Any]) -> bytes:
+    answer = service.http.get(model["download_url"])
+    manifest = service.call("GET", f"/models/{model['model_id']}/download", params={"format": "manifest"})
+    if hashlib.sha256(answer.content).hexdigest() != manifest["sha256"]:
+        raise DemoError("the downloaded file is not the one of its manifest")
+    return answer.content
+
+
+def _borrow_supernet(settings: Settings, home: Path) -> None:
+    """Use the supernets that `make run` serves, where there are some; to train one again would tell nothing new."""
+    target = home / "supernets"
+    if not settings.supernets_folder.is_dir() or target.exists():
+        return
+    part = home / ".supernets.part"
+    shutil.rmtree(part, ignore_errors=True)
+    files = [file for file in settings.supernets_folder.iterdir() if not file.name.startswith(".")]
+    part.mkdir(parents=True)
+    for file in files:
+        shutil.copy2(file, part)
+    part.rename(target)
+
+
+def _start(home: Path) -> Service:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
+    # A group of its own, so that stopping it reaches everything it started.
+    process = subprocess.Popen([sys.executable, "-m", "server.cli", "up"], env=env, start_new_session=True)
+    return Service(process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0))
+
+
+def _wait_ready(service: Service, home: Path) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if service.process.poll() is not None:
+            raise DemoError(f"the service ended with status {service.process.returncode}")
+        try:
+            answer = service.http.get("/readyz")
+        except httpx.TransportError:
+            time.sleep(0.3)
+            continue
+        if answer.status_code == 200:
+            break
+        time.sleep(0.3)
+    else:
+        raise DemoError(f"the service was not ready within {READY_SECONDS:g} s")
+    service.http.headers["Authorization"] = f"Bearer {(home / 'admin.token').read_text().strip()}"
+
+
+def _stop(service: Service) -> None:
+    service.http.close()
+    if service.process.poll() is None:
+        os.killpg(service.process.pid, signal.SIGTERM)
+    try:
+        service.process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(service.process.pid, signal.SIGKILL)
+        service.process.wait()

@@ -1,0 +1,38 @@
+"""What a service sees to by itself: that this machine, as device `host`, has a predictor."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlmodel import Session, col, select
+
+from server.errors import Conflict, NotFound
+from server.services import devices, predictors, submissions, supernets
+from server.services.readiness import HOST
+from server.store.tables import Job
+from server.wire import Accepted, DeviceState, JobKind, JobRequest, JobStatus
+
+CALIBRATION_TRIES = 3
+
+
+def calibration_due(session: Session, now: datetime, offline_after: timedelta) -> bool:
+    """Whether `host` is idle without a predictor, none is on its way, and not too many have failed."""
+    try:
+        host = devices.get(session, HOST)
+        supernet = supernets.resolve(session, None)
+    except (NotFound, Conflict):
+        return False
+    if devices.state(session, host, now, offline_after) is not DeviceState.IDLE:
+        return False
+    if predictors.newest(session, host.profile_id, supernet.name) is not None:
+        return False
+    mine = select(Job).where(Job.kind == JobKind.CALIBRATE.value, Job.device == HOST).order_by(col(Job.id).desc())
+    last = session.exec(mine.limit(CALIBRATION_TRIES)).all()
+    if any(not JobStatus(job.status).finished for job in last):
+        return False
+    return len(last) < CALIBRATION_TRIES or any(job.status != JobStatus.FAILED for job in last)
+
+
+def order_calibration(session: Session, now: datetime, max_attempts: int) -> Accepted:
+    """Queue a calibration of `host`. Raises NotFound, Conflict."""
+    return submissions.order(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, max_attempts)

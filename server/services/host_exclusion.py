@@ -1,0 +1,22 @@
+"""Quiet: a host measures nothing in the background while a search computes on it; both would be wrong then."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, and_, exists, not_
+from sqlalchemy.orm import aliased
+from sqlmodel import col, select
+
+from server.store.tables import Device, Job
+from server.wire import JobKind, JobStatus
+
+
+def undisturbed() -> ColumnElement[bool]:
+    """True for the jobs that may be measured now; what a calibration queued for a host waits while a search runs."""
+    parent, search = aliased(Job), aliased(Job)
+    taken = (JobStatus.LEASED.value, JobStatus.RUNNING.value)
+    background = select(parent.id).where(
+        col(parent.id) == col(Job.parent_id), col(parent.kind) == JobKind.CALIBRATE.value
+    )
+    on_host = select(Device.name).where(col(Device.name) == col(Job.device), col(Device.kind) == "host")
+    searching = select(search.id).where(col(search.kind) == JobKind.SEARCH.value, col(search.status).in_(taken))
+    return not_(and_(exists(background), exists(on_host), exists(searching)))

@@ -1,0 +1,1 @@
+"""What is stored: database, tables, migrations, files by content, supernet files."""

@@ -1,0 +1,1 @@
+"""`elasticvit up`: server, worker and agent as one service."""

@@ -1,0 +1,216 @@
+"""`elasticvit up`: server, worker and this machine's agent as one service in the foreground.
+
+The home folder is locked first and the port tried, so that a second one ends at once. Then the server starts and tells
+on /readyz what it waits for; the worker starts while the default supernet is prepared; the agent starts; a calibration
+of `host` is queued where none stands. A child that ends by itself is started again. SIGTERM and SIGINT end everything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from server.errors import InfraError
+from server.settings import Settings
+from server.supervise.lock import HomeLock, check_port
+
+# Together less than the 20 s after which service managers kill.
+STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
+MAX_RESTARTS = 5
+RESTART_WINDOW_SECONDS = 60.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Child:
+    """A process that is kept running; its words go to a log file."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    env: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    starts: list[float] = field(default_factory=list)
+
+    def start(self, now: float) -> None:
+        self.starts = [at for at in self.starts if now - at < RESTART_WINDOW_SECONDS] + [now]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            # In a group of its own, Ctrl-C at a terminal ends it through us, in order.
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, process_group=0
+            )
+
+    def last_words(self) -> str:
+        """The last line of the log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("elasticvit: ")[:500] if lines else "it said nothing"
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def failing(self) -> bool:
+        return len(self.starts) > MAX_RESTARTS
+
+
+class Supervisor:
+    """One service: the children it keeps, and the wish to stop."""
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self.settings = settings
+        self.say = say
+        self.stop = False
+        self.children: list[Child] = []
+        home = settings.home.resolve()
+        self.env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_EXPECT_HOST": "true"}
+        self.env |= {"ELASTICVIT_HOST": settings.host, "ELASTICVIT_PORT": str(settings.port)}
+        self.url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status. Raises Taken, InfraError."""
+        lock = HomeLock.acquire(self.settings.home, self.settings.port)
+        try:
+            check_port(self.settings.host, self.settings.port)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            return self._run()
+        finally:
+            self._stop_children()
+            lock.release()
+
+    def _run(self) -> int:
+        self._start("server", "serve", "--exit-with-parent")
+        self.say(f"starting the server on {self.url}")
+        self._wait_for_server(seconds=60)
+        self._start("worker", "worker", "--exit-with-parent")
+        if not self._prepare():
+            return 0 if self.stop else 1
+        self._start_agent()
+        self.say("measuring this machine as device 'host', so that searches can promise latencies")
+        self._watch()
+        return 0
+
+    def _prepare(self) -> bool:
+        """Build the benchmark, train and register the default supernet: a process of its own, on this terminal."""
+        process = subprocess.Popen([sys.executable, "-m", "server.cli", "prepare", "--exit-with-parent"], env=self.env)
+        try:
+            while process.poll() is None and not self.stop:
+                self._restart_dead()
+                time.sleep(0.2)
+        finally:
+            _end([process], STOP_SECONDS)
+        if process.returncode and not self.stop:
+            self.say(f"preparing failed with status {process.returncode}; its words stand above")
+        return process.returncode == 0
+
+    def _watch(self) -> None:
+        said = ""
+        while not self.stop:
+            self._restart_dead()
+            words = self._waiting_for()
+            if words is not None and words != said:
+                self.say(words or f"ready: {self.url}, token in {self.settings.admin_token_file}")
+                said = words
+            time.sleep(0.5)
+
+    def _waiting_for(self) -> str | None:
+        """What readiness still lacks, in words; empty when ready, None when the server does not answer."""
+        answer = self._get("/readyz")
+        if answer is None:
+            return None
+        missing = answer.json().get("waiting_for", [])
+        if missing in (["host_predictor"], ["host_idle", "host_predictor"]):
+            return self._calibration() or "waiting for the first measurements"
+        return f"waiting for: {', '.join(missing)}" if missing else ""
+
+    def _calibration(self) -> str | None:
+        """How far the calibration of this machine is, or why it failed."""
+        token = self.settings.admin_token_file.read_text().strip()
+        answer = self._get("/jobs?kind=calibrate&max_results=1", {"Authorization": f"Bearer {token}"})
+        if answer is None or answer.is_error or not answer.json()["items"]:
+            return None
+        job = answer.json()["items"][0]
+        if job["error"]:
+            return f"the calibration failed: {job['error']['detail']}"
+        progress = job["progress"]
+        if not progress:
+            return None
+        counted = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
+        return f"calibrating: {progress['stage']}{counted}"
+
+    def _get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response | None:
+        try:
+            return httpx.get(self.url + path, headers=headers, timeout=5.0)
+        except httpx.TransportError:
+            return None
+
+    def _start(self, name: str, *arguments: str) -> None:
+        self._keep(name, [sys.executable, "-m", "server.cli", *arguments], {})
+
+    def _start_agent(self) -> None:
+        home = self.settings.home.resolve() / "agents" / "host"
+        command = [sys.executable, "-m", "device_agent.cli", "run", "--host", "--name", "host", "--exit-with-parent"]
+        command += ["--server", self.url, "--token-file", str(home / "agent.token"), "--home", str(home)]
+        self._keep("agent", command, {})
+
+    def _keep(self, name: str, command: Sequence[str], env: dict[str, str]) -> None:
+        child = Child(name, command, self.settings.home.resolve() / "logs" / f"{name}.log", self.env | env)
+        self.children.append(child)
+        child.start(time.monotonic())
+
+    def _restart_dead(self) -> None:
+        for child in self.children:
+            if child.running or self.stop:
+                continue
+            status = child.process.returncode if child.process else None
+            if child.failing:
+                words = f"{child.last_words()}; read {child.log}"
+                raise InfraError(f"the {child.name} ends again and again (status {status}): {words}")
+            self.say(f"the {child.name} ended with status {status}; starting it again")
+            child.start(time.monotonic())
+
+    def _wait_for_server(self, seconds: float) -> None:
+        """Until it answers. One that ends instead would end again: its last words say why."""
+        server = self.children[0]
+        deadline = time.monotonic() + seconds
+        while self._get("/healthz") is None and not self.stop:
+            if time.monotonic() > deadline:
+                raise InfraError(f"the server did not start within {seconds:g} s: read {server.log}")
+            if not server.running and not self.stop:
+                raise InfraError(f"the server does not start: {server.last_words()}")
+            time.sleep(0.2)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        # A plain flag: an Event takes a lock, which the thread that this interrupts may hold.
+        self.stop = True
+
+    def _stop_children(self) -> None:
+        # The server last, so that the agent can still give its lease back.
+        processes = [child.process for child in self.children if child.process is not None]
+        _end(processes[1:], STOP_SECONDS)
+        _end(processes[:1], SERVER_STOP_SECONDS)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Ask them to stop, and kill those that have not after so long."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

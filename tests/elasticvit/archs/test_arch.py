@@ -1,0 +1,190 @@
+"""Architectures and spaces as values: texts, codes and the published figures."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elasticvit import Arch, Space, macs, paper_mflops, params
+from elasticvit.archs.arch import ConvBlock, ConvStage, VitLayer, VitStage
+from elasticvit.archs.published import PUBLISHED, published
+from elasticvit.archs.space import PRESETS, paper, small
+from elasticvit.costs.blocks import blocks
+from elasticvit.costs.ops import trace
+from elasticvit.errors import ArchError, SpaceError
+
+# Measured once on the official network: its own formula, FlopCounterMode/2, and trainable numbers of the sub-network.
+OFFICIAL = {
+    "T0": (37.3650, 38.2862, 5_636_555),
+    "T1": (62.9151, 64.8991, 8_905_832),
+    "T2": (119.9796, 120.5482, 9_300_065),
+    "min2": (159.9243, 161.6729, 8_447_198),
+    "S1": (217.6419, 221.5491, 10_836_592),
+    "min3": (288.8094, 290.3100, 9_637_206),
+    "S2": (318.5281, 320.2524, 10_231_654),
+    "M": (415.5808, 417.4188, 12_016_968),
+    "L1": (517.1076, 522.8790, 12_764_996),
+    "L2": (704.1106, 713.1291, 14_901_060),
+    "L3": (815.3993, 824.5897, 15_344_982),
+}
+
+presets = st.sampled_from(sorted(PRESETS))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def _sample(preset: str, seed: int) -> tuple[Space, Arch]:
+    space = PRESETS[preset]()
+    return space, space.decode(space.sample(np.random.default_rng(seed), 1)[0])
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_published_archs_cost_what_the_official_network_costs(name: str) -> None:
+    formula, exact, numbers = OFFICIAL[name]
+    arch = published(name)
+    assert round(paper_mflops(arch), 4) == formula
+    assert round(macs(arch) / 1e6, 4) == exact
+    assert params(arch) == numbers
+
+
+def test_ends_of_the_paper_space() -> None:
+    space = paper()
+    assert space.smallest() == PUBLISHED["T0"] == PUBLISHED["min1"]
+    assert round(paper_mflops(space.largest()), 4) == 3191.4588
+    assert params(space.largest()) == 37_567_310
+    assert f"{space.count():.4e}" == "2.1672e+16"
+
+
+def test_largest_of_the_small_space_is_below_its_limit() -> None:
+    assert params(small(200).largest()) < 5_900_000
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_archs_are_members_with_distinct_ids(name: str) -> None:
+    assert paper().contains(PUBLISHED[name])
+    same = {other for other, arch in PUBLISHED.items() if arch.id == PUBLISHED[name].id}
+    assert same <= {"T0", "min1"} or same == {name}
+
+
+@settings(max_examples=60, deadline=None)
+@given(presets, seeds)
+def test_texts_and_codes_round_trip(preset: str, seed: int) -> None:
+    space, arch = _sample(preset, seed)
+    assert Arch.from_json(arch.to_json()) == arch
+    assert Arch.from_json(json.loads(arch.to_json())) == arch
+    assert Arch.from_moonlit(arch.to_moonlit(), arch.hidden, arch.classes) == arch
+    assert space.decode(space.encode(arch)) == arch
+    assert sum(op.macs for op in trace(arch)) == sum(macs(block) for block in blocks(arch))
+
+
+@settings(max_examples=30, deadline=None)
+@given(presets, seeds)
+def test_samples_mutations_and_crosses_stay_members(preset: str, seed: int) -> None:
+    space, rng = PRESETS[preset](), np.random.default_rng(seed)
+    codes = space.sample(rng, 200)
+    children = space.mutate(codes, rng, 0.4)
+    for batch in (codes, children, space.cross(codes, children, rng)):
+        assert space.valid(batch).all()
+    assert space.contains(space.decode(children[0]))
+
+
+def test_ids_are_stable() -> None:
+    assert published("S1").id == "42e8a002ae35"
+
+
+def test_sampling_follows_the_authors_rule() -> None:
+    """Widths: each uniform over those that do not decrease; everything else uniform."""
+    space = small()
+    codes = space.sample(np.random.default_rng(0), 60_000)
+    for at, (name, choices) in enumerate(space.dimensions):
+        if not name.endswith("width"):
+            shares = np.bincount(codes[:, at], minlength=len(choices)) / len(codes)
+            assert np.allclose(shares, 1 / len(choices), atol=0.01), name
+    wide = codes[codes[:, 1] == 1]  # a stem of 16 leaves 16 and 24 to the next stage
+    assert np.allclose(np.bincount(wide[:, 5], minlength=3) / len(wide), [0, 0.5, 0.5], atol=0.01)
+
+
+def test_decreasing_widths_are_no_members() -> None:
+    space = small()
+    code = (space.sizes - 1).astype(np.int8)
+    code[5] = 0  # the first conv stage narrower than the stem
+    assert not space.valid(code[None])[0]
+    with pytest.raises(SpaceError, match="widths decrease"):
+        space.encode(space.decode(code))
+
+
+def test_layerwise_archs_are_archs_but_not_members() -> None:
+    arch = published("S1")
+    mixed = ConvStage(24, (ConvBlock(3, 3), ConvBlock(5, 4)))
+    layerwise = Arch(arch.resolution, arch.stem, (mixed, arch.conv[1]), arch.vit)
+    assert Arch.from_moonlit(layerwise.to_moonlit()) == layerwise
+    with pytest.raises(SpaceError, match="mixes kernels"):
+        paper().encode(layerwise)
+
+
+def test_adopting_a_head() -> None:
+    arch = small(200).smallest()
+    with pytest.raises(SpaceError, match=r"200 classes.*Space\.adopt"):
+        small(10).encode(arch)
+    assert small(10).adopt(arch) == small(10).smallest()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"resolution": 100}, "resolution must be"),
+        ({"resolution": 128.0}, "whole number"),
+        ({"resolution": True}, "whole number"),
+        ({"classes": 0}, "classes must be"),
+        ({"colour": 1}, "unknown field 'colour'"),
+        ({"stem": {"width": 16, "blocks": []}}, "depth must be"),
+        ({"stem": {"width": 16, "blocks": [{"kernel": 4, "expand": 1}]}}, "kernel must be 3 or 5"),
+        ({"stem": {"width": 16, "blocks": [{"kernel": 3, "expand": 2}]}}, "expand 1"),
+        ({"vit": []}, "not an architecture"),
+        ({"conv": None}, "not an architecture"),
+    ],
+)
+def test_what_is_no_architecture_is_refused(change: dict[str, object], words: str) -> None:
+    data = json.loads(published("T1").to_json()) | change
+    with pytest.raises(ArchError, match=words):
+        Arch.from_json(data)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "{}", "null", "3", '"S1"'])
+def test_texts_that_are_no_architecture_are_refused(text: str) -> None:
+    with pytest.raises(ArchError):
+        Arch.from_json(text)
+
+
+def test_bad_ten_lists_are_refused() -> None:
+    good = published("T1").to_moonlit()
+    for at, value in [(0, "x"), (1, [1, 2]), (2, [9] * 7), (7, [2] * 4), (9, [])]:
+        with pytest.raises(ArchError):
+            Arch.from_moonlit([*good[:at], value, *good[at + 1 :]])
+    with pytest.raises(ArchError, match="no published architecture 'X9'"):
+        published("X9")
+
+
+def test_values_check_themselves() -> None:
+    with pytest.raises(ArchError):
+        VitStage(40, (VitLayer(2, 2),))
+    with pytest.raises(ArchError):
+        VitLayer(0, 2)
+
+
+def test_spaces_check_themselves() -> None:
+    data = json.loads(small().to_json())
+    assert Space.from_json(data) == small()
+    with pytest.raises(SpaceError, match="ascending"):
+        Space.from_json(data | {"resolutions": [64, 32]})
+    with pytest.raises(SpaceError, match="not a space"):
+        Space.from_json(data | {"colour": 1})
+
+
+def test_values_need_no_torch() -> None:
+    modules = ["arch", "space", "blocks", "ops", "flops", "costs", "published", "errors"]
+    code = "import sys\n" + "\n".join(f"import elasticvit.{m}" for m in modules) + "\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

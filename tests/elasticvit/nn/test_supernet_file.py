@@ -1,0 +1,131 @@
+"""What a supernet file keeps: half-precision weights, calibration images, the same bytes for the same content."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from elasticvit.errors import SupernetFileError
+from elasticvit.nn import tensorfile
+from elasticvit.nn.net import randomise_norms
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.nn.supernet_file import CALIBRATION, Card, load_supernet, read_card, save_supernet
+from tests.elasticvit.training.tiny_training import tiny_space
+
+CARD = Card("tiny", tuple("0123456789"), "digits", terms="only on Sundays", provenance={"b": 1, "a": [2]})
+
+
+def _supernet() -> SuperNet:
+    torch.manual_seed(0)
+    supernet = SuperNet(tiny_space())
+    randomise_norms(supernet.net, torch.Generator().manual_seed(1))
+    return supernet.eval()
+
+
+def _images(k: int = 6) -> Tensor:
+    return torch.randint(0, 256, (k, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+def test_half_precision_halves_the_file_and_hardly_moves_the_answers(tmp_path: Path) -> None:
+    supernet = _supernet()
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    save_supernet(whole, supernet, CARD)
+    save_supernet(half, supernet, CARD, half=True)
+    with safe_open(half, framework="pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - not a dict
+    assert kinds == {torch.float16, torch.int64}
+    assert half.stat().st_size < 0.65 * whole.stat().st_size
+    loaded = load_supernet(half)
+    assert all(tensor.dtype != torch.float16 for tensor in loaded.state_dict().values())
+    arch, images = tiny_space().largest(), torch.randn(8, 3, 32, 32)
+    with torch.inference_mode():
+        exact, rounded = supernet.extract(arch)(images), loaded.extract(arch)(images)
+    assert (exact - rounded).norm() < 0.01 * exact.norm()
+    assert torch.equal(loaded.net.head.hidden.weight, supernet.net.head.hidden.weight.half().float())
+
+
+def test_numbers_beyond_half_precision_stay_as_they_are(tmp_path: Path) -> None:
+    supernet = _supernet()
+    with torch.no_grad():
+        supernet.net.head.classify.bias[3] = 1e6
+    save_supernet(tmp_path / "x", supernet, CARD, half=True)
+    assert torch.equal(load_supernet(tmp_path / "x").net.head.classify.bias, supernet.net.head.classify.bias)
+
+
+def test_calibration_images_travel_with_the_weights(tmp_path: Path) -> None:
+    supernet, images = _supernet(), _images()
+    save_supernet(tmp_path / "with", supernet, CARD, half=True, calibration=images)
+    save_supernet(tmp_path / "without", supernet, CARD)
+    loaded = load_supernet(tmp_path / "with")
+    assert loaded.calibration is not None and torch.equal(loaded.calibration, images)
+    assert load_supernet(tmp_path / "without").calibration is None
+    assert not any("calibration" in name for name in loaded.state_dict())
+    assert read_card(tmp_path / "with")[1] == CARD
+
+
+def test_a_card_scales_images_as_it_says() -> None:
+    card = Card("x", ("a",), "digits", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
+    scaled = card.scaled(torch.tensor([0, 255, 255], dtype=torch.uint8).view(1, 3, 1, 1))
+    assert scaled.flatten().tolist() == [-1.0, 3.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(6, 3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), _images()[:, :1]]
+)
+def test_what_is_no_batch_of_images_is_refused(images: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(SupernetFileError, match="calibration images must be"):
+        save_supernet(tmp_path / "x", _supernet(), CARD, calibration=images)
+    assert list(tmp_path.iterdir()) == []
+    header = {"format": "elasticvit-supernet/1", "space": tiny_space().to_json()}
+    header["card"] = json.dumps({"name": "x", "class_names": list("0123456789"), "data": "digits", "mean": [0, 0, 0]} |
+                                {"std": [1, 1, 1]})  # fmt: skip
+    state = {**_supernet().net.state_dict(), CALIBRATION: images}
+    (tmp_path / "y").write_bytes(tensorfile.encode(state, header))
+    with pytest.raises(SupernetFileError, match="calibration images must be"):
+        load_supernet(tmp_path / "y")
+
+
+def test_equal_content_is_equal_bytes_in_any_process(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from elasticvit.nn.supernet_file import save_supernet\n"
+        "from tests.elasticvit.nn.test_supernet_file import CARD, _images, _supernet\n"
+        "save_supernet(pathlib.Path(sys.argv[1]), _supernet(), CARD, half=True, calibration=_images())\n"
+    )
+    root = str(Path(__file__).parents[3])
+    for name, seed in (("a", "1"), ("b", "2")):
+        env = os.environ | {"PYTHONPATH": root, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], env=env, check=True, timeout=120)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_writers_bytes_are_what_the_format_s_own_reader_takes() -> None:
+    from safetensors.torch import load
+
+    tensors = {
+        "flag": torch.tensor([True, False, True]),
+        "half": torch.arange(5).half(),
+        "none": torch.zeros(0, 3),
+        "one": torch.tensor(7),
+        "strided": torch.arange(12.0).view(3, 4).t(),
+    }
+    data = tensorfile.encode(tensors, {"who": "we"})
+    found = load(data)
+    assert found.keys() == tensors.keys()
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+
+
+def test_a_saved_file_can_be_read_by_others(tmp_path: Path) -> None:
+    """As any new file, not only by its owner: a package's files are installed for all."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    save_supernet(tmp_path / "x", _supernet(), CARD)
+    assert (tmp_path / "x").stat().st_mode == plain.stat().st_mode

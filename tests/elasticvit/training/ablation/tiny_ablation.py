@@ -1,0 +1,56 @@
+"""An ablation that takes seconds, and results that nobody had to train."""
+
+from dataclasses import replace
+
+from elasticvit.training.ablation.plan import CONFIGS, Config, Plan
+from elasticvit.training.ablation.records import (
+    Conditions,
+    FloorsFound,
+    Level,
+    Pairs,
+    Results,
+    Scratch,
+    Similarity,
+    Trial,
+)
+from tests.elasticvit.training.tiny_training import tiny_space
+
+
+def tiny_plan(**changes: object) -> Plan:
+    plan = Plan(
+        data="digits",
+        space=tiny_space(),
+        steps=2,
+        batch=16,
+        levels=(0.2, 0.4),
+        band=0.1,
+        smallest_to=0.2,
+        floors=((0.4, 0.2),),
+        searched=2,
+        candidates=1,
+        similar=(0.2,),
+        good=2,
+        spread=2,
+        gradient_batch=8,
+        scratch=(0.4,),
+        scratch_factors=(1,),
+    )
+    return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def made_up(plan: Plan) -> Results:
+    """Results of two seeds with round numbers."""
+    found = Results(Conditions(plan.identity(), "2026-01-02", "CPU", 1, "2"), FloorsFound(((0.2, (0,)),), 1.0))
+    for number, config in enumerate(CONFIGS):
+        found.trials += [made_up_trial(plan, config, seed, 0.1 * number) for seed in (0, 1)]
+    found.scratch += [Scratch(seed, target, 2, 0.2, 0.5, 1.0) for seed in (0, 1) for target in plan.scratch]
+    return found
+
+
+def made_up_trial(plan: Plan, config: Config, seed: int, plus: float) -> Trial:
+    levels = tuple(
+        Level(target, ((0,), (1,)), (0.2, 0.4), 1, round(0.3 + plus + 0.1 * seed, 3)) for target in plan.levels
+    )
+    similar = tuple(Similarity(target, round(0.2 + plus, 3), round(0.4 + plus, 3)) for target in plan.similar)
+    pairs = Pairs((1.0, 2.0, 4.0), (0.6, 0.1, 0.3))
+    return Trial(config, seed, levels, 0.1, 0.2, similar, pairs, 1.0)

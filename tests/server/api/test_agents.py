@@ -1,0 +1,314 @@
+"""The agents' protocol over HTTP, and the measurements that come of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from server.services import jobs, measurements, models, submissions
+from server.wire import JobKind, MeasurementSession, MeasureProtocol
+from tests.server.server_farm import Farm, describe, problem, session_body, tiny_tflite, usable_rows
+
+
+def leased(farm: Farm, agent_id: str, *devices: str) -> dict[str, Any]:
+    lease: dict[str, Any] | None = farm.lease(agent_id, *devices)
+    assert lease is not None
+    return lease
+
+
+def sweep(farm: Farm) -> int:
+    with farm.database.write() as session:
+        return jobs.sweep(session, farm.clock())
+
+
+def test_a_job_is_leased_measured_and_stored(farm: Farm) -> None:
+    agent_id = farm.agent()
+    anchor = farm.anchor()
+    protocol = {"rounds": 3, "runs": 20, "profile": True}
+    job_id = farm.measure_job(protocol=protocol)
+    lease = leased(farm, agent_id)
+    assert (lease["job_id"], lease["attempt"], lease["device"], lease["kind"]) == (job_id, 1, "host", "measure")
+    assert lease["protocol"]["rounds"] == 3 and lease["protocol"]["threads"] == 1
+    assert lease["anchor"]["sha256"] == anchor.sha256 and lease["expires_at"].endswith("Z")
+    for file in (lease["model"], lease["anchor"]):
+        answer = farm.call("GET", file["url"], "agent")
+        assert len(answer.content) == file["size_bytes"] and answer.headers["etag"] == f'"{file["sha256"]}"'
+    body = {"attempt": 1, "progress": {"stage": "measuring", "done": 1, "total": 3}}
+    farm.ok("POST", f"/leases/{lease['lease_id']}/renew", "agent", json=body)
+    assert farm.ok("GET", f"/jobs/{job_id}")["status"] == "running"
+    reported = farm.report(lease).json()
+    job = farm.ok("GET", f"/jobs/{job_id}")
+    assert job["status"] == reported["status"] == "succeeded"
+    assert job["result"] == {"measurement_id": reported["measurement_id"]}
+    measured = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
+    assert measured["p50_raw_ms"] == pytest.approx(2.0) and measured["anchor_p50_ms"] == pytest.approx(1.0)
+    assert measured["p90_raw_ms"] > measured["p50_raw_ms"] and measured["stable"] and measured["samples"] == 55
+    assert measured["p50_ms"] is None
+    assert MeasurementSession.model_validate(measured["session"]) == MeasurementSession.model_validate(session_body())
+
+
+def test_nothing_waits_is_204(farm: Farm) -> None:
+    assert farm.lease(farm.agent()) is None
+
+
+def test_of_two_agents_that_claim_one_job_one_gets_it(farm: Farm) -> None:
+    first = farm.agent("first")
+    second = farm.agent("second", ("host",), "agent-2")
+    job_id = farm.measure_job()
+    start = Barrier(2)
+
+    def claim(agent_id: str, role: str) -> int:
+        start.wait()
+        return int(farm.call("POST", "/leases", role, json={"agent_id": agent_id, "devices": ["host"]}).status_code)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(claim, (first, second), ("agent", "agent-2")))
+    assert sorted(both) == [200, 204]
+    assert farm.ok("GET", f"/jobs/{job_id}")["attempts"] == 1
+
+
+def test_one_agent_asking_many_times_at_once_gets_it_once(farm: Farm) -> None:
+    agent_id = farm.agent()
+    farm.measure_job()
+    farm.secret("agent")
+    start = Barrier(6)
+
+    def claim(_number: int) -> bool:
+        start.wait()
+        return farm.lease(agent_id) is not None
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(claim, range(6))) == 1
+
+
+def test_an_agent_killed_in_the_middle_loses_its_lease_and_its_late_report(farm: Farm) -> None:
+    agent_id = farm.agent()
+    job_id = farm.measure_job()
+    first = leased(farm, agent_id)
+    farm.clock.pass_seconds(61)
+    assert sweep(farm) == 1
+    job = farm.ok("GET", f"/jobs/{job_id}")
+    assert (job["status"], job["error"], job["attempts"]) == ("queued", None, 1)
+    second = leased(farm, farm.agent())
+    assert (second["job_id"], second["attempt"]) == (job_id, 2)
+    problem(farm.report(first), 409)
+    problem(farm.call("POST", f"/leases/{first['lease_id']}/renew", "agent", json={"attempt": 1}), 409)
+    assert farm.report(second).json()["status"] == "succeeded"
+    problem(farm.report(first), 409)
+    assert len(farm.ok("GET", "/measurements")["items"]) == 1
+
+
+def test_the_same_report_twice_is_stored_once(farm: Farm) -> None:
+    agent_id = farm.agent()
+    farm.measure_job()
+    lease = leased(farm, agent_id)
+    first, again = farm.report(lease), farm.report(lease)
+    assert first.status_code == again.status_code == 200 and first.json() == again.json()
+    assert len(farm.ok("GET", "/measurements")["items"]) == 1
+    problem(farm.report(lease, session_body(model_ms=3.0)), 409)
+
+
+def test_two_equal_reports_at_once_are_stored_once(farm: Farm) -> None:
+    agent_id = farm.agent()
+    farm.measure_job()
+    lease = leased(farm, agent_id)
+    start = Barrier(4)
+
+    def report(_number: int) -> Any:  # noqa: ANN401
+        start.wait()
+        return farm.report(lease).json()
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(report, range(4)))
+    assert all(answer == answers[0] for answer in answers) and answers[0]["status"] == "succeeded"
+    assert len(farm.ok("GET", "/measurements")["items"]) == 1
+
+
+def test_a_lease_outlives_a_restart_of_the_server(make_farm: Callable[..., Farm]) -> None:
+    farm = make_farm()
+    agent_id = farm.agent()
+    job_id = farm.measure_job()
+    lease = leased(farm, agent_id)
+    again = make_farm(farm.clock)
+    again.secrets = farm.secrets
+    assert again.ok("GET", f"/jobs/{job_id}")["status"] == "leased"
+    assert again.report(lease).json()["status"] == "succeeded"
+
+
+def test_failures_are_tried_again_unless_the_user_has_to_act(farm: Farm) -> None:
+    agent_id = farm.agent()
+    job_id = farm.measure_job()
+    gone = {"kind": "device", "detail": "the phone is gone: plug it in"}
+    for attempt, status in ((1, "queued"), (2, "queued"), (3, "failed")):
+        lease = leased(farm, agent_id)
+        assert lease["attempt"] == attempt
+        first = farm.report(lease, outcome="failed", failure=gone, log="usb\0 lost")
+        assert first.json() == {"job_id": job_id, "status": status, "measurement_id": None}
+        assert farm.report(lease, outcome="failed", failure=gone, log="usb\0 lost").status_code == 200
+    assert farm.ok("GET", f"/jobs/{job_id}")["error"] == gone
+    farm.measure_job()
+    bad = {"kind": "user", "detail": "the model does not load"}
+    assert farm.report(leased(farm, agent_id), outcome="failed", failure=bad).json()["status"] == "failed"
+
+
+def test_a_cancelled_job_refuses_its_report(farm: Farm) -> None:
+    agent_id = farm.agent()
+    job_id = farm.measure_job()
+    lease = leased(farm, agent_id)
+    assert farm.ok("POST", f"/jobs/{job_id}/cancel", "user")["status"] == "cancelled"
+    problem(farm.report(lease), 409)
+    problem(farm.call("POST", f"/jobs/{job_id}/cancel", "user"), 409)
+    assert farm.ok("GET", "/measurements")["items"] == []
+
+
+def test_a_report_has_to_fit_its_lease(farm: Farm) -> None:
+    agent_id = farm.agent(devices=("host", "pixel4"))
+    farm.measure_job()
+    lease = leased(farm, agent_id)
+    problem(farm.report(lease, session_body(device="pixel4")), 422)
+    problem(farm.report(lease, outcome="measured"), 422)
+    problem(farm.report(lease, outcome="failed", session=session_body()), 422)
+    problem(farm.report({**lease, "attempt": 2}), 409)
+    problem(farm.report({**lease, "lease_id": "lease-unknown"}), 404)
+    farm.agent("stranger", ("other",), "agent-2")
+    body = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": session_body()}
+    problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent-2", json=body), 403)
+    broken = session_body() | {"conditions": {"t": "\ud800"}}
+    text = json.dumps(body | {"session": broken})
+    headers = {"Content-Type": "application/json"}
+    problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent", content=text, headers=headers), 422)
+    text = text.replace('"\\ud800"', "NaN")
+    problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent", content=text, headers=headers), 422)
+    assert farm.report(lease).status_code == 200
+
+
+def test_devices_are_idle_busy_and_offline(farm: Farm) -> None:
+    agent_id = farm.agent()
+    seen = farm.ok("GET", "/devices/host")
+    assert (seen["state"], seen["agent"], seen["predictor"]) == ("idle", "beside-host", None)
+    assert "serial" not in seen
+    farm.measure_job()
+    lease = leased(farm, agent_id)
+    assert farm.ok("GET", "/devices/host")["state"] == "busy"
+    farm.report(lease)
+    assert farm.ok("GET", "/devices/host")["state"] == "idle"
+    farm.clock.pass_seconds(21)
+    assert farm.ok("GET", "/devices")["items"][0]["state"] == "offline"
+    beat = {"agent_id": agent_id, "devices": [{"name": "host", "state": "busy", "conditions": {"celsius": 40.5}}]}
+    farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
+    assert farm.ok("GET", "/devices/host")["state"] == "busy"
+
+
+def test_an_agent_registers_again_after_a_restart(farm: Farm) -> None:
+    assert farm.agent() == farm.agent()
+    problem(farm.call("POST", "/agents/heartbeat", "agent", json={"agent_id": "agent-x", "devices": []}), 404)
+    body = {"name": "beside-host", "version": "1", "devices": []}
+    problem(farm.call("POST", "/agents/register", "agent-2", json=body), 409)
+    farm.clock.pass_seconds(21)
+    assert farm.ok("POST", "/agents/register", "agent-2", json=body)
+    twins = body | {"devices": [describe(), describe()]}
+    problem(farm.call("POST", "/agents/register", "agent-2", json=twins), 422)
+
+
+def test_another_agent_cannot_speak_for_this_one(farm: Farm) -> None:
+    agent_id = farm.agent()
+    problem(farm.call("POST", "/leases", "agent-2", json={"agent_id": agent_id, "devices": ["host"]}), 403)
+    problem(farm.call("POST", "/agents/heartbeat", "agent-2", json={"agent_id": agent_id, "devices": []}), 403)
+
+
+def measure(farm: Farm, agent_id: str, session: dict[str, Any]) -> dict[str, Any]:
+    farm.measure_job(session["device"]["name"])
+    reported = farm.report(leased(farm, agent_id, session["device"]["name"]), session).json()
+    found: dict[str, Any] = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
+    return found
+
+
+def test_measurements_are_normalised_by_the_anchor(farm: Farm) -> None:
+    agent_id = farm.agent()
+    farm.anchor()
+    calm = measure(farm, agent_id, session_body(model_ms=2.0, anchor_ms=1.0))
+    with farm.database.write() as session:
+        assert measurements.fix_anchor_reference(session, calm["profile_id"]) == pytest.approx(1.0)
+    assert farm.ok("GET", f"/measurements/{calm['id']}")["p50_ms"] == pytest.approx(2.0)
+    slow = measure(farm, agent_id, session_body(model_ms=4.0, anchor_ms=2.0))
+    assert slow["p50_raw_ms"] == pytest.approx(4.0) and slow["p50_ms"] == pytest.approx(2.0)
+    with farm.database.write() as session:
+        assert measurements.fix_anchor_reference(session, calm["profile_id"]) == pytest.approx(1.0)
+    assert farm.ok("GET", f"/profiles/{calm['profile_id']}")["measurements"] == 2
+
+
+def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
+    agent_id = farm.agent(devices=("host", "emu"))
+    shaky, drifting = session_body(), session_body()
+    for each in shaky["rounds"][:2]:  # one alone would be forgiven
+        each["model"]["samples_ns"] = [4_000_000] * 5
+    for number, each in enumerate(drifting["rounds"]):
+        for run in each.values():
+            run["samples_ns"] = [int(ns * (1 + 0.1 * number)) for ns in run["samples_ns"]]
+    for body, word in ((shaky, "varies"), (drifting, "drift")):
+        kept = measure(farm, agent_id, body)
+        assert not kept["stable"] and word in kept["unstable_reason"]
+    emulated = measure(farm, agent_id, session_body(device="emu", kind="emulated"))
+    assert emulated["emulated"] and emulated["stable"]
+    for profile in farm.ok("GET", "/profiles")["items"]:
+        assert usable_rows(farm, profile["id"]) == []
+
+
+def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -> None:
+    agent_id = farm.agent()
+    measure(farm, agent_id, session_body())
+    for precision, add in (("int8", 2.0), ("float32", 3.0)):
+        with farm.database.write() as session:
+            made = models.store(
+                session,
+                farm.blobs,
+                file=tiny_tflite(add),
+                source="search",
+                now=farm.clock(),
+                manifest={},
+                precision=precision,
+                arch={"resolution": 32},
+                arch_id="0123456789ab",
+            )
+            submissions.measure(session, made.id, "host", MeasureProtocol(), farm.clock())
+        farm.report(leased(farm, agent_id))
+    profile_id = farm.ok("GET", "/devices/host")["profile_id"]
+    (row,) = usable_rows(farm, profile_id)
+    assert (row.arch_id, row.model_id, row.ops[0].tag) == ("0123456789ab", made.id, "ADD")
+    with farm.database.write() as session:
+        blocks = [("head", "head:64", 0.1), ("ffn", "ffn:32x4", 0.2)]
+        measurements.add_block_rows(session, row.measurement_id, blocks)
+        measurements.add_block_rows(session, row.measurement_id, blocks)
+        assert [each.block for each in measurements.block_rows(session, profile_id)] == ["head:64", "ffn:32x4"]
+
+
+def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:
+    agent_id = farm.agent()
+    farm.supernet()
+    calibration = farm.ok("POST", "/jobs", json={"kind": "calibrate", "device": "host"})["id"]
+    model_id = farm.upload()
+    protocol = MeasureProtocol()
+    with farm.database.write() as session:
+        probe = submissions.measure(
+            session, model_id, "host", protocol, farm.clock(), parent_id=calibration, key="0"
+        ).id
+    body = {"device": "host", "budget": {"latency_ms": 5.0}, "allow_uncalibrated": True}
+    farm.ok("POST", "/search", json=body)
+    with farm.database.write() as session:
+        search = jobs.claim_compute(session, "worker", (JobKind.SEARCH,), farm.clock())
+    assert search is not None
+    assert farm.lease(agent_id) is None
+    with farm.database.write() as session:
+        verify = submissions.measure(
+            session, model_id, "host", protocol, farm.clock(), parent_id=search.job.id, key="0"
+        ).id
+    assert leased(farm, agent_id)["job_id"] == verify
+    assert farm.lease(agent_id) is None
+    with farm.database.write() as session:
+        jobs.finish(session, search.lease_id, search.attempt, {}, farm.clock())
+    assert leased(farm, agent_id)["job_id"] == probe

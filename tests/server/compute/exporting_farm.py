@@ -1,0 +1,175 @@
+"""What the tests of exporting share: supernet files good and bad, watches that meddle, and a worker driven by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elasticvit.archs.arch import Arch
+from elasticvit.nn import tensorfile
+from elasticvit.nn.supernet import SuperNet
+from elasticvit.nn.supernet_file import CALIBRATION, FORMAT, Card
+from server.compute import worker
+from server.compute.executor import Executor
+from server.compute.exporting.order import Exporter, Order, What
+from server.compute.exporting.work import Here
+from server.compute.task import Compute, Task
+from server.services import jobs
+from server.services.supernet_files import table_sha256
+from server.settings import Settings
+from server.store.blobs import file_sha256
+from server.wire import JobKind
+from tests.elasticvit.training.tiny_training import tiny_space
+from tests.server.server_farm import Farm
+from tests.server.supernet_files import supernet_file
+
+NOWHERE = "no-such-set"
+
+
+def order(file: Path, what: What = "tflite", arch: Arch | None = None, **more: Any) -> Order:  # noqa: ANN401
+    arch = arch or tiny_space().largest()
+    more = {"table_sha256": table_sha256(file)} | more
+    return Order(what, file.stem, file, file_sha256(file), arch.to_json(), **more)
+
+
+def damaged(file: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+    """A supernet file that our writer would refuse, with a table beside it."""
+    supernet_file(file, data=NOWHERE)
+    torch.manual_seed(0)
+    space = tiny_space()
+    state = dict(SuperNet(space).net.state_dict())
+    change(state)
+    card = Card("tiny", tuple("0123456789"), NOWHERE)
+    header = {"format": FORMAT, "space": space.to_json(), "card": card.to_json()}
+    file.write_bytes(tensorfile.encode(state, header))
+    return file
+
+
+def with_nan(state: dict[str, Tensor]) -> None:
+    name = next(name for name, tensor in state.items() if tensor.is_floating_point())
+    state[name] = torch.full_like(state[name], float("nan"))
+
+
+def with_one_image(state: dict[str, Tensor]) -> None:
+    state[CALIBRATION] = torch.zeros((1, 3, 32, 32), dtype=torch.uint8)
+
+
+@dataclass
+class Meddler:
+    """A watch that does something at a stage, and objects when it is asked."""
+
+    at: str = ""
+    act: Callable[[], None] = lambda: None
+    objection: Exception | None = None
+    stages: list[str] = field(default_factory=list)
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+        if name == self.at:
+            self.act()
+
+    def check(self) -> None:
+        if self.objection is not None:
+            raise self.objection
+
+
+@dataclass
+class Meddled:
+    """An exporter of which something happens at a stage of its work."""
+
+    exporter: Exporter
+    at: str
+    act: Callable[[], None]
+
+    def run(self, order: Order, watch: Any) -> Any:  # noqa: ANN401
+        meddled = self
+
+        class Watch:
+            def stage(self, name: str) -> None:
+                if name == meddled.at:
+                    meddled.act()
+                watch.stage(name)
+
+            def check(self) -> None:
+                watch.check()
+
+        return self.exporter.run(order, Watch())
+
+
+def compute_of(farm: Farm, **settings: Any) -> Compute:  # noqa: ANN401
+    return Compute(Settings(home=farm.home, **settings), farm.database, farm.blobs, farm.clock)
+
+
+def work_off(farm: Farm, exporter: Exporter, converter: Exporter | None = None) -> int:
+    """Do all compute jobs that wait, as a worker does; returns how many attempts that took."""
+    compute = compute_of(farm)
+    executor = Executor(compute, exporter, converter or exporter)
+    done = 0
+    while True:
+        with farm.database.write() as session:
+            claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET, JobKind.CONVERT), farm.clock())
+        if claimed is None:
+            return done
+        worker.do(Task(compute, claimed, threading.Event()), executor.execute)
+        done += 1
+
+
+def served(farm: Farm, file: Path) -> str:
+    """Add a supernet file; its name."""
+    answer = farm.call("POST", "/supernets", json={"path": str(file)})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["name"])
+
+
+def ask(farm: Farm, supernet: str, arch: Arch | None = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The answer to POST /subnets."""
+    body = {"arch": (arch or tiny_space().largest()).to_json(), "supernet": supernet, **more}
+    answer: dict[str, Any] = farm.ok("POST", "/subnets", "user", json=body)
+    return answer
+
+
+MEMORY = 4_000_000_000
+
+
+class Never:
+    """An exporter for what must not be exported."""
+
+    def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
+        raise AssertionError(f"exported again: {order}")
+
+
+def nothing_stored(farm: Farm) -> None:
+    assert farm.ok("GET", "/models")["items"] == []
+    assert farm.blob_count() == 0 and farm.left_behind() == []
+
+
+def only_failure(farm: Farm, kind: str) -> str:
+    """Why the only job failed, at its first attempt."""
+    (job,) = farm.ok("GET", "/jobs")["items"]
+    assert job["status"] == "failed" and job["attempts"] == 1 and job["result"] is None
+    assert job["error"]["kind"] == kind
+    return str(job["error"]["detail"])
+
+
+def log_of(farm: Farm) -> str:
+    (job,) = farm.ok("GET", "/jobs")["items"]
+    with farm.database.read() as session:
+        (attempt,) = jobs.attempts(session, job["id"])
+    return attempt.log
+
+
+class Blind:
+    """An exporter on a machine without images."""
+
+    def __init__(self, exporter: Here) -> None:
+        self._exporter = exporter
+
+    def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
+        self._exporter._shelf.get(order).__dict__["images"] = None
+        return self._exporter.run(order, watch)

@@ -1,0 +1,250 @@
+"""What was exported once is found again, and what has changed is not."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elasticvit
+from elasticvit.accuracy.table import AccuracyTable, append
+from elasticvit.archs.arch import Arch
+from server.compute import worker
+from server.compute.executor import Executor
+from server.compute.exporting.exporter import ChildExporter
+from server.compute.exporting.served_supernet import Stock
+from server.compute.exporting.work import Here
+from server.compute.exports import export_for_timing, export_subnet
+from server.compute.jobs.warm import warm
+from server.compute.task import Task
+from server.services import export_key, jobs, models
+from server.wire import Accuracy, JobKind
+from tests.elasticvit.training.tiny_training import tiny_space
+from tests.server.compute.exporting_farm import (
+    NOWHERE,
+    Blind,
+    Meddled,
+    Never,
+    ask,
+    compute_of,
+    served,
+    work_off,
+)
+from tests.server.server_farm import Farm
+from tests.server.supernet_files import TERMS, supernet_file
+
+
+def test_a_subnet_is_exported_once_and_then_answered_at_once(farm: Farm, supernet: str, child: ChildExporter) -> None:
+    first = ask(farm, supernet)
+    assert first["status"] == "queued" and work_off(farm, child) == 1
+    done = farm.ok("GET", first["url"])
+    assert done["status"] == "succeeded", done["error"]
+    model = farm.ok("GET", done["result"]["url"])
+    assert model["precision"] == "float32" and model["terms"] == TERMS and model["accuracy"]["source"] == "predicted"
+    again = ask(farm, supernet)
+    assert again["status"] == "succeeded" and again["id"] != first["id"]
+    seen = farm.ok("GET", again["url"])
+    assert seen["result"] == done["result"] and seen["attempts"] == 0 and seen["finished_at"]
+    by_id = farm.ok("POST", "/subnets", "user", json={"arch": model["arch_id"], "supernet": supernet})
+    assert by_id["status"] == "succeeded"
+    assert work_off(farm, Never()) == 0 and len(farm.ok("GET", "/models")["items"]) == 1
+
+
+def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, supernet: str) -> None:
+    compute, here, arch = compute_of(farm), Here(), tiny_space().largest()
+    at_hand = Stock(compute).get(supernet)
+    found = export_subnet(compute, here, at_hand, arch, "search")
+    assert ask(farm, supernet)["status"] == "succeeded"
+    assert export_subnet(compute, Never(), at_hand, arch, "subnet").id == found.id
+    timed = export_for_timing(compute, here, at_hand, arch)
+    assert timed.sha256 != found.sha256, "its norms are as cut"
+    assert export_for_timing(compute, Never(), at_hand, arch).id == timed.id
+    assert timed.export_key != found.export_key
+
+
+def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str) -> None:
+    ask(farm, supernet)
+    here = Here()
+    assert work_off(farm, here) == 1
+    (model,) = farm.ok("GET", "/models")["items"]
+    farm.blobs.path(model["sha256"]).unlink()
+    assert ask(farm, supernet)["status"] == "queued" and work_off(farm, here) == 1
+    assert farm.call("GET", model["download_url"]).status_code == 200
+    assert [each["id"] for each in farm.ok("GET", "/models")["items"]] == [model["id"]]
+
+
+def test_the_key_holds_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest, smallest = tiny_space().largest(), tiny_space().smallest()
+
+    def of(arch: Arch = largest, sha256: str = "0" * 64, table: str | None = "2" * 64, **more: Any) -> str:  # noqa: ANN401
+        decides: dict[str, Any] = {"precision": "float32", "judged": True} | more
+        return export_key.export_key(arch, sha256, table, **decides)
+
+    keys = [of(), of(smallest), of(sha256="1" * 64), of(precision="int8"), of(judged=False), of(seed=1)]
+    keys += [of(table=None), of(table="3" * 64)]
+    assert of(judged=False) == of(judged=False, table=None), "unjudged files tell no accuracy"
+    monkeypatch.setattr(export_key, "package_versions", lambda: {"torch": "0"})
+    keys.append(of())
+    monkeypatch.setattr(export_key, "code_sha256", lambda: "another")
+    keys.append(of())
+    assert len(set(keys)) == len(keys) and of() == of()
+
+
+def test_the_code_of_exports_is_part_of_the_key() -> None:
+    root = Path(elasticvit.__file__).parents[1]
+    places = ("elasticvit/**/*.py", "elasticvit/export/quantize/recipes/*.json", "server/compute/exporting/*.py")
+    due = {path.relative_to(root).as_posix(): path for place in places for path in root.glob(place)}
+    due["server/services/export_key.py"] = root / "server/services/export_key.py"
+    assert export_key.code_files() == due
+    some = {"elasticvit/export/api.py", "elasticvit/export/quantize/recipes/small.json"}
+    assert some | {"server/compute/exporting/work.py"} <= set(due)
+
+
+def test_the_hash_of_the_code_is_of_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for name, content in (("a.py", "1"), ("b.py", "1"), ("a.py", "2")):
+        (tmp_path / name).write_text(content)
+        monkeypatch.setattr(export_key, "code_files", lambda name=name: {name: tmp_path / name})
+        export_key.code_sha256.cache_clear()
+        seen.add(export_key.code_sha256())
+    export_key.code_sha256.cache_clear()
+    assert len(seen) == 3 and {len(each) for each in seen} == {64}
+
+
+def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, supernet: str, tmp_path: Path) -> None:
+    """The weights are not loaded again."""
+    here, arch = Here(), tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0])
+    executor = Executor(compute_of(farm), here, here)
+
+    def exported() -> Any:  # noqa: ANN401
+        asked = ask(farm, supernet, arch)
+        assert asked["status"] == "queued"
+        with farm.database.write() as session:
+            claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
+        assert claimed is not None
+        worker.do(Task(compute_of(farm), claimed, threading.Event()), executor.execute)
+        return farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
+
+    assert exported()["accuracy"]["source"] == "predicted"
+    before = here._shelf._kept.copy()
+    table = AccuracyTable.load(tmp_path / "tiny.accuracy.jsonl")
+    code = table.space.encode(arch)[None]
+    append(farm.home / "supernets" / f"{supernet}.accuracy.jsonl", table.space, table.images, code, [0.125])
+    model = exported()
+    assert model["accuracy"] == model["manifest"]["accuracy"] == {"value": 0.125, "source": "measured"}
+    ((_, old),), ((_, new),) = before.items(), here._shelf._kept.items()
+    assert new is not old and new.net is old.net
+
+
+def test_images_are_kept_for_the_sides_that_were_used_last(farm: Farm, supernet: str) -> None:
+    at_hand = Stock(compute_of(farm)).get(supernet)
+    first, again = at_hand._calibration_at(32), at_hand._calibration_at(32)
+    assert again is first and first.shape[-1] == 32
+    for side in (48, 32, 64):
+        at_hand._calibration_at(side)
+    assert list(at_hand._sized) == [32, 64] and at_hand._sized[32] is first
+
+
+def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: str) -> None:
+    """Both have looked for it before either has made it."""
+    together, arch = threading.Barrier(2), tiny_space().largest()
+    found: list[str] = []
+
+    def work() -> None:
+        compute = compute_of(farm)
+        exporter = Meddled(Here(), "extracting", lambda: void(together.wait(30)))
+        at_hand = Stock(compute).get(supernet)
+        found.append(export_subnet(compute, exporter, at_hand, arch, "subnet").id)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and len(set(found)) == 1
+    assert len(farm.ok("GET", "/models")["items"]) == 1 and farm.blob_count() == 1
+
+
+def void(_value: object) -> None:
+    return
+
+
+def test_what_was_exported_without_images_is_made_anew_where_they_are_at_hand(farm: Farm, tmp_path: Path) -> None:
+    """As the worker finds at its start."""
+    far = served(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
+    near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
+    arch = tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0])
+    for name in (far, near):
+        compute, at_hand = compute_of(farm), Stock(compute_of(farm)).get(name)
+        model = export_subnet(compute, Blind(Here()), at_hand, arch, "subnet")
+        assert model.accuracy["source"] == "predicted"
+        assert ask(farm, name, arch)["status"] == "succeeded"
+    with farm.database.read() as session:
+        assert {row.name for row in models.with_unmeasured(session)} == {far, near}
+    warm(compute_of(farm), Here(), threading.Event())
+    assert ask(farm, far, arch)["status"] == "succeeded"
+    asked = ask(farm, near, arch)
+    assert asked["status"] == "queued" and work_off(farm, Here()) == 1
+    model_id = farm.ok("GET", asked["url"])["result"]["model_id"]
+    assert farm.ok("GET", f"/models/{model_id}")["accuracy"]["source"] == "measured"
+    assert ask(farm, near, arch)["status"] == "succeeded"
+
+
+def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm: Farm, tmp_path: Path) -> None:
+    """Also of a network whose accuracy stands in the table."""
+    near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
+    compute = compute_of(farm)
+    at_hand = Stock(compute).get(near)
+    arch, blind = at_hand.space.decode(at_hand.table.codes[0]), Blind(Here())
+    whole, half = (
+        export_subnet(compute, blind, at_hand, arch, "subnet", precision=precision)
+        for precision in ("float32", "float16")
+    )
+    assert whole.accuracy["source"] == half.accuracy["source"] == "measured"
+    assert whole.manifest["top1_change"] is half.manifest["top1_change"] is None
+    with farm.database.read() as session:
+        assert [row.name for row in models.with_unmeasured(session)] == [near]
+    warm(compute, Here(), threading.Event())
+    assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
+    asked = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
+    assert asked["status"] == "queued" and work_off(farm, Here()) == 1
+    model = farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
+    assert model["manifest"]["top1_change"]["source"].startswith("measured") and model["id"] != half.id
+    with farm.database.read() as session:
+        assert models.with_unmeasured(session) == []
+
+
+UNMEASURED = [
+    ("float32", "measured", None, True),
+    ("float32", "predicted", None, False),
+    ("float32", None, None, False),
+    ("int8", "measured", None, False),
+    ("int8", "measured", "mean of 20 other networks of tiny (recipe small@1)", False),
+    ("int8", "measured", "measured on held-out images of digits", True),
+    ("int8", "predicted", "measured on held-out images of digits", False),
+]
+
+
+def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
+    supernet = farm.supernet()
+    with farm.database.write() as session:
+        for number, (precision, source, change, _) in enumerate(UNMEASURED):
+            models.store(
+                session,
+                farm.blobs,
+                file=bytes([number]),
+                source="subnet",
+                now=farm.clock(),
+                manifest={"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
+                precision=precision,
+                accuracy=Accuracy.model_validate({"value": source and 0.5, "source": source}),
+                supernet=supernet,
+                export_key=f"{number}",
+            )
+        models.forget_unmeasured(session, supernet)
+    with farm.database.read() as session:
+        found = [models.exported(session, farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]
+    assert found == [stays for *_, stays in UNMEASURED]
