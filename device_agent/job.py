@@ -11,8 +11,9 @@ from typing import Self
 
 import structlog
 
+from device_agent.bench.session import Files
 from device_agent.cancellation import Halt
-from device_agent.devices.device import Device, Files
+from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Halted, InfraFault, ServerAway, StaleLease, WorkError
 from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache, CorruptDownload

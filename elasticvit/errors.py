@@ -54,3 +54,7 @@ class InfeasibleError(SearchError):
     def __init__(self, message: str, smallest_ms: float) -> None:
         super().__init__(message)
         self.smallest_ms = smallest_ms
+
+
+class StoppedError(ElasticVitError):
+    """A run was asked to stop; its checkpoint, if it has one, is saved."""

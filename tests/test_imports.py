@@ -1,8 +1,9 @@
-"""The import rules: who may import whom, and what must stay light."""
+"""The import rules: who may import whom, in which order the layers of each package lie, and what must stay light."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,46 @@ ALLOWED = {
     "device_agent": ("device_agent", "server.wire", "android_bench"),
     "android_bench": ("android_bench",),
 }
-# `make run` starts agent and server together, and the command line mounts both halves.
-EXCEPTIONS: dict[str, tuple[str, ...]] = {}
+# From the ground up: a module or package imports only what stands in a line above its own. Those of one line do not
+# know each other. `__init__` of a top-level package re-exports public names, and `__main__` modules are entry points.
+LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "elasticvit": (
+        ("errors",),
+        ("progress", "atomic", "timing"),
+        ("archs",),
+        ("costs", "data"),
+        ("nn", "latency"),
+        ("moonlit", "search"),
+        ("accuracy",),
+        ("export",),
+        ("training",),
+        ("pretrained",),
+        ("cli",),
+    ),
+    "server": (
+        ("version", "logs", "parent", "clock", "wakeup"),
+        ("wire",),
+        ("errors",),
+        ("settings",),
+        ("store",),
+        ("services",),
+        ("api", "compute"),
+        ("supervise", "demo"),
+        ("cli",),
+    ),
+    "device_agent": (
+        ("logs", "files"),
+        ("errors",),
+        ("cancellation", "settings", "home"),
+        ("bench",),
+        ("devices",),
+        ("uplink",),
+        ("job",),
+        ("loop",),
+        ("cli",),
+    ),
+    "android_bench": (("errors",), ("adapter", "build")),
+}
 TORCH_FREE = ("archs", "costs", "errors", "latency", "search")
 
 
@@ -31,6 +70,13 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
+def _modules(package: str) -> Iterator[tuple[str, Path]]:
+    """Every module with its path, by the name that imports use."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
 def _within(name: str, allowed: tuple[str, ...]) -> bool:
     # `from server import wire` names the package too; that package is empty and harmless.
     return any(name == a or name.startswith(a + ".") or a.startswith(name + ".") for a in allowed)
@@ -40,11 +86,62 @@ def _within(name: str, allowed: tuple[str, ...]) -> bool:
 def test_packages_import_only_what_they_may(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in (ROOT / package).rglob("*.py")
+        for _, path in _modules(package)
         for name in _imports(path)
-        if name.split(".")[0] in OURS and not _within(name, ALLOWED[package] + EXCEPTIONS.get(path.name, ()))
+        if name.split(".")[0] in OURS and not _within(name, ALLOWED[package])
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_no_import_runs_upward(package: str, request: pytest.FixtureRequest) -> None:
+    floor = {name: number for number, names in enumerate(LAYERS[package]) for name in names}
+    rooms = {path.stem if path.parent == ROOT / package else module.split(".")[1] for module, path in _modules(package)}
+    assert rooms - {"__init__", "__main__"} == set(floor), "every module and package of this package has a layer"
+    wrong = []
+    for module, path in _modules(package):
+        if path.stem == "__main__" or module == package:
+            continue
+        mine = module.split(".")[1]
+        for name in _imports(path):
+            other = name.split(".")[1] if name.startswith(f"{package}.") else mine
+            if other != mine and other in floor and floor[other] >= floor[mine]:
+                wrong.append(f"{path.relative_to(ROOT)} ({mine}) imports {name}")
+    assert wrong == []
+    lines = (f"  {number:2}  {' '.join(names)}" for number, names in enumerate(LAYERS[package], start=1))
+    _print(request, f"layers of {package}, no import upward:", *lines)
+
+
+def _print(request: pytest.FixtureRequest, *lines: str) -> None:
+    """To the terminal, so that `make check` shows the layers that were checked."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.write("\n" + "\n".join(lines) + "\n")
+
+
+def _needed(path: Path, modules: Mapping[str, Path]) -> set[str]:
+    """The modules that this one imports; of `from package import module` only the module."""
+    names = {name for name in _imports(path) if name in modules}
+    return {
+        name for name in names if not (modules[name].stem == "__init__" and _names_only_modules(path, name, modules))
+    }
+
+
+def _names_only_modules(path: Path, package: str, modules: Mapping[str, Path]) -> bool:
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module == package]
+    return bool(nodes) and all(f"{package}.{alias.name}" in modules for n in nodes for alias in n.names)
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_modules_import_each_other_without_a_cycle(package: str) -> None:
+    modules = dict(_modules(package))
+    needs = {name: _needed(path, modules) - {name} for name, path in modules.items()}
+    while needs:
+        free = {name for name, others in needs.items() if not others & set(needs)}
+        assert free, f"a cycle among {sorted(needs)}"
+        needs = {name: others for name, others in needs.items() if name not in free}
 
 
 def test_the_light_half_of_elasticvit_names_no_torch() -> None:
@@ -63,7 +160,7 @@ def test_services_know_no_routes_and_no_fastapi() -> None:
         f"{path.name}: {name}"
         for path in (ROOT / "server" / "services").rglob("*.py")
         for name in _imports(path)
-        if name.split(".")[0] in ("fastapi", "starlette") or name.startswith("server.api.routes")
+        if name.split(".")[0] in ("fastapi", "starlette")
     ]
     assert wrong == []
 

@@ -6,12 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from device_agent.bench.result import BenchResult
 from device_agent.cancellation import Halt
-from device_agent.devices.device import Conditions, Files, ReportProgress
 from device_agent.errors import BadModel, InfraFault
 from server.wire import DeviceDescription, MeasurementSession, MeasureProtocol, OpTime, Progress, Round
+
+Conditions = dict[str, Any]
+ReportProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a lease on this machine; whole, and not to be changed."""
+
+    model: Path
+    anchor: Path | None
+
 
 # Runs the benchmark once on a file, with the per-operation profile or without. Raises WorkError.
 RunBench = Callable[[Path, bool], BenchResult]

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from device_agent.bench.session import Conditions, Files, ReportProgress
 from device_agent.cancellation import Halt
-from server.wire import DeviceDescription, Lease, MeasurementSession, Progress
-
-Conditions = dict[str, Any]
-ReportProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of a lease on this machine; whole, and not to be changed."""
-
-    model: Path
-    anchor: Path | None
+from server.wire import DeviceDescription, Lease, MeasurementSession
 
 
 class Device(Protocol):

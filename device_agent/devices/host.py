@@ -12,10 +12,9 @@ from pathlib import Path
 from device_agent.bench.find import Bench
 from device_agent.bench.local_process import raise_for, run_process
 from device_agent.bench.result import BenchResult, read_result
-from device_agent.bench.session import measure, session
+from device_agent.bench.session import Conditions, Files, ReportProgress, measure, session
 from device_agent.cancellation import Halt
 from device_agent.devices import linux_cpu
-from device_agent.devices.device import Conditions, Files, ReportProgress
 from device_agent.errors import InfraFault
 from server.wire import DeviceDescription, Lease, MeasurementSession, MeasureProtocol
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from elasticvit.accuracy.table import AccuracyPredictor, Values
+from elasticvit.accuracy.predictor import AccuracyPredictor
+from elasticvit.accuracy.table import Values
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.search.evolution import evolve

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elasticvit.accuracy.table import AccuracyPredictor, AccuracyTable, fit_accuracy
+from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.data.image_set import ImageSet, Split

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from elasticvit.accuracy.best_predicted import promising, size_steps
-from elasticvit.accuracy.table import AccuracyTable, Values, fit_accuracy
+from elasticvit.accuracy.predictor import fit_accuracy
+from elasticvit.accuracy.table import AccuracyTable, Values
 from elasticvit.accuracy.tabulate import Evaluate, in_processes, table_path
 from elasticvit.archs.space import Codes
 from elasticvit.costs.cost_table import CostTable

@@ -16,17 +16,17 @@ import torch
 
 from elasticvit.accuracy.best_predicted import promising
 from elasticvit.accuracy.evaluate import Accuracy, as_trained, calibrated, top1_of
-from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append, fit_accuracy
+from elasticvit.accuracy.predictor import fit_accuracy
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.data.image_set import ImageSet, load_named
-from elasticvit.errors import DataError, PredictorError
+from elasticvit.errors import DataError, PredictorError, StoppedError
+from elasticvit.nn.device import best_device
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet
 from elasticvit.progress import Report, Step, Stop, never
-from elasticvit.training.checkpoints import StoppedError
-from elasticvit.training.distributed import best_device
 
 EVALUATED = 40
 STEPS = 12

@@ -189,3 +189,9 @@ def _conv_stage(data: Mapping[str, Any]) -> ConvStage:
 
 def _vit_stage(data: Mapping[str, Any]) -> VitStage:
     return VitStage(**{**data, "layers": tuple(VitLayer(**layer) for layer in data["layers"])})
+
+
+def arch_object(arch: Arch) -> dict[str, Any]:
+    """The canonical JSON, parsed."""
+    value: dict[str, Any] = json.loads(arch.to_json())
+    return value

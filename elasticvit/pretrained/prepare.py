@@ -7,22 +7,17 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from elasticvit import pretrained
-from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, evaluated_codes, table_path, tabulate
-from elasticvit.data.image_set import ImageSet, load_named
+from elasticvit.accuracy.tabulate import EVALUATED, evaluated_codes, table_path, tabulate
+from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
-from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, save_supernet
+from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet
 from elasticvit.progress import Report, Stop, bars, never
 from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.loop import train
-from elasticvit.training.recipes import Recipe, digits_minutes
-
-__all__ = ["EVALUATED", "card", "check_evaluated", "prepare_default", "table_path", "tabulate", "take_shipped"]
+from elasticvit.training.recipes import Recipe, card, digits_minutes
 
 Say = Callable[[str], None]
 
@@ -122,12 +117,6 @@ def _trained(folder: Path, recipe: Recipe, evaluated: int, say: Say, report: Rep
             say(f"evaluating {evaluated} of its sub-networks, from which all others are predicted")
             tabulate(supernet, load_named(supernet.card.data), table_path(path), evaluated, report, stop)
     return path
-
-
-def card(recipe: Recipe, data: ImageSet) -> Card:
-    """The card of a supernet of this recipe: everything that made it."""
-    provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__}
-    return Card(recipe.name, data.class_names, data.name, data.mean, data.std, data.terms, provenance)
 
 
 def _train_into(path: Path, recipe: Recipe, report: Report, stop: Stop) -> LoadedSuperNet:

@@ -8,7 +8,7 @@ when it is the one that was told, passes the signal on, waits for them and then 
 
 import typer
 
-from elasticvit.cli.app import train
+from elasticvit.cli.train import train
 from elasticvit.training.distributed import leave
 
 if __name__ == "__main__":

@@ -27,10 +27,6 @@ class UnusableCheckpointError(CheckpointError):
     """A checkpoint is damaged or of another recipe."""
 
 
-class StoppedError(ElasticVitError):
-    """A run was asked to stop; its checkpoint, if it has one, is saved."""
-
-
 def no_scaler() -> torch.amp.GradScaler:
     """For precisions whose gradients do not vanish."""
     return torch.amp.GradScaler("cpu", enabled=False)

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from elasticvit.errors import ElasticVitError
+from elasticvit.nn.device import best_device
 
 T = TypeVar("T")
 BUCKET = 1 << 22
@@ -31,11 +32,6 @@ MAKING_S = 24 * 3600.0
 
 class DistributedError(ElasticVitError):
     """The processes of a run cannot work together."""
-
-
-def best_device(index: int = 0) -> torch.device:
-    """The accelerator of this index where there is one, else the CPU."""
-    return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @dataclass(frozen=True)

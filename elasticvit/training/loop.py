@@ -19,14 +19,15 @@ import torch
 from torch import nn
 
 from elasticvit.data.image_set import ImageSet
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
+from elasticvit.nn.device import best_device
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card
 from elasticvit.progress import Report, Step, Stop, never, silent
 from elasticvit.training.batches import batches, parts_of, steps_per_epoch
-from elasticvit.training.checkpoints import State, StoppedError, read_checkpoint, restore, save_checkpoint
-from elasticvit.training.distributed import World, best_device
+from elasticvit.training.checkpoints import State, read_checkpoint, restore, save_checkpoint
+from elasticvit.training.distributed import World
 from elasticvit.training.ema import Ema
 from elasticvit.training.logs import Log, Record, Unlogged
 from elasticvit.training.losses import Teacher

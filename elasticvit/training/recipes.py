@@ -5,8 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Literal
 
+import torch
+
 from elasticvit.archs.space import Space, paper, small
+from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError
+from elasticvit.nn.supernet_file import Card
 from elasticvit.training.augment.augment import Augment
 from elasticvit.training.augment.mixup import Mix
 from elasticvit.training.losses import Loss
@@ -242,3 +246,9 @@ def named_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise DataError(f"no recipe named {name!r}; known: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
+
+
+def card(recipe: Recipe, data: ImageSet) -> Card:
+    """The card of a supernet of this recipe: everything that made it."""
+    provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__}
+    return Card(recipe.name, data.class_names, data.name, data.mean, data.std, data.terms, provenance)

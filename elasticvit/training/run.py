@@ -9,17 +9,17 @@ from pathlib import Path
 from types import FrameType
 
 from elasticvit.accuracy.evaluate import Accuracy, accuracy_of
+from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, table_path, tabulate
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import load_named
+from elasticvit.errors import StoppedError
 from elasticvit.nn.supernet_file import load_supernet, save_supernet
-from elasticvit.pretrained.prepare import EVALUATED, card, check_evaluated, table_path, tabulate
 from elasticvit.progress import Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
-from elasticvit.training.checkpoints import StoppedError
 from elasticvit.training.distributed import TIMEOUT_S, joined
 from elasticvit.training.logs import logs_to
 from elasticvit.training.loop import train as run
-from elasticvit.training.recipes import named_recipe
+from elasticvit.training.recipes import card, named_recipe
 from elasticvit.training.snapshot import checkpoint_path
 from elasticvit.training.teachers import load_teacher
 

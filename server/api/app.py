@@ -19,9 +19,10 @@ from server.api.metrics import Metrics
 from server.api.middleware import BodyLimit, RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
+from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import jobs as job_queue
-from server.services.home import Clock, prepare, utc_now
+from server.services.home import prepare
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
 from server.store.db import Database

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from server.compute.exporting.order import Exporter
-from server.compute.exporting.served_supernet import Stock
 from server.compute.jobs.calibrate import calibrate
 from server.compute.jobs.convert import convert
 from server.compute.jobs.search import search
 from server.compute.jobs.subnet import subnet
 from server.compute.jobs.tools import Tools
+from server.compute.supernet_cache import Stock
 from server.compute.task import Compute, Task
 from server.errors import BadValue
 from server.wire import JobKind

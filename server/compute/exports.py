@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from elasticvit.archs.arch import Arch
+from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
 from elasticvit.latency.profile import FileOp
 from server.compute.exporting.order import Exporter, Order, Product, Unwatched, Watch, What
@@ -142,9 +140,3 @@ def _keep(
             supernet=at_hand.name,
             export_key=key,
         )
-
-
-def arch_object(arch: Arch) -> dict[str, Any]:
-    """The canonical JSON, parsed."""
-    value: dict[str, Any] = json.loads(arch.to_json())
-    return value

@@ -12,9 +12,9 @@ from types import TracebackType
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from server.clock import Clock
 from server.errors import NotFound, StaleLease
 from server.services import jobs, submissions
-from server.services.home import Clock
 from server.services.jobs import Claimed
 from server.settings import Settings
 from server.store.blobs import Blobs

@@ -21,11 +21,12 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from elasticvit.errors import ElasticVitError
+from server.clock import utc_now
 from server.compute.exporting.exporter import ChildExporter, limits_of
 from server.compute.task import Compute, Lost, Stopped, Task
 from server.errors import Finished, NotFound, ServerError, StaleLease
 from server.services import host_calibration, jobs
-from server.services.home import prepare, utc_now
+from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.wakeup import Bell

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from datetime import UTC, datetime
 
 import structlog
 
+from server.clock import Clock, utc_now
 from server.errors import from_os_error
 from server.services import tokens
 from server.settings import Settings
@@ -15,11 +14,6 @@ from server.store.blobs import PART, Blobs
 from server.store.db import Database, migrate
 
 log = structlog.get_logger()
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def prepare(settings: Settings, clock: Clock = utc_now) -> Database:

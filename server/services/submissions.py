@@ -15,9 +15,10 @@ from elasticvit.archs.published import PUBLISHED
 from elasticvit.archs.space import Space
 from elasticvit.errors import ArchError
 from server.errors import BadValue, NotFound
-from server.services import accuracy_drop, devices, jobs, models, supernet_files, supernets
+from server.services import accuracy_drop, devices, jobs, models, supernets
 from server.services.export_key import export_key
 from server.services.storable import storable
+from server.store import supernet_file
 from server.store.blobs import Blobs
 from server.store.tables import Job, Model, Supernet
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol, SubnetRequest
@@ -146,7 +147,7 @@ def _exported(session: Session, blobs: Blobs, folder: Path, supernet: Supernet, 
         arch = _space(json.dumps(supernet.space, sort_keys=True)).adopt(find_arch(session, request.arch))
     except (BadValue, NotFound, ArchError):
         return None
-    table_sha256 = supernet_files.table_sha256(supernets.path(supernet, folder))
+    table_sha256 = supernet_file.table_sha256(supernets.path(supernet, folder))
     key = export_key(arch, supernet.sha256, table_sha256, precision=request.precision, judged=True)
     model = models.exported(session, blobs, key)
     # One that costs too much is refused by the job, like one that is made for it.

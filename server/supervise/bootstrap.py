@@ -11,15 +11,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from elasticvit.archs.arch import arch_object
 from elasticvit.costs.flops import macs, params
 from elasticvit.export.api import anchor
 from elasticvit.pretrained.prepare import prepare_default
-from server.compute.exports import arch_object
+from server.clock import Clock, utc_now
 from server.errors import BadValue, InfraError, Unauthorized
 from server.services import models, supernet_files, supernets, tokens
-from server.services.home import Clock, prepare, utc_now
+from server.services.home import prepare
 from server.services.readiness import HOST
 from server.settings import Settings
+from server.store import supernet_file
 from server.store.blobs import Blobs, file_sha256, write_private
 from server.store.db import Database
 from server.store.tables import Supernet
@@ -55,7 +57,7 @@ def register_supernets(database: Database, folder: Path, default: Path, say: Say
     register_supernet(database, default, clock)
     with database.write() as session:
         supernets.make_default(session, default.stem)
-    for file in sorted(folder.glob(f"*{supernet_files.ENDING}")):
+    for file in sorted(folder.glob(f"*{supernet_file.ENDING}")):
         if file == default or file.name.startswith("."):
             continue
         try:

@@ -12,13 +12,14 @@ import torch
 
 from elasticvit.accuracy.evaluate import accuracy_of
 from elasticvit.accuracy.table import append
+from elasticvit.accuracy.tabulate import EVALUATED
 from elasticvit.archs.space import small
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.data.image_set import digits
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, save_supernet
-from elasticvit.pretrained.prepare import EVALUATED
-from server.services.home import prepare, utc_now
+from server.clock import utc_now
+from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.supervise import bootstrap

@@ -11,15 +11,14 @@ from pathlib import Path
 import torch
 
 from elasticvit.data.image_set import ImageSet, load_named
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
+from elasticvit.nn.device import best_device
 from elasticvit.progress import Report, Step, Stop, never, silent
 from elasticvit.training.ablation.floors import as_floors, find_floors
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Plan
 from elasticvit.training.ablation.records import Conditions, Record, Results, append, load
 from elasticvit.training.ablation.scratch import train_scratch
 from elasticvit.training.ablation.trial import run_trial
-from elasticvit.training.checkpoints import StoppedError
-from elasticvit.training.distributed import best_device
 
 RESULTS = "results.jsonl"
 

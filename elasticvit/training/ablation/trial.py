@@ -15,13 +15,13 @@ from elasticvit.costs.band_sampler import InBand
 from elasticvit.costs.flops import paper_mflops
 from elasticvit.costs.levels import floor_by_key
 from elasticvit.data.image_set import ImageSet, Split
+from elasticvit.nn.device import best_device
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.progress import Report, Step, Stop
 from elasticvit.training.ablation.gradients import Gradients, Matrix, mean_of_pairs, similarities
 from elasticvit.training.ablation.plan import Config, Floors, Plan
 from elasticvit.training.ablation.records import Level, Pairs, Similarity, Trial
-from elasticvit.training.distributed import best_device
 from elasticvit.training.loop import train
 
 TOGETHER = 128

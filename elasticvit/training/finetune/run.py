@@ -10,12 +10,12 @@ from pathlib import Path
 from torch import Tensor
 
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, calibrated, recalibrate
+from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, table_path, tabulate
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.data.image_set import KNOWN, ImageSet, load_named
 from elasticvit.errors import DataError
 from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, save_supernet
-from elasticvit.pretrained.prepare import EVALUATED, check_evaluated, table_path, tabulate
 from elasticvit.progress import Report, Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
 from elasticvit.training.finetune.report import Judged, judge, linear_probe

@@ -11,9 +11,9 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.api.metrics import Metrics
+from server.clock import Clock
 from server.errors import Forbidden
 from server.services import tokens
-from server.services.home import Clock
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database

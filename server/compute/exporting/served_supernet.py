@@ -3,7 +3,6 @@ the images, where they can be had. Nothing here brings torch before weights or i
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from elasticvit.accuracy.table import AccuracyPredictor, AccuracyTable, fit_accuracy
+from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.archs.space import Space
 from elasticvit.errors import DataError
-from server.compute.task import Compute
 from server.errors import Conflict, InfraError
-from server.services import supernet_files, supernets
+from server.store import supernet_file
 from server.store.blobs import file_sha256
 from server.wire import Accuracy
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from elasticvit.nn.supernet_file import LoadedSuperNet
 
 log = structlog.get_logger()
-KEPT = 2
 SIDES_KEPT = 2
 # What a file is, whatever its table says.
 LOADED = ("net", "images", "trial", "_sized")
@@ -47,9 +45,9 @@ class AtHand:
     table_sha256: str | None = None
 
     @cached_property
-    def described(self) -> supernet_files.Description:
+    def described(self) -> supernet_file.Description:
         """Raises BadValue."""
-        return supernet_files.describe(self.file)
+        return supernet_file.describe(self.file)
 
     @property
     def space(self) -> Space:
@@ -153,27 +151,6 @@ class AtHand:
         table, fitted = (self.table, self.accuracy) if tabled else (None, None)
         known = known_accuracy(net, self.space, table, self.images, fitted)
         return Accuracy() if known is None else Accuracy(value=known.value, source=known.source)
-
-
-class Stock:
-    """Supernets by name for executions, in any thread; keeps what it read of the last few."""
-
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
-        self._lock = threading.Lock()
-        self._kept: dict[AtHand, AtHand] = {}
-
-    def get(self, name: str | None) -> AtHand:
-        """As it is now, its table too. Raises NotFound, Conflict."""
-        with self._compute.database.read() as session:
-            row = supernets.resolve(session, name)
-        path = supernets.path(row, self._compute.settings.supernets_folder)
-        wanted = AtHand(row.name, row.sha256, path, supernet_files.table_sha256(path))
-        with self._lock:
-            found = self._kept.setdefault(wanted, wanted)
-            while len(self._kept) > KEPT:
-                del self._kept[next(iter(self._kept))]
-            return found
 
 
 def accuracy_path(supernet: Path) -> Path:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from elasticvit.archs.arch import Arch
+from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.archs.space import Codes
 from elasticvit.costs.flops import macs, params
 from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.evolution import Frontier
 from elasticvit.search.limits import LimitError
 from server.compute.exporting.served_supernet import AtHand
-from server.compute.exports import Told, arch_object, export_subnet
+from server.compute.exports import Told, export_subnet
 from server.compute.jobs.choose import choose
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.compute.exporting.order import Exporter
-from server.compute.exporting.served_supernet import Stock
+from server.compute.supernet_cache import Stock
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from elasticvit.errors import ElasticVitError
 from server.compute.exporting.order import Exporter, Order, What
 from server.compute.task import Compute, Stopped
 from server.errors import Conflict, ServerError
-from server.services import models, supernet_files, supernets
+from server.services import models, supernets
+from server.store import supernet_file
 from server.store.tables import Supernet
 
 log = structlog.get_logger()
@@ -42,7 +43,7 @@ def warm(compute: Compute, exporter: Exporter, stop: threading.Event) -> None:
 
 def _do(compute: Compute, exporter: Exporter, row: Supernet, what: What, stop: threading.Event) -> None:
     file = supernets.path(row, compute.settings.supernets_folder)
-    order = Order(what, row.name, file, row.sha256, table_sha256=supernet_files.table_sha256(file))
+    order = Order(what, row.name, file, row.sha256, table_sha256=supernet_file.table_sha256(file))
     if exporter.run(order, _Until(stop)).images:
         with compute.database.write() as session:
             models.forget_unmeasured(session, row.name)

@@ -11,9 +11,9 @@ import pytest
 
 from device_agent.bench.find import find_bench
 from device_agent.bench.result import MAX_KEPT_SAMPLES, read_result
+from device_agent.bench.session import Files
 from device_agent.cancellation import Halt
 from device_agent.devices import linux_cpu
-from device_agent.devices.device import Files
 from device_agent.devices.host import Host
 from device_agent.errors import BadModel, DeviceFault, Halted, InfraFault, WorkError
 from server.wire import Lease, MeasurementSession, Progress

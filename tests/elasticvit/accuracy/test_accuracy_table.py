@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from elasticvit.accuracy.table import BENDS, CAPACITY_FLOOR, AccuracyPredictor, AccuracyTable, append, fit_accuracy
+from elasticvit.accuracy.predictor import BENDS, CAPACITY_FLOOR, AccuracyPredictor, fit_accuracy
+from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.space import PRESETS, Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import PredictorError

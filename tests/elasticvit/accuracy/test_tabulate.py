@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 from elasticvit.accuracy.best_predicted import promising
 from elasticvit.accuracy.evaluate import calibrated, evaluate
 from elasticvit.accuracy.front import Front, Point, front, undominated
-from elasticvit.accuracy.table import AccuracyTable, fit_accuracy
+from elasticvit.accuracy.predictor import fit_accuracy
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.accuracy.tabulate import STEPS, spread, table_path, tabulate_file
 from elasticvit.cli.app import app
 from elasticvit.cli.arguments import find_arch
 from elasticvit.costs.flops import macs
 from elasticvit.data.image_set import digits
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, load_supernet, save_supernet
 from elasticvit.progress import Step, silent
-from elasticvit.training.checkpoints import StoppedError
 from tests.elasticvit.training.tiny_training import tiny_space
 
 N = 10

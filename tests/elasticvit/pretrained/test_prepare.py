@@ -14,10 +14,11 @@ import torch
 from elasticvit.accuracy.evaluate import accuracy_of
 from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.data.image_set import digits
+from elasticvit.errors import StoppedError
 from elasticvit.nn.supernet_file import load_supernet
 from elasticvit.pretrained.prepare import prepare_default
 from elasticvit.progress import Step, silent
-from elasticvit.training.checkpoints import CheckpointError, StoppedError
+from elasticvit.training.checkpoints import CheckpointError
 from tests.elasticvit.training.tiny_training import tiny_recipe
 
 EVALUATED = 6

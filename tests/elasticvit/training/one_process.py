@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from elasticvit.data.image_set import ImageSet, Split, digits
-from elasticvit.errors import ElasticVitError
-from elasticvit.training.checkpoints import StoppedError
+from elasticvit.errors import ElasticVitError, StoppedError
 from elasticvit.training.distributed import DistributedError, World, joined, leave
 from elasticvit.training.loop import train
 from elasticvit.training.recipes import Recipe

@@ -15,13 +15,13 @@ from torch.nn.functional import cross_entropy
 
 from elasticvit.archs.space import small
 from elasticvit.data.image_set import Split, digits
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.progress import Step
 from elasticvit.training.augment.augment import Augment
 from elasticvit.training.batches import Part, make_part, rows_of, steps_per_epoch
-from elasticvit.training.checkpoints import CheckpointError, StoppedError, UnusableCheckpointError
+from elasticvit.training.checkpoints import CheckpointError, UnusableCheckpointError
 from elasticvit.training.distributed import World
 from elasticvit.training.logs import Record, Unlogged
 from elasticvit.training.loop import fresh_supernet, train, train_plain

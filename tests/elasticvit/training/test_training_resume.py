@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from elasticvit.data.image_set import digits
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.training.augment.mixup import Mix
-from elasticvit.training.checkpoints import CheckpointError, StoppedError, UnusableCheckpointError
+from elasticvit.training.checkpoints import CheckpointError, UnusableCheckpointError
 from elasticvit.training.loop import train
 from tests.elasticvit.training.one_process import few_digits, whole_recipe
 from tests.elasticvit.training.tiny_training import tiny_recipe

@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from elasticvit.cli.app import app
 from elasticvit.data.image_set import digits
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet_file import Card, load_supernet
-from elasticvit.pretrained.prepare import card
-from elasticvit.training.checkpoints import StoppedError, UnusableCheckpointError
+from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.loop import train, train_plain
+from elasticvit.training.recipes import card
 from elasticvit.training.snapshot import checkpoint_path, snapshot
 from tests.elasticvit.training.tiny_training import tiny_recipe
 

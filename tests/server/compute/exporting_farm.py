@@ -21,9 +21,9 @@ from server.compute.exporting.order import Exporter, Order, What
 from server.compute.exporting.work import Here
 from server.compute.task import Compute, Task
 from server.services import jobs
-from server.services.supernet_files import table_sha256
 from server.settings import Settings
 from server.store.blobs import file_sha256
+from server.store.supernet_file import table_sha256
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.server_farm import Farm

@@ -15,10 +15,10 @@ from elasticvit.archs.arch import Arch
 from server.compute import worker
 from server.compute.executor import Executor
 from server.compute.exporting.exporter import ChildExporter
-from server.compute.exporting.served_supernet import Stock
 from server.compute.exporting.work import Here
 from server.compute.exports import export_for_timing, export_subnet
 from server.compute.jobs.warm import warm
+from server.compute.supernet_cache import Stock
 from server.compute.task import Task
 from server.services import export_key, jobs, models
 from server.wire import Accuracy, JobKind

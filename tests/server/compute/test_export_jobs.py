@@ -16,9 +16,9 @@ from server.compute import worker
 from server.compute.executor import Executor
 from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.process import Limits
-from server.compute.exporting.served_supernet import Stock
 from server.compute.exporting.work import Here
 from server.compute.exports import export_subnet
+from server.compute.supernet_cache import Stock
 from server.compute.task import Task
 from server.errors import ServerError
 from server.services import jobs

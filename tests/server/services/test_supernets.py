@@ -13,9 +13,10 @@ from elasticvit.accuracy.evaluate import calibrated
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet_file import load_supernet
-from server.compute.exporting.served_supernet import AtHand, Stock
+from server.compute.exporting.served_supernet import AtHand
 from server.compute.exporting.work import Here
 from server.compute.exports import export_subnet
+from server.compute.supernet_cache import Stock
 from server.compute.task import Compute
 from server.demo.model import try_model
 from server.errors import BadValue

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from elasticvit.costs.flops import paper_mflops
-from elasticvit.errors import DataError
+from elasticvit.errors import DataError, StoppedError
 from elasticvit.training.ablation.floors import as_floors
 from elasticvit.training.ablation.plan import CONFIGS, Plan
 from elasticvit.training.ablation.records import Results, load
 from elasticvit.training.ablation.run import RESULTS, run
 from elasticvit.training.ablation.trial import candidates
-from elasticvit.training.checkpoints import StoppedError
 from tests.elasticvit.training.ablation.tiny_ablation import tiny_plan
 
 

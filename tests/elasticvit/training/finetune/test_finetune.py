@@ -16,14 +16,15 @@ from elasticvit.accuracy.evaluate import accuracy_of
 from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.cli.app import app
 from elasticvit.data.image_set import load_named
-from elasticvit.errors import DataError, SupernetFileError
+from elasticvit.errors import DataError, StoppedError, SupernetFileError
 from elasticvit.progress import silent
-from elasticvit.training.checkpoints import StoppedError, UnusableCheckpointError
+from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.finetune.run import Options, Run, finetune
 from elasticvit.training.snapshot import snapshot
-from server.compute.exporting.served_supernet import Stock
+from server.clock import utc_now
+from server.compute.supernet_cache import Stock
 from server.compute.task import Compute
-from server.services.home import prepare, utc_now
+from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.supervise import bootstrap

@@ -1,0 +1,79 @@
+"""Commands on spaces and architectures: sizes, costs, tables by level."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from elasticvit.cli.arguments import find_arch, find_space
+from elasticvit.cli.console import ArchOption, errors, say
+from elasticvit.costs.blocks import blocks
+from elasticvit.costs.flops import macs, paper_mflops, params
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def space(
+    preset: Annotated[str, typer.Argument(help="paper or small; or a supernet file.")] = "paper",
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Print this many random members instead.")] = 0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Print a space as JSON: its dimensions, how many members it has and why, its smallest and largest."""
+    from elasticvit.archs.counting import paper_count, reachable_count
+
+    with errors():
+        chosen = find_space(preset)
+        if sample:
+            for code in chosen.sample(np.random.default_rng(seed), sample):
+                typer.echo(chosen.decode(code).to_json())
+            return
+        ends = {"smallest": chosen.smallest(), "largest": chosen.largest()}
+        say(
+            {"name": chosen.name, "members": chosen.count(), "dimensions": dict(chosen.dimensions)}
+            | {"paper_count": paper_count(chosen).to_dict(), "reachable": reachable_count(chosen).to_dict()}
+            | {name: {"arch_id": arch.id, "macs": macs(arch), "params": params(arch)} for name, arch in ends.items()}
+        )
+
+
+@app.command()
+def flops(
+    arch: ArchOption,
+    by_block: Annotated[bool, typer.Option("--blocks", help="Also every block's share.")] = False,
+) -> None:
+    """Print an architecture's exact MACs and parameters, and the paper's formula, as JSON."""
+    with errors():
+        found = find_arch(arch)
+        answer: dict[str, object] = {"arch_id": found.id, "macs": macs(found), "params": params(found)}
+        answer["paper_mflops"] = paper_mflops(found)
+        if by_block:
+            answer["blocks"] = [{"key": b.key, "macs": macs(b), "params": params(b)} for b in blocks(found)]
+        say(answer)
+
+
+@app.command()
+def tables(
+    out: Annotated[Path, typer.Option("--out", help="A folder; levels that are in it and whole are kept.")],
+    preset: Annotated[str, typer.Option("--space", help="Like that of `space`.")] = "paper",
+    per_level: Annotated[int, typer.Option("--per-level", min=1, help="Distinct networks of each level.")] = 150_000,
+    level: Annotated[list[float] | None, typer.Option("--level", help="MFLOPs; instead of the paper's eight.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Build the tables of networks by level of cost that training may draw from; stopped, it goes on from there."""
+    from elasticvit.costs.level_tables import build_tables
+    from elasticvit.costs.levels import PAPER_LEVELS, floors_of
+    from elasticvit.progress import Step, bars
+
+    with errors(), bars() as report:
+        chosen = find_space(preset)
+        built = build_tables(
+            chosen,
+            out,
+            level or PAPER_LEVELS,
+            floors=floors_of(chosen),
+            per_level=per_level,
+            seed=seed,
+            report=lambda at, done, total: report(Step(f"{at:g} MFLOPs", done, total)),
+        )
+    say(built.summary())

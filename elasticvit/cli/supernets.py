@@ -1,0 +1,122 @@
+"""Commands on supernet files: cut, import, evaluate, tabulate, pack, print the front."""
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elasticvit.cli.arguments import find_arch
+from elasticvit.cli.console import ArchOption, OutOption, errors, say
+from elasticvit.costs.flops import macs, params
+from elasticvit.moonlit.names import Index, Weights
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+class Origin(StrEnum):
+    MOONLIT = "moonlit"
+
+
+@app.command()
+def extract(
+    arch: ArchOption,
+    supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
+    out: OutOption,
+) -> None:
+    """Cut one network's weights out of a supernet, as they are, into a safetensors file."""
+    with errors():
+        from elasticvit.nn.net_file import write_net
+        from elasticvit.nn.supernet_file import load_supernet
+
+        loaded = load_supernet(supernet)
+        net = loaded.extract(find_arch(arch, loaded.space))
+        write_net(net, loaded.card, out)
+        say({"arch_id": net.arch.id, "macs": macs(net.arch), "params": params(net.arch), "file": str(out)})
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="What their training wrote, or a state dict, also as safetensors.")],
+    origin: Annotated[Origin, typer.Option("--from", help="Whose checkpoint it is.")],
+    out: OutOption,
+    weights: Annotated[Weights | None, typer.Option("--weights", help="Default: ema where there is one.")] = None,
+    index: Annotated[Index, typer.Option("--index", help="stored: as their evaluation runs.")] = Index.RECOMPUTED,
+) -> None:
+    """Make a supernet file of the paper's authors' checkpoint, all of it accounted for; nothing in it is run."""
+    from elasticvit.moonlit import importer
+
+    with errors():
+        assert origin is Origin.MOONLIT
+        report = importer.import_checkpoint(file, out, weights, index)
+        typer.echo(f"elasticvit: took the {report.weights.upper()} weights ({report.choice})", err=True)
+        say(asdict(report) | {"supernet": str(out)})
+
+
+@app.command()
+def evaluate(
+    archs: Annotated[list[str], typer.Option("--arch", help="Like that of `export`; may be given several times.")],
+    supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
+) -> None:
+    """Measure the accuracy of sub-networks on the held-out images that the supernet's card names."""
+    from elasticvit.nn.supernet_file import read_card
+    from elasticvit.training import run
+
+    with errors():
+        chosen = [find_arch(arch, read_card(supernet)[0]) for arch in archs]
+        measured = run.evaluate(supernet, chosen)
+        say([{"arch_id": a.id, "top1": m.top1, "images": m.n} for a, m in zip(chosen, measured, strict=True)])
+
+
+@app.command()
+def tabulate(
+    supernet: Annotated[Path, typer.Argument(help="The supernet file.")],
+    n: Annotated[int, typer.Option("--n", min=8, help="How many sub-networks, of all sizes.")] = 600,
+    best: Annotated[int, typer.Option("--best", min=0, help="And so many that are predicted best from these.")] = 60,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
+) -> None:
+    """Evaluate sub-networks into the table beside a supernet file, which search needs; stopped, it goes on."""
+    from elasticvit.accuracy.table import AccuracyTable
+    from elasticvit.accuracy.tabulate import tabulate_file
+    from elasticvit.errors import StoppedError
+    from elasticvit.progress import bars
+    from elasticvit.training.run import stop_on_signals
+
+    with errors(), stop_on_signals() as stop, bars() as report:
+        try:
+            table = tabulate_file(supernet, n, processes, report, stop, best)
+            say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
+        except StoppedError as stopped:
+            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
+
+
+@app.command()
+def pack(
+    supernet: Annotated[Path, typer.Argument(help="The supernet file, where its training images are at hand.")],
+    out: OutOption,
+    images: Annotated[int, typer.Option("--images", min=2, help="Calibration images to carry.")] = 128,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="To fit them by; 0: crops of photographs.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+) -> None:
+    """Make a file to pass on: half precision, with made-up calibration images and the terms of the training images."""
+    from elasticvit.pretrained import pack as packing
+    from elasticvit.progress import bars
+
+    with errors(), bars() as report:
+        say(packing.pack(supernet, out, k=images, steps=steps, seed=seed, report=report))
+
+
+@app.command()
+def front(
+    supernet: Annotated[Path, typer.Argument(help="The supernet file, its table beside it.")],
+    points: Annotated[int, typer.Option("--points", min=2, help="Steps of size to look at.")] = 12,
+    candidates: Annotated[int, typer.Option("--candidates", min=1, help="To evaluate for each point.")] = 6,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
+) -> None:
+    """Print the best sub-networks of every size, found on held-out training images and measured on the test images."""
+    from elasticvit.accuracy import front as fronts
+    from elasticvit.progress import bars
+
+    with errors(), bars() as report:
+        say(fronts.front(supernet, points, candidates, processes, report=report).to_dict())

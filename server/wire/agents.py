@@ -1,0 +1,91 @@
+"""The protocol of agents: registration, heartbeats, leases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from server.wire.base import Answer, Name, Progress, Request, Sha256, Text, UtcTime, Whole
+from server.wire.devices import DeviceDescription, DeviceState
+from server.wire.jobs import JobKind, MeasureProtocol
+
+
+class AgentRegister(Request):
+    """An agent says who it is and what hangs on it. The same name from the same token is the same agent, restarted."""
+
+    name: Name
+    version: Text
+    devices: Annotated[list[DeviceDescription], Field(max_length=500)]
+
+
+class AgentRegistered(Answer):
+    agent_id: str
+    heartbeat_seconds: float
+    poll_seconds: float
+    lease_seconds: float
+    server_time: UtcTime
+
+
+class DeviceBeat(Request):
+    """One device in a heartbeat; `conditions` are readings such as temperature or battery."""
+
+    name: Name
+    state: DeviceState
+    conditions: dict[str, Any] = Field(default_factory=dict)
+
+
+class Heartbeat(Request):
+    """Sent every `heartbeat_seconds`. A 404 means: the server does not know this agent, register again."""
+
+    agent_id: Text
+    devices: Annotated[list[DeviceBeat], Field(max_length=500)]
+
+
+class HeartbeatReply(Answer):
+    heartbeat_seconds: float
+    poll_seconds: float
+    lease_seconds: float
+    server_time: UtcTime
+
+
+class BlobRef(Answer):
+    """A file by content; GET `url` (a path on the same server, bearer token as always) gives exactly these bytes."""
+
+    sha256: Sha256
+    size_bytes: int
+    url: str
+
+
+class LeaseRequest(Request):
+    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, when nothing waits."""
+
+    agent_id: Text
+    devices: Annotated[list[Name], Field(max_length=500)]
+
+
+class Lease(Answer):
+    """The right to do a job until `expires_at`; renew well before. `anchor` is None while the server has none."""
+
+    lease_id: str
+    attempt: int
+    job_id: str
+    expires_at: UtcTime
+    kind: Literal[JobKind.MEASURE]
+    device: str
+    model: BlobRef
+    anchor: BlobRef | None
+    protocol: MeasureProtocol
+
+
+class LeaseRenewal(Request):
+    """POST /leases/{id}/renew. 409 means the lease is gone (expired and taken, or the job cancelled): drop the work."""
+
+    attempt: Annotated[Whole, Field(ge=1)]
+    progress: Progress | None = None
+
+
+class LeaseRenewed(Answer):
+    lease_id: str
+    attempt: int
+    expires_at: UtcTime

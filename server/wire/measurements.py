@@ -1,0 +1,113 @@
+"""Measuring sessions: raw samples as agents report them, and the figures made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from server.wire.base import MAX_SAMPLES, Answer, Failure, Request, Text, UtcTime, Whole, _without_nul
+from server.wire.devices import DeviceDescription
+from server.wire.jobs import JobStatus
+
+
+class BenchRun(Request):
+    """One benchmark process on one file: raw samples in ns; `conditions` are clocks, temperatures, affinity."""
+
+    samples_ns: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1, max_length=MAX_SAMPLES)]
+    init_ms: float | None = Field(default=None, ge=0)
+    first_ms: float | None = Field(default=None, ge=0)
+    conditions: dict[str, Any] = Field(default_factory=dict)
+
+
+class Round(Request):
+    """One interleaved round: the anchor, then the model."""
+
+    model: BenchRun
+    anchor: BenchRun | None = None
+
+
+class OpTime(Request):
+    """Time of one operator from the profile run, in execution order; `avg_us` and `median_us` are per inference.
+
+    The median is what predictors use: one interrupted run spoils the average of a short operator.
+    """
+
+    node: Annotated[int, Field(ge=-1)]
+    tag: Text
+    count: Annotated[int, Field(ge=0)]
+    total_us: Annotated[float, Field(ge=0)]
+    avg_us: Annotated[float, Field(ge=0)]
+    median_us: Annotated[float, Field(ge=0)] | None = None
+
+
+class MeasurementSession(Request):
+    """All that one session measured, with the device as it described itself at that time."""
+
+    device: DeviceDescription
+    rounds: Annotated[list[Round], Field(min_length=1, max_length=50)]
+    profile: Annotated[list[OpTime], Field(max_length=20_000)] | None = None
+    conditions: dict[str, Any] = Field(default_factory=dict)
+    peak_rss_kb: int | None = Field(default=None, ge=0)
+    fully_accelerated: bool | None = None
+    init_ms: float | None = Field(default=None, ge=0)
+    first_ms: float | None = Field(default=None, ge=0)
+    emulated: bool = False
+
+
+class Report(Request):
+    """POST /leases/{id}/report, once; sending it again is harmless. A stale one gets 409 and may be dropped.
+
+    After `failed` with kind `user` the job is over; with `device` or `infra` it is tried again until attempts run out.
+    """
+
+    lease_id: Text
+    attempt: Annotated[Whole, Field(ge=1)]
+    outcome: Literal["measured", "failed"]
+    session: MeasurementSession | None = None
+    failure: Failure | None = None
+    log: Annotated[str, StringConstraints(max_length=64_000), AfterValidator(_without_nul)] = ""
+
+    @model_validator(mode="after")
+    def _matching(self) -> Report:
+        if (self.outcome == "measured") != (self.session is not None):
+            raise ValueError('"session" belongs to the outcome "measured", and only to it')
+        if (self.outcome == "failed") != (self.failure is not None):
+            raise ValueError('"failure" belongs to the outcome "failed", and only to it')
+        return self
+
+
+class Reported(Answer):
+    """What became of the report; `status` is the job's, `queued` when it will be tried again."""
+
+    job_id: str
+    status: JobStatus
+    measurement_id: str | None
+
+
+class MeasurementView(Answer):
+    """A stored session. `*_raw_ms` as timed; `p50_ms` and `p90_ms` by the anchor, None without a reference."""
+
+    id: str
+    job_id: str
+    model_id: str
+    device: str
+    profile_id: str
+    p50_raw_ms: float
+    p90_raw_ms: float
+    anchor_p50_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    cv: float | None
+    anchor_drift: float | None
+    stable: bool
+    unstable_reason: str | None
+    emulated: bool
+    samples: int
+    created_at: UtcTime
+
+
+class MeasurementDetail(MeasurementView):
+    """With the raw session as it was reported."""
+
+    session: MeasurementSession

@@ -1,0 +1,83 @@
+"""Sub-networks, models and supernets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from server.wire.base import Answer, Name, PrecisionName, Real, Request, UtcTime
+
+
+class Accuracy(Answer):
+    """Top-1 as a fraction in 0..1; `source` is `measured`, `predicted` or None when nothing is known.
+
+    Predicted ones come from the supernet's table of measured sub-networks, where the images are not at hand.
+    """
+
+    value: float | None = None
+    source: Literal["measured", "predicted"] | None = None
+
+
+class SubnetRequest(Request):
+    """Extract and export one architecture: canonical JSON, a published name, an id, or the official 10-list.
+
+    `max_accuracy_drop` is the most top-1, as a fraction, that `precision` may cost the network, where that is known.
+    """
+
+    arch: dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    supernet: Name | None = None
+    precision: PrecisionName = "float32"
+    max_accuracy_drop: Annotated[Real, Field(ge=0, le=1)] = 0.01
+
+
+class ModelView(Answer):
+    """A deployable file. `source` tells where it comes from; an uploaded file has no arch.
+
+    `terms` are the conditions of its use that its supernet passes on.
+    """
+
+    id: str
+    name: str | None
+    source: Literal["search", "subnet", "calibration", "anchor", "upload"]
+    sha256: str
+    size_bytes: int
+    precision: str | None
+    arch: dict[str, Any] | None
+    arch_id: str | None
+    macs: int | None
+    params: int | None
+    accuracy: Accuracy
+    supernet: str | None
+    terms: str | None = None
+    manifest: dict[str, Any]
+    created_at: UtcTime
+    url: str
+    download_url: str
+
+
+class SupernetAdd(Request):
+    """Serve a supernet file that lies on the server's machine, with its table NAME.accuracy.jsonl beside it.
+
+    Both are copied to the server's home folder. `name` is by default the file's, without its ending.
+    """
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    name: Name | None = None
+
+
+class SupernetView(Answer):
+    """A supernet file that this server knows; `space` is the space's name or canonical JSON object.
+
+    `terms` are the conditions of use that travel with every model of it.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+    space: dict[str, Any] | str | None
+    classes: int | None
+    terms: str | None = None
+    provenance: dict[str, Any]
+    is_default: bool
+    created_at: UtcTime
