@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elasticvit.archs.space import Codes, Space, paper
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.blocks import blocks
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.flops import macs, paper_mflops
@@ -149,11 +149,11 @@ def _official_in_band(space: Space, supernet: "nn.Module", target: float) -> dic
     }
 
 
-def _band(space: Space, target: float) -> InBand:
-    return InBand(space, floor=floor_by_key(PAPER_FLOORS, target), low=target, high=target + PAPER_BAND)
+def _band(space: Space, target: float) -> BandSampler:
+    return BandSampler(space, floor=floor_by_key(PAPER_FLOORS, target), low=target, high=target + PAPER_BAND)
 
 
-def _in_band_rate(band: InBand) -> float:
+def _in_band_rate(band: BandSampler) -> float:
     def draw() -> Codes:
         return band.sample(np.random.default_rng(0), DRAWN)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from device_agent.errors import Halted
+from device_agent.errors import Cancelled
 
 
-class Halt:
+class Cancellation:
     """A request to end, from any thread; the first reason stays. A child also ends with its parent."""
 
-    def __init__(self, parent: Halt | None = None) -> None:
+    def __init__(self, parent: Cancellation | None = None) -> None:
         self._parent = parent
         self._event = threading.Event()
         self._lock = threading.Lock()
@@ -31,10 +31,10 @@ class Halt:
         return self._reason or (self._parent.reason if self._parent is not None else "")
 
     def check(self) -> None:
-        """Raises Halted with the reason once the end was asked for."""
+        """Raises Cancelled with the reason once the end was asked for."""
         if self.is_set:
-            raise Halted(self.reason)
+            raise Cancelled(self.reason)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until this halt itself is set, not its parent; True when it is."""
+        """Wait until this cancellation itself is set, not its parent; True when it is."""
         return self._event.wait(seconds)

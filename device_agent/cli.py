@@ -25,7 +25,7 @@ from device_agent.loop import Agent
 from device_agent.settings import Settings, load_settings
 from device_agent.uplink.api import Server, make_client
 from device_agent.uplink.cache import Cache
-from device_agent.uplink.registration import Link
+from device_agent.uplink.registration import Registration
 from device_agent.uplink.spool import Spool
 
 log = structlog.get_logger()
@@ -96,8 +96,8 @@ def _assemble(settings: Settings, home: Home) -> Agent:
     devices = [Host(settings.host_name, bench, home.work, settings.bench_grace_seconds)]
     server = Server(make_client(settings.server_url, settings.request_timeout_seconds), settings.read_token)
     cache = Cache(home.cache, settings.cache_bytes, server.download)
-    link = Link(server, settings.name, devices)
-    return Agent(link, devices, cache, Spool(home.spool), settings.max_backoff_seconds)
+    registration = Registration(server, settings.name, devices)
+    return Agent(registration, devices, cache, Spool(home.spool), settings.max_backoff_seconds)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ AgentError
     ├── BadModel         user    the model cannot be measured anywhere
     ├── DeviceFault      device  this device did not do it
     ├── InfraFault       infra   agent, disk, network or server
-    └── Halted           infra   told to end: the agent stops or the lease is gone
+    └── Cancelled           infra   told to end: the agent stops or the lease is gone
 """
 
 # ruff: noqa: N818  the names say what is wrong; "Error" at the end of each would add nothing
@@ -110,5 +110,5 @@ class InfraFault(WorkError):
     pass
 
 
-class Halted(WorkError):
+class Cancelled(WorkError):
     pass

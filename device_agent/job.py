@@ -12,9 +12,9 @@ from typing import Self
 import structlog
 
 from device_agent.bench.session import Files
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.devices.device import Device
-from device_agent.errors import AgentError, Halted, InfraFault, ServerAway, StaleLease, WorkError
+from device_agent.errors import AgentError, Cancelled, InfraFault, ServerAway, StaleLease, WorkError
 from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache, CorruptDownload
 from server.wire import BlobRef, Failure, Lease, LeaseRenewal, Progress, Report
@@ -28,13 +28,13 @@ MAX_LOG = 64_000
 
 
 class Renewal:
-    """Renews a lease in a thread inside the `with`; sets `halt` when the lease is gone."""
+    """Renews a lease in a thread inside the `with`; sets `cancellation` when the lease is gone."""
 
-    def __init__(self, server: Server, lease: Lease, lease_seconds: float, halt: Halt) -> None:
+    def __init__(self, server: Server, lease: Lease, lease_seconds: float, cancellation: Cancellation) -> None:
         self._server = server
         self._lease = lease
         self._every_seconds = lease_seconds / RENEWALS_PER_LEASE
-        self._halt = halt
+        self._cancellation = cancellation
         self._over = threading.Event()
         self._progress = Progress(stage="measuring", total=lease.protocol.rounds)
         self.lost = False
@@ -66,20 +66,22 @@ class Renewal:
             if not self._over.is_set():
                 self.lost = True
                 self._over.set()
-                self._halt.set(f"the lease is gone: {error}")
+                self._cancellation.set(f"the lease is gone: {error}")
         except AgentError as error:
             log.warning("the lease could not be renewed", lease=self._lease.lease_id, reason=str(error))
             return min(RETRY_SECONDS, self._every_seconds)
         return self._every_seconds
 
 
-def do(lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, stop: Halt) -> Report | None:
+def run_lease(
+    lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, stop: Cancellation
+) -> Report | None:
     """Work on a lease; the report, or None where the lease was lost and nobody waits for one. Raises nothing."""
-    halt = Halt(stop)
-    with Renewal(server, lease, lease_seconds, halt) as renewal:
+    cancellation = Cancellation(stop)
+    with Renewal(server, lease, lease_seconds, cancellation) as renewal:
         try:
-            return _measure(lease, device, server, cache, lease_seconds, halt, renewal)
-        except Halted as error:
+            return _measure(lease, device, server, cache, lease_seconds, cancellation, renewal)
+        except Cancelled as error:
             log.warning("work dropped", job=lease.job_id, reason=str(error))
             return None if renewal.lost else failed(lease, error)
         except WorkError as error:
@@ -98,7 +100,13 @@ def failed(lease: Lease, error: WorkError) -> Report:
 
 
 def _measure(
-    lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, halt: Halt, renewal: Renewal
+    lease: Lease,
+    device: Device,
+    server: Server,
+    cache: Cache,
+    lease_seconds: float,
+    cancellation: Cancellation,
+    renewal: Renewal,
 ) -> Report:
     name = device.describe().name
     if lease.device != name:
@@ -107,21 +115,21 @@ def _measure(
         )
     begin_s = time.monotonic()
     with ExitStack() as stack:
-        model = _fetch(lease.model, cache, stack, lease_seconds, halt)
-        anchor = _fetch(lease.anchor, cache, stack, lease_seconds, halt) if lease.anchor else None
+        model = _fetch(lease.model, cache, stack, lease_seconds, cancellation)
+        anchor = _fetch(lease.anchor, cache, stack, lease_seconds, cancellation) if lease.anchor else None
         log.info("measuring", job=lease.job_id, device=name, model=lease.model.sha256[:12], attempt=lease.attempt)
-        session = device.measure(lease, Files(model=model, anchor=anchor), halt, renewal.progress)
+        session = device.measure(lease, Files(model=model, anchor=anchor), cancellation, renewal.progress)
     log.info("measured", job=lease.job_id, seconds=round(time.monotonic() - begin_s, 1))
     return Report(lease_id=lease.lease_id, attempt=lease.attempt, outcome="measured", session=session)
 
 
-def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: float, halt: Halt) -> Path:
+def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: float, cancellation: Cancellation) -> Path:
     """A file of the lease, held until the stack ends; tried again for as long as a lease lasts, damaged bytes once."""
     deadline_s = time.monotonic() + patience_seconds
     corrupt = 0
     while True:
         try:
-            return stack.enter_context(cache.hold(blob, halt))
+            return stack.enter_context(cache.hold(blob, cancellation))
         except CorruptDownload:
             corrupt += 1
             if corrupt > 1:
@@ -133,5 +141,5 @@ def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: floa
                 raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
         except AgentError as error:
             raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
-        halt.check()
-        halt.wait(min(RETRY_SECONDS, patience_seconds))
+        cancellation.check()
+        cancellation.wait(min(RETRY_SECONDS, patience_seconds))

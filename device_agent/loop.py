@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, ServerAway, Unauthorized
-from device_agent.job import do
+from device_agent.job import run_lease
 from device_agent.uplink.cache import Cache
-from device_agent.uplink.registration import Backoff, Link
+from device_agent.uplink.registration import Backoff, Registration
 from device_agent.uplink.spool import Spool
 from server.wire import DeviceBeat, DeviceState, Lease, Report
 
@@ -29,15 +29,20 @@ class Agent:
     """Serves its devices from `start` to `stop`; the server may come and go."""
 
     def __init__(
-        self, link: Link, devices: Sequence[Device], cache: Cache, spool: Spool, max_backoff_seconds: float
+        self,
+        registration: Registration,
+        devices: Sequence[Device],
+        cache: Cache,
+        spool: Spool,
+        max_backoff_seconds: float,
     ) -> None:
-        self._link = link
+        self._registration = registration
         self._devices = {device.describe().name: device for device in devices}
         self._cache = cache
         self._spool = spool
         self._max_backoff_seconds = max_backoff_seconds
         self._busy: set[str] = set()
-        self._stop = Halt()
+        self._stop = Cancellation()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -56,7 +61,7 @@ class Agent:
         deadline_s = time.monotonic() + within_seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
-        if self._link.registered and time.monotonic() < deadline_s:
+        if self._registration.registered and time.monotonic() < deadline_s:
             self._say_goodbye(deadline_s - time.monotonic())
 
     def _serve(self, name: str, device: Device) -> None:
@@ -72,13 +77,13 @@ class Agent:
             else:
                 backoff.clear()
                 if not worked:
-                    self._stop.wait(self._link.rhythm.poll)
+                    self._stop.wait(self._registration.intervals.poll)
 
     def _serve_once(self, name: str, device: Device) -> bool:
         """Deliver what waits, then do one job; False when there was none. Raises ApiError, SettingsError."""
-        self._link.ensure_registered()
-        self._spool.flush(self._link.server.report)
-        lease = self._link.claim(name)
+        self._registration.ensure_registered()
+        self._spool.flush(self._registration.server.report)
+        lease = self._registration.claim(name)
         if lease is None:
             return False
         log.info("leased", job=lease.job_id, lease=lease.lease_id, attempt=lease.attempt, device=name)
@@ -90,7 +95,9 @@ class Agent:
         return True
 
     def _work(self, lease: Lease, device: Device) -> None:
-        report = do(lease, device, self._link.server, self._cache, self._link.rhythm.lease, self._stop)
+        report = run_lease(
+            lease, device, self._registration.server, self._cache, self._registration.intervals.lease, self._stop
+        )
         if report is None:
             return
         try:
@@ -99,14 +106,14 @@ class Agent:
             log.error("the report cannot be kept on disk, sending it straight", reason=str(error))
             self._send_unkept(report)
             return
-        self._spool.flush(self._link.server.report)
+        self._spool.flush(self._registration.server.report)
 
     def _send_unkept(self, report: Report) -> None:
         """A full disk: hold the report in memory until the server has it or refuses it, or the agent ends."""
         backoff = self._backoff()
         while True:
             try:
-                self._link.server.report(report)
+                self._registration.server.report(report)
             except AgentError as error:
                 if isinstance(error, ServerAway | Unauthorized) and not self._stop.wait(backoff.after(error)):
                     continue
@@ -117,15 +124,15 @@ class Agent:
         backoff = self._backoff()
         while not self._stop.is_set:
             try:
-                self._link.heartbeat(self._beats())
+                self._registration.heartbeat(self._beats())
             except AgentError as error:
-                self._stop.wait(min(backoff.after(error), self._link.rhythm.heartbeat))
+                self._stop.wait(min(backoff.after(error), self._registration.intervals.heartbeat))
             except Exception:
                 log.exception("unexpected fault in the heartbeat")
-                self._stop.wait(self._link.rhythm.heartbeat)
+                self._stop.wait(self._registration.intervals.heartbeat)
             else:
                 backoff.clear()
-                self._stop.wait(self._link.rhythm.heartbeat)
+                self._stop.wait(self._registration.intervals.heartbeat)
 
     def _beats(self) -> list[DeviceBeat]:
         return [
@@ -142,7 +149,7 @@ class Agent:
 
         def tell() -> None:
             try:
-                self._link.heartbeat(beats)
+                self._registration.heartbeat(beats)
             except AgentError as error:
                 log.info("the server did not hear the goodbye", reason=str(error))
 

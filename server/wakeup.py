@@ -1,4 +1,4 @@
-"""A bell between server and workers of one database on one machine, so that a new job is begun at once.
+"""A listener between server and workers of one database on one machine, so that a new job is begun at once.
 
 A datagram to a few abstract Unix sockets, whose names follow from the database's URL: no file is left behind, and who
 is not there is not rung. It is only a hint. Whoever misses it, or works on another machine, finds the job when it next
@@ -15,13 +15,13 @@ from contextlib import suppress
 SLOTS = 8  # workers of one database on one machine that can be rung
 
 
-class Ringer:
+class Notifier:
     """Rings all workers; never raises, never waits."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)
             for slot in range(SLOTS):
@@ -29,14 +29,14 @@ class Ringer:
                     out.sendto(b"!", _address(self._url, slot))
 
 
-class Bell:
+class WakeupListener:
     """A worker's ear: threads wait here for something to do. Without a free slot it is never rung."""
 
     def __init__(self, url: str) -> None:
         self._waiters: list[threading.Event] = []
         self._socket = _bound(url)
         if self._socket is not None:
-            threading.Thread(target=self._listen, args=(self._socket,), name="bell", daemon=True).start()
+            threading.Thread(target=self._listen, args=(self._socket,), name="listener", daemon=True).start()
 
     def waiter(self) -> threading.Event:
         """An event that is set at every ring; whoever waits for it clears it before looking for work."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.errors import BadModel, DeviceFault, InfraFault, WorkError
 from device_agent.settings import PREFIX
 
@@ -41,9 +41,9 @@ class Ended:
     words: str
 
 
-def run_process(command: Sequence[str], limit_s: float, halt: Halt) -> Ended:
-    """Run to the end. Raises Halted, DeviceFault after `limit_s` seconds, InfraFault where it does not start."""
-    halt.check()
+def run_process(command: Sequence[str], limit_s: float, cancellation: Cancellation) -> Ended:
+    """Run to the end. Raises Cancelled, DeviceFault after `limit_s` seconds, InfraFault where it does not start."""
+    cancellation.check()
     # The program gets no token of ours; in a group of its own, Ctrl-C at a terminal ends it only through us.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     try:
@@ -58,7 +58,7 @@ def run_process(command: Sequence[str], limit_s: float, halt: Halt) -> Ended:
     except OSError as error:
         raise InfraFault(f"{command[0]} does not start ({error.strerror}): build android_bench again") from error
     try:
-        return Ended(words=_watch(process, limit_s, halt), code=process.returncode)
+        return Ended(words=_watch(process, limit_s, cancellation), code=process.returncode)
     finally:
         _kill(process)
 
@@ -89,14 +89,14 @@ def _lies_in(words: Sequence[bytes], work: Path) -> bool:
     return bool(words) and words[0].startswith(os.fsencode(work) + b"/")
 
 
-def _watch(process: subprocess.Popen[bytes], limit_s: float, halt: Halt) -> str:
+def _watch(process: subprocess.Popen[bytes], limit_s: float, cancellation: Cancellation) -> str:
     deadline = time.monotonic() + limit_s
     while True:
         try:
             _, stderr = process.communicate(timeout=TICK_SECONDS)
             return stderr.decode(errors="replace")[-MAX_WORDS:]
         except subprocess.TimeoutExpired:
-            halt.check()
+            cancellation.check()
             if time.monotonic() > deadline:
                 raise DeviceFault(
                     f"the benchmark did not end within {limit_s:g} s and was killed: "

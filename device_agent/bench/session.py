@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from device_agent.bench.result import BenchResult
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.errors import BadModel, InfraFault
 from server.wire import DeviceDescription, MeasurementSession, MeasureProtocol, OpTime, Progress, Round
 
@@ -38,16 +38,18 @@ class Measured:
     profile: list[OpTime] | None
 
 
-def measure(protocol: MeasureProtocol, files: Files, bench: RunBench, halt: Halt, progress: ReportProgress) -> Measured:
-    """Do the rounds, then the profile. Raises BadModel, DeviceFault, InfraFault, Halted."""
+def measure(
+    protocol: MeasureProtocol, files: Files, bench: RunBench, cancellation: Cancellation, progress: ReportProgress
+) -> Measured:
+    """Do the rounds, then the profile. Raises BadModel, DeviceFault, InfraFault, Cancelled."""
     models, anchors = [], []
     for number in range(protocol.rounds):
         progress(Progress(stage="measuring", done=number, total=protocol.rounds))
         if files.anchor is not None:
             anchors.append(_bench_anchor(bench, files.anchor))
-        halt.check()
+        cancellation.check()
         models.append(bench(files.model, False))
-        halt.check()
+        cancellation.check()
     progress(Progress(stage="measuring", done=protocol.rounds, total=protocol.rounds))
     profile = _profile(bench, files.model) if protocol.profile else None
     return Measured(models=tuple(models), anchors=tuple(anchors), profile=profile)

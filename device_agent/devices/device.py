@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from device_agent.bench.session import Conditions, Files, ReportProgress
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from server.wire import DeviceDescription, Lease, MeasurementSession
 
 
@@ -18,6 +18,8 @@ class Device(Protocol):
         """What the device feels now (load, temperatures), as JSON values; for heartbeats, quick."""
         ...
 
-    def measure(self, lease: Lease, files: Files, halt: Halt, progress: ReportProgress) -> MeasurementSession:
-        """Do one session. Raises WorkError; Halted soon after `halt` is set, with nothing left running."""
+    def measure(
+        self, lease: Lease, files: Files, cancellation: Cancellation, progress: ReportProgress
+    ) -> MeasurementSession:
+        """Do one session. Raises WorkError; Cancelled soon after `cancellation` is set, with nothing left running."""
         ...

@@ -13,7 +13,7 @@ from device_agent.bench.find import Bench
 from device_agent.bench.local_process import raise_for, run_process
 from device_agent.bench.result import BenchResult, read_result
 from device_agent.bench.session import Conditions, Files, ReportProgress, measure, session
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.devices import linux_cpu
 from device_agent.errors import InfraFault
 from server.wire import DeviceDescription, Lease, MeasurementSession, MeasureProtocol
@@ -45,16 +45,18 @@ class Host:
     def conditions(self) -> Conditions:
         return linux_cpu.conditions()
 
-    def measure(self, lease: Lease, files: Files, halt: Halt, progress: ReportProgress) -> MeasurementSession:
-        """Raises BadModel, DeviceFault, InfraFault, Halted."""
+    def measure(
+        self, lease: Lease, files: Files, cancellation: Cancellation, progress: ReportProgress
+    ) -> MeasurementSession:
+        """Raises BadModel, DeviceFault, InfraFault, Cancelled."""
         before, stolen, begin_s = linux_cpu.conditions(), linux_cpu.steal_ticks(), time.monotonic()
         mask = lease.protocol.cpu_mask or _free_cores(lease.protocol.threads)
         with tempfile.TemporaryDirectory(prefix="job-", dir=self.work) as folder:
 
             def bench(model: Path, profile: bool) -> BenchResult:
-                return self._bench(model, lease.protocol, mask, profile, Path(folder) / "result.json", halt)
+                return self._bench(model, lease.protocol, mask, profile, Path(folder) / "result.json", cancellation)
 
-            measured = measure(lease.protocol, files, bench, halt, progress)
+            measured = measure(lease.protocol, files, bench, cancellation, progress)
         conditions: Conditions = {
             "before": before,
             "after": linux_cpu.conditions(),
@@ -65,12 +67,18 @@ class Host:
         return session(measured, self.about, conditions)
 
     def _bench(
-        self, model: Path, protocol: MeasureProtocol, mask: int | None, profile: bool, out: Path, halt: Halt
+        self,
+        model: Path,
+        protocol: MeasureProtocol,
+        mask: int | None,
+        profile: bool,
+        out: Path,
+        cancellation: Cancellation,
     ) -> BenchResult:
         out.unlink(missing_ok=True)
         command = self._command(model, protocol, mask, profile, out)
         # Warm-up and timed runs are each bounded by max_secs; loading and one last run come on top.
-        ended = run_process(command, 2 * protocol.max_secs + self.grace_seconds, halt)
+        ended = run_process(command, 2 * protocol.max_secs + self.grace_seconds, cancellation)
         # The words go to the user, to whom the agent's folders mean nothing.
         raise_for(replace(ended, words=ended.words.replace(str(model), model.name)))
         try:

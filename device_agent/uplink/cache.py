@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.errors import InfraFault
 from device_agent.files import remove_parts, sync_folder
 from server.wire import BlobRef
@@ -35,14 +35,14 @@ class Cache:
         remove_parts(folder)
 
     @contextmanager
-    def hold(self, blob: BlobRef, halt: Halt) -> Iterator[Path]:
+    def hold(self, blob: BlobRef, cancellation: Cancellation) -> Iterator[Path]:
         """The file of a blob, downloaded where it is missing or damaged; it stays there inside the `with`.
 
-        Raises CorruptDownload, InfraFault (disk), Halted, and what the download raises.
+        Raises CorruptDownload, InfraFault (disk), Cancelled, and what the download raises.
         """
         with self._lock:
             try:
-                path = self._get(blob, halt)
+                path = self._get(blob, cancellation)
             except OSError as error:
                 raise InfraFault(f"{self._folder} cannot be used ({error.strerror}): free space or mend it") from error
             self._held[blob.sha256] += 1
@@ -52,7 +52,7 @@ class Cache:
             with self._lock:
                 self._held[blob.sha256] -= 1
 
-    def _get(self, blob: BlobRef, halt: Halt) -> Path:
+    def _get(self, blob: BlobRef, cancellation: Cancellation) -> Path:
         path = self._folder / blob.sha256
         if path.is_file():
             if _sha256(path) == blob.sha256:
@@ -62,18 +62,18 @@ class Cache:
         self._make_room(blob.size_bytes)
         part = self._folder / f".{blob.sha256}.part"
         try:
-            self._fill(part, blob, halt)
+            self._fill(part, blob, cancellation)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         sync_folder(self._folder)
         return path
 
-    def _fill(self, part: Path, blob: BlobRef, halt: Halt) -> None:
+    def _fill(self, part: Path, blob: BlobRef, cancellation: Cancellation) -> None:
         digest, size = hashlib.sha256(), 0
         with self._download(blob) as chunks, part.open("wb") as file:
             for chunk in chunks:
-                halt.check()
+                cancellation.check()
                 size += len(chunk)
                 if size > blob.size_bytes:
                     break

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class Intervals:
     """Seconds, as the server said when it last answered."""
 
     heartbeat: float
@@ -27,7 +27,7 @@ class Rhythm:
     lease: float
 
 
-class Link:
+class Registration:
     """Registers when it must; shared by all threads of an agent. Raises what `Server` raises, and SettingsError."""
 
     def __init__(self, server: Server, name: str, devices: Sequence[Device]) -> None:
@@ -36,11 +36,11 @@ class Link:
         self._devices = devices
         self._lock = threading.Lock()
         self._registered: AgentRegistered | None = None
-        self._rhythm = Rhythm(heartbeat=5.0, poll=1.0, lease=60.0)
+        self._intervals = Intervals(heartbeat=5.0, poll=1.0, lease=60.0)
 
     @property
-    def rhythm(self) -> Rhythm:
-        return self._rhythm
+    def intervals(self) -> Intervals:
+        return self._intervals
 
     @property
     def registered(self) -> bool:
@@ -56,7 +56,7 @@ class Link:
             self._forget(agent_id, error)
             raise
         else:
-            self._rhythm = Rhythm(reply.heartbeat_seconds, reply.poll_seconds, reply.lease_seconds)
+            self._intervals = Intervals(reply.heartbeat_seconds, reply.poll_seconds, reply.lease_seconds)
 
     def claim(self, device: str) -> Lease | None:
         """The next job for a device, None when there is none or the server did not know us."""
@@ -80,7 +80,7 @@ class Link:
     def _register(self) -> AgentRegistered:
         devices = [device.describe() for device in self._devices]
         answer = self.server.register(AgentRegister(name=self._name, version=_version(), devices=devices))
-        self._rhythm = Rhythm(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds)
+        self._intervals = Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds)
         log.info("registered", agent=answer.agent_id, devices=[device.name for device in devices])
         return answer
 
@@ -99,7 +99,7 @@ class Backoff:
     Says in the log what is wrong when it begins or changes, and when it is over.
     """
 
-    most_seconds: float
+    max_seconds: float
     rng: random.Random
     first_seconds: float = 0.25
     _failures: int = field(default=0, init=False)
@@ -112,7 +112,7 @@ class Backoff:
             say = log.warning if isinstance(error, ServerAway) else log.error
             say("cannot work with the server now; trying again", reason=str(error))
         self._said = said
-        seconds = min(self.most_seconds, self.first_seconds * 2.0 ** min(self._failures, 30))
+        seconds = min(self.max_seconds, self.first_seconds * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return seconds * self.rng.uniform(0.5, 1.0)
 

@@ -17,7 +17,7 @@ def size_steps(space: Space, steps: int) -> Values:
     return np.asarray(np.geomspace(ends[0], ends[1], steps) * (1 + 1e-9), np.float64)
 
 
-def promising(predictor: AccuracyPredictor, steps: int, each: int, seed: int) -> Codes:
+def best_predicted(predictor: AccuracyPredictor, steps: int, each: int, seed: int) -> Codes:
     """The smallest, and the `each` best by prediction within each further step's MACs; distinct, shape (n, D)."""
     rng, space = np.random.default_rng(seed), predictor.space
     macs = CostTable.of_macs(space)

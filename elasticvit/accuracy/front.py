@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from elasticvit.accuracy.best_predicted import promising, size_steps
+from elasticvit.accuracy.best_predicted import best_predicted, size_steps
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable, Values
 from elasticvit.accuracy.tabulate import Evaluate, in_processes, table_path
@@ -95,7 +95,7 @@ def front(
         raise DataError(f"a front has 2 points or more, not {points}")
     table = AccuracyTable.load(table_path(file))
     predictor = fit_accuracy(table)
-    codes = promising(predictor, points, candidates, seed)
+    codes = best_predicted(predictor, points, candidates, seed)
     search = _measured(table, codes, in_processes(file, processes), report)
     best = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
     chosen = undominated(best, search)

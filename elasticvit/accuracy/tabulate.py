@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from elasticvit.accuracy.best_predicted import promising
+from elasticvit.accuracy.best_predicted import best_predicted
 from elasticvit.accuracy.evaluate import Accuracy, as_trained, calibrated, top1_of
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append
@@ -108,7 +108,7 @@ def tabulate(
         predictor = fit_accuracy(_rows(AccuracyTable.load(part), codes))
         # The first step of size is the smallest alone, which is known.
         steps = min(STEPS, best + 1)
-        more = promising(predictor, steps, best // (steps - 1), seed=0)
+        more = best_predicted(predictor, steps, best // (steps - 1), seed=0)
         _evaluate_into(part, space, more, work, Stage("best", report, stop))
     part.replace(path)
 

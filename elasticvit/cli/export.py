@@ -80,7 +80,7 @@ def _exported(
     max_accuracy_drop: float,
 ) -> "Exported":
     from elasticvit.export import export_net
-    from elasticvit.export.quantize.calibration_set import trial_of
+    from elasticvit.export.quantize.calibration_set import calibration_set_of
 
     known = found.known
     return export_net(
@@ -91,7 +91,7 @@ def _exported(
         accuracy_source=known.source if known else "measured",
         precision=precision,
         recipe=recipe,
-        trial=None if precision is Precision.FLOAT32 else trial_of(found.supernet, found.data),
+        calibration_set=None if precision is Precision.FLOAT32 else calibration_set_of(found.supernet, found.data),
         max_accuracy_drop=max_accuracy_drop,
         input=form,
     )

@@ -19,7 +19,7 @@ def recipe(
     out: OutOption,
     version: Annotated[int, typer.Option("--version", min=1, help="To tell it from the recipe before.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more for a restless machine.")] = 15,
-    most_drop: Annotated[
+    max_drop: Annotated[
         float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Mean loss of top-1: 0.01 is 1 %.")
     ] = 0.01,
 ) -> None:
@@ -31,7 +31,7 @@ def recipe(
     with errors(), bars() as report:
         check_out(out, [Path(of)])
         made = make_recipe(
-            of, out, version, rounds, most_drop, lambda stage, done, total: report(Step(stage, done, total))
+            of, out, version, rounds, max_drop, lambda stage, done, total: report(Step(stage, done, total))
         )
         drop = made.drop()
         timed = {each.arch_id: round(each.float32_ms / each.mixed_ms, 3) for each in made.timed}

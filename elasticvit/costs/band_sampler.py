@@ -26,7 +26,7 @@ BINS, MOST_BINS = 128, 1 << 14
 CHUNK, TRIES = 2048, 200
 
 
-class InBand:
+class BandSampler:
     """Draws what `Space.sample` draws, given that the cost is in [low, high] and nothing is below a floor.
 
     A floor bounds resolution, widths and depths from below, as the authors' sampler does: each is uniform over the

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, Floors, floor_by_key
 from elasticvit.errors import ElasticVitError
@@ -128,7 +128,7 @@ def build_tables(
             if _kept(folder, header):
                 report(target, per_level, per_level)
                 continue
-            drawn = InBand(space, costs, floor, low=target, high=target + band, unit=1e6)
+            drawn = BandSampler(space, costs, floor, low=target, high=target + band, unit=1e6)
             rng = np.random.default_rng((seed, round(target * 1000)))
             codes = _distinct(drawn, rng, per_level, report)
             _write(folder, header, codes, (costs.total(codes) / 1e6).astype(np.float32))
@@ -154,7 +154,7 @@ def load_tables(folder: Path) -> Tables:
     return Tables(folder, dict(sorted(found.items())))
 
 
-def _distinct(band: InBand, rng: np.random.Generator, n: int, report: Report) -> Codes:
+def _distinct(band: BandSampler, rng: np.random.Generator, n: int, report: Report) -> Codes:
     """The first n different codes that the band draws, shape (n, D)."""
     codes = np.empty((0, len(band.space.dimensions)), np.int8)
     while len(codes) < n:

@@ -26,7 +26,7 @@ from elasticvit.export.manifest import (
 )
 from elasticvit.export.model_card import model_card
 from elasticvit.export.precision import Precision
-from elasticvit.export.quantize.calibration_set import Trial
+from elasticvit.export.quantize.calibration_set import CalibrationSet
 from elasticvit.export.quantize.recipe import Recipe, recipe_for
 from elasticvit.export.quantize.try_precision import as_it_is, try_precision
 from elasticvit.export.tflite.check import check, loaded
@@ -57,7 +57,7 @@ def export_net(
     seed: int = 0,
     precision: Precision = Precision.FLOAT32,
     recipe: Recipe | None = None,
-    trial: Trial | None = None,
+    calibration_set: CalibrationSet | None = None,
     max_accuracy_drop: float | None = None,
     input: InputKind = InputKind.NORMALISED,
     latency: tuple[Latency, ...] = (),
@@ -71,7 +71,7 @@ def export_net(
         accuracy, accuracy_source: top-1 of this network, 0 to 1, and how it is known, for the manifest.
         seed: of the images on which file and network are compared.
         precision: of weights and sums. recipe: for dynamic_int8; default: the one that ships for its space.
-        trial: images to calibrate int8 and to judge precisions by (`quantize.calibration_set.trial_of`).
+        calibration_set: images that show int8 its ranges, and held-out ones to measure what a precision costs.
         max_accuracy_drop: the most top-1, a part of one, that the precision may cost where that is known.
         input: the form in which the file takes its image.
         latency: what is known of it on devices, for manifest and file.
@@ -91,7 +91,7 @@ def export_net(
         check(exact, net, image.form, seed)
         recipe = recipe or recipe_for(arch)
         tried = try_precision(
-            graph, exact, precision, recipe, trial, card, supernet_sha256, image.form, max_accuracy_drop
+            graph, exact, precision, recipe, calibration_set, card, supernet_sha256, image.form, max_accuracy_drop
         )
     versions = package_versions()
     description = Description(

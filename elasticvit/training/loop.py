@@ -35,7 +35,7 @@ from elasticvit.training.optim import Summed, clip_gradients, learning_rate, mak
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import Choice, Sampler
 from elasticvit.training.single_net import Always, Draws, Single
-from elasticvit.training.step import Lessons
+from elasticvit.training.step import TrainingStep
 
 
 def train(
@@ -124,7 +124,7 @@ def run(
         restore(state, held)
     if world.first:
         logs.begin(state.step)
-    lessons = Lessons(model, recipe, teachers, torch.compile(model) if recipe.compile else model)
+    training_step = TrainingStep(model, recipe, teachers, torch.compile(model) if recipe.compile else model)
     now = time.perf_counter()
 
     with bit_exact(world.device):
@@ -132,14 +132,14 @@ def run(
             # Everything random about this step follows from its number; all processes draw the same sub-networks.
             rng = np.random.default_rng((recipe.seed, 1, state.step))
             for level, archs in sampler.refresh_due(state.sampler, state.step % epoch, epoch):
-                scores = world.total([lessons.scores(arch, batch) for arch in archs])
+                scores = world.total([training_step.scores(arch, batch) for arch in archs])
                 sampler.rescore(state.sampler, level, [score / parts for score in scores])
             choice = sampler.step(state.sampler, rng, state.step // epoch)
 
             # Gradients of all sub-networks add up, over the parts of the batch and over the processes.
             marks, summed = torch.zeros(2, len(choice.archs), dtype=torch.float64, device=world.device), Summed()
             for part in batch:
-                marks += lessons.learn(choice, part, lambda loss: state.scaler.scale(loss / parts))
+                marks += training_step.learn(choice, part, lambda loss: state.scaler.scale(loss / parts))
                 summed.take(model)
             summed.give(model)
             world.add(p.grad for p in model.parameters() if p.grad is not None)

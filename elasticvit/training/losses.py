@@ -77,7 +77,7 @@ def teacher_target(teachers: Sequence[Teacher], images: Tensor) -> Tensor | None
 
 
 @dataclass(frozen=True)
-class Lesson:
+class StepLoss:
     """What a batch's images teach: by labels (B, classes), and by teachers from outside where there are some."""
 
     settings: Loss

@@ -11,7 +11,7 @@ from torch.autograd import backward
 
 from elasticvit.archs.arch import Arch
 from elasticvit.training.batches import Part
-from elasticvit.training.losses import Lesson, Teacher, teacher_target
+from elasticvit.training.losses import StepLoss, Teacher, teacher_target
 from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import Choice
 
@@ -19,7 +19,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingStep:
     """Runs `model(images, arch)` in the recipe's precision, compiled where the recipe says so."""
 
     model: nn.Module
@@ -35,13 +35,13 @@ class Lessons:
         """
         with self._precision(part.images.device):
             outside = teacher_target(self.teachers, part.mixed)
-        lesson = Lesson(self.recipe.loss, part.targets, outside, len(self.teachers))
+        step_loss = StepLoss(self.recipe.loss, part.targets, outside, len(self.teachers))
         answers: list[Tensor] = []
         marks = torch.zeros(2, len(choice.archs), device=part.images.device)
         for i, (arch, role, explored) in enumerate(zip(choice.archs, choice.roles, choice.explored, strict=True)):
             with self._precision(part.images.device):
                 logits = self.forward(part.mixed, arch)
-            loss = lesson.loss(role, choice.roles, logits, answers)
+            loss = step_loss.loss(role, choice.roles, logits, answers)
             backward(scaled(loss))
             marks[0, i] = loss.detach()
             if explored and self.recipe.sampling.bank is not None:

@@ -27,7 +27,7 @@ from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
 from server.store.db import Database
 from server.version import VERSION
-from server.wakeup import Ringer
+from server.wakeup import Notifier
 
 log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
@@ -46,7 +46,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             blobs=Blobs(settings.blobs_folder),
             metrics=metrics,
             clock=clock,
-            ringer=Ringer(settings.url),
+            notifier=Notifier(settings.url),
         )
         sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:

@@ -11,7 +11,7 @@ from server.compute.jobs.convert import convert
 from server.compute.jobs.search import search
 from server.compute.jobs.subnet import subnet
 from server.compute.jobs.tools import Tools
-from server.compute.supernet_cache import Stock
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Task
 from server.errors import BadValue
 from server.wire import JobKind
@@ -28,7 +28,7 @@ class Executor:
     """Does compute jobs; one for a whole worker process, since it keeps what it read of supernets."""
 
     def __init__(self, compute: Compute, exporter: Exporter, converter: Exporter) -> None:
-        self._tools = Tools(Stock(compute), exporter, converter)
+        self._tools = Tools(SupernetCache(compute), exporter, converter)
 
     def execute(self, task: Task) -> Mapping[str, Any]:
         """The job's result. Raises what stops it: ServerError, ElasticVitError, Stopped, Lost."""

@@ -9,7 +9,7 @@ from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
 from elasticvit.latency.profile import FileOp
 from server.compute.exporting.order import Exporter, Order, Product, Unwatched, Watch, What
-from server.compute.exporting.served_supernet import AtHand
+from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.task import Compute, Task
 from server.services import models
 from server.services.export_key import export_key
@@ -21,7 +21,7 @@ UNWATCHED = Unwatched()
 
 
 @dataclass(frozen=True)
-class Told:
+class ProgressReporter:
     """Tells a task's progress: the stages of an export, or, of one among `total`, as the detail of `what`."""
 
     task: Task
@@ -42,7 +42,7 @@ class Told:
 def export_subnet(
     compute: Compute,
     exporter: Exporter,
-    at_hand: AtHand,
+    served: ServedSupernet,
     arch: Arch,
     source: Source,
     *,
@@ -56,39 +56,39 @@ def export_subnet(
         SpaceError, DataError, ExportError, SupernetFileError, ExportCrashed, DiskFull, ReadOnlyHome; what `watch`
             raises.
     """
-    return _export(compute, exporter, at_hand, arch, source, precision, watch)
+    return _export(compute, exporter, served, arch, source, precision, watch)
 
 
 def export_for_timing(
-    compute: Compute, exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWATCHED
+    compute: Compute, exporter: Exporter, served: ServedSupernet, arch: Arch, watch: Watch = UNWATCHED
 ) -> Model:
     """A sub-network as it is cut, for its latency only: norms and accuracy do not change what it does."""
-    return _export(compute, exporter, at_hand, arch, "calibration", "float32", watch)
+    return _export(compute, exporter, served, arch, "calibration", "float32", watch)
 
 
-def ops_of(exporter: Exporter, at_hand: AtHand, arch: Arch, watch: Watch = UNWATCHED) -> tuple[FileOp, ...]:
+def ops_of(exporter: Exporter, served: ServedSupernet, arch: Arch, watch: Watch = UNWATCHED) -> tuple[FileOp, ...]:
     """What each operator of an arch's file belongs to; weights do not matter, so the supernet's do."""
-    return exporter.run(order_of(at_hand, arch, "ops", judged=False), watch).ops
+    return exporter.run(order_of(served, arch, "ops", recalibrate=False), watch).ops
 
 
 def order_of(
-    at_hand: AtHand,
+    served: ServedSupernet,
     arch: Arch,
     what: What,
     *,
-    judged: bool = True,
+    recalibrate: bool = True,
     precision: PrecisionName = "float32",
     stored: Path | None = None,
 ) -> Order:
     return Order(
         what,
-        at_hand.name,
-        at_hand.file,
-        at_hand.sha256,
+        served.name,
+        served.file,
+        served.sha256,
         arch.to_json(),
         precision,
-        judged,
-        table_sha256=at_hand.table_sha256,
+        recalibrate,
+        table_sha256=served.table_sha256,
         stored=stored,
     )
 
@@ -96,26 +96,26 @@ def order_of(
 def _export(
     compute: Compute,
     exporter: Exporter,
-    at_hand: AtHand,
+    served: ServedSupernet,
     arch: Arch,
     source: Source,
     precision: PrecisionName,
     watch: Watch,
 ) -> Model:
-    arch = at_hand.space.adopt(arch)
-    judged = source != "calibration"
-    key = export_key(arch, at_hand.sha256, at_hand.table_sha256, precision=precision, judged=judged)
+    arch = served.space.adopt(arch)
+    recalibrate = source != "calibration"
+    key = export_key(arch, served.sha256, served.table_sha256, precision=precision, recalibrate=recalibrate)
     with compute.database.read() as session:
         found = models.exported(session, compute.blobs, key)
     if found is not None:
         return found
-    product = exporter.run(order_of(at_hand, arch, "tflite", judged=judged, precision=precision), watch)
+    product = exporter.run(order_of(served, arch, "tflite", recalibrate=recalibrate, precision=precision), watch)
     watch.check()
-    return _keep(compute, product, at_hand, arch, source, precision, key)
+    return _keep(compute, product, served, arch, source, precision, key)
 
 
 def _keep(
-    compute: Compute, product: Product, at_hand: AtHand, arch: Arch, source: Source, precision: str, key: str
+    compute: Compute, product: Product, served: ServedSupernet, arch: Arch, source: Source, precision: str, key: str
 ) -> Model:
     """Store the file and its row; the same bytes twice are one model."""
     assert product.manifest is not None
@@ -123,7 +123,7 @@ def _keep(
     kept = models.Kept(compute.blobs.put(product.data), len(product.data))
     with compute.database.write() as session:
         if product.images:
-            models.forget_unmeasured(session, at_hand.name)
+            models.forget_unmeasured(session, served.name)
         return models.store(
             session,
             compute.blobs,
@@ -137,6 +137,6 @@ def _keep(
             macs=macs(arch),
             params=params(arch),
             accuracy=Accuracy(value=product.accuracy, source=product.accuracy_source),
-            supernet=at_hand.name,
+            supernet=served.name,
             export_key=key,
         )

@@ -29,7 +29,7 @@ from server.services import host_calibration, jobs
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
-from server.wakeup import Bell
+from server.wakeup import WakeupListener
 from server.wire import Failure, JobKind
 
 log = structlog.get_logger()
@@ -79,9 +79,9 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
     # Importing nn-Meter changes HOME for a moment, so it is done while there is one thread.
     load_nn_meter()
     executor = Executor(compute, exporter, converter)
-    bell = Bell(settings.url)
+    listener = WakeupListener(settings.url)
     lanes = [
-        threading.Thread(target=work, args=(compute, lane, kinds, executor.execute, stop, bell.waiter()), name=lane)
+        threading.Thread(target=work, args=(compute, lane, kinds, executor.execute, stop, listener.waiter()), name=lane)
         for lane, kinds in LANES.items()
     ]
     lanes.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
@@ -91,7 +91,7 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
         lane.start()
     for lane in lanes:
         lane.join()
-    bell.close()
+    listener.close()
 
 
 def work(
@@ -100,12 +100,12 @@ def work(
     kinds: tuple[JobKind, ...],
     execute: Execute,
     stop: threading.Event,
-    rung: threading.Event,
+    woken: threading.Event,
 ) -> None:
-    """Claim and do jobs of some kinds until told to stop; `rung` says that it is worth looking again."""
+    """Claim and do jobs of some kinds until told to stop; `woken` says that it is worth looking again."""
     worker_id = f"worker-{socket.gethostname()}-{os.getpid()}-{lane}"
     while not stop.is_set():
-        rung.clear()
+        woken.clear()
         try:
             claimed = _claim(compute, worker_id, kinds)
         except (DBAPIError, ServerError):
@@ -113,9 +113,9 @@ def work(
             stop.wait(2.0)
             continue
         if claimed is None:
-            rung.wait(IDLE_SECONDS)
+            woken.wait(IDLE_SECONDS)
         else:
-            do(Task(compute, claimed, stop), execute)
+            run_job(Task(compute, claimed, stop), execute)
 
 
 def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
@@ -125,12 +125,12 @@ def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
                 due = host_calibration.calibration_due(session, compute.clock(), compute.offline_after)
             if due:
                 with compute.database.write() as session:
-                    host_calibration.order_calibration(session, compute.clock(), compute.settings.max_attempts)
+                    host_calibration.submit_calibration(session, compute.clock(), compute.settings.max_attempts)
         except (DBAPIError, ServerError):
             log.exception("could not look whether this machine is calibrated")
 
 
-def do(task: Task, execute: Execute) -> None:
+def run_job(task: Task, execute: Execute) -> None:
     """Do one job and say how it ended; never raises."""
     bound = log.bind(job=task.job.id, kind=task.job.kind, attempt=task.claimed.attempt)
     bound.info("job begun")

@@ -6,17 +6,17 @@ from server.errors import BadValue
 from server.store.tables import Model
 
 
-def exceeds(model: Model, most: float | None) -> bool:
-    """Whether the precision alone costs more than `most`, a part of 1; never where either is None."""
+def exceeds(model: Model, max_drop: float | None) -> bool:
+    """Whether the precision alone costs more than `max_drop`, a part of 1; never where either is None."""
     change = model.manifest.get("top1_change")
-    return change is not None and most is not None and -change["value"] > most
+    return change is not None and max_drop is not None and -change["value"] > max_drop
 
 
-def check(model: Model, most: float | None) -> None:
+def check(model: Model, max_drop: float | None) -> None:
     """Raises BadValue where it `exceeds`."""
-    if exceeds(model, most):
+    if exceeds(model, max_drop):
         change = model.manifest["top1_change"]
         raise BadValue(
             f"{model.precision} costs this network {-change['value']:.4f} of top-1 ({change['source']}), more than "
-            f"max_accuracy_drop allows ({most:g}): allow more, or ask for another precision"
+            f"max_accuracy_drop allows ({max_drop:g}): allow more, or ask for another precision"
         )

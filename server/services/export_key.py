@@ -20,7 +20,7 @@ INPUT_FORM = "normalised"
 
 
 def export_key(
-    arch: Arch, sha256: str, table_sha256: str | None, *, precision: str, judged: bool, seed: int = 0
+    arch: Arch, sha256: str, table_sha256: str | None, *, precision: str, recalibrate: bool, seed: int = 0
 ) -> str:
     """64 hex digits.
 
@@ -28,14 +28,14 @@ def export_key(
         arch: with the supernet's head.
         sha256: of the supernet's file. table_sha256: of the table beside it, None where there is none; it counts since
             files state the accuracy that it tells.
-        judged: False for a network with the norms as they are cut, whose accuracy is not told.
+        recalibrate: False for a network with the norms as they are cut, whose accuracy is not told.
     """
     decides = {
         "arch": json.loads(arch.to_json()),
         "supernet": sha256,
-        "table": table_sha256 if judged else None,
+        "table": table_sha256 if recalibrate else None,
         "precision": precision,
-        "judged": judged,
+        "recalibrate": recalibrate,
         "seed": seed,
         "input": INPUT_FORM,
         "packages": package_versions(),

@@ -33,6 +33,6 @@ def calibration_due(session: Session, now: datetime, offline_after: timedelta) -
     return len(last) < CALIBRATION_TRIES or any(job.status != JobStatus.FAILED for job in last)
 
 
-def order_calibration(session: Session, now: datetime, max_attempts: int) -> Accepted:
+def submit_calibration(session: Session, now: datetime, max_attempts: int) -> Accepted:
     """Queue a calibration of `host`. Raises NotFound, Conflict."""
-    return submissions.order(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, max_attempts)
+    return submissions.submit(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, max_attempts)

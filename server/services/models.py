@@ -112,7 +112,7 @@ def with_unmeasured(session: Session) -> Sequence[Supernet]:
 
 def _unmeasured() -> list[ColumnElement[bool]]:
     source = type_coerce(col(Model.accuracy), JSON)["source"].as_string()
-    # A calibration's models are for timing: nobody judged them.
+    # A calibration's models are for timing: nobody recalibrate them.
     found = [col(Model.export_key).is_not(None), col(Model.source) != "calibration"]
     change = type_coerce(col(Model.manifest), JSON)["top1_change", "source"].as_string()
     unmeasured = or_(change.is_(None), not_(change.startswith("measured")))

@@ -32,15 +32,15 @@ def figures(session: MeasurementSession) -> Figures:
     complete = len(anchor) == len(model)
     samples = _samples(model)
     anchor_p50s_ms = _medians_ms(anchor) if complete else [1.0] * len(model)
-    judged = stability(_medians_ms(model), anchor_p50s_ms)
+    stable = stability(_medians_ms(model), anchor_p50s_ms)
     several = len(model) > 1
     return Figures(
         p50_raw_ms=p50_ms(samples),
         p90_raw_ms=p90_ms(samples),
         anchor_p50_ms=p50_ms(_samples(anchor)) if complete else None,
-        cv=judged.cv if several else None,
-        anchor_drift=judged.drift if several and complete else None,
-        unstable_reason=judged.reason or None,
+        cv=stable.cv if several else None,
+        anchor_drift=stable.drift if several and complete else None,
+        unstable_reason=stable.reason or None,
         samples=len(samples),
     )
 

@@ -30,7 +30,7 @@ UNJUDGED = (
 )
 
 
-def order(session: Session, request: JobRequest, now: datetime, max_attempts: int) -> Accepted:
+def submit(session: Session, request: JobRequest, now: datetime, max_attempts: int) -> Accepted:
     """Queue a `measure` or `calibrate` job. Raises NotFound, Conflict."""
     assert request.device is not None
     device = devices.get(session, request.device)
@@ -148,7 +148,7 @@ def _exported(session: Session, blobs: Blobs, folder: Path, supernet: Supernet, 
     except (BadValue, NotFound, ArchError):
         return None
     table_sha256 = supernet_file.table_sha256(supernets.path(supernet, folder))
-    key = export_key(arch, supernet.sha256, table_sha256, precision=request.precision, judged=True)
+    key = export_key(arch, supernet.sha256, table_sha256, precision=request.precision, recalibrate=True)
     model = models.exported(session, blobs, key)
     # One that costs too much is refused by the job, like one that is made for it.
     return None if model is None or accuracy_drop.exceeds(model, request.max_accuracy_drop) else model

@@ -159,13 +159,13 @@ class FakeServer:
     def register(self, body: AgentRegister) -> AgentRegistered:
         agent_id = f"agent-{self.calls['/agents/register']}"
         self.agents[agent_id] = body
-        return AgentRegistered(agent_id=agent_id, **self._rhythm())
+        return AgentRegistered(agent_id=agent_id, **self._intervals())
 
     def heartbeat(self, body: Heartbeat) -> HeartbeatReply | Problem:
         if body.agent_id not in self.agents:
             return _problem(404, "register first")
         self.beats.append(body)
-        return HeartbeatReply(**self._rhythm())
+        return HeartbeatReply(**self._intervals())
 
     def claim(self, body: LeaseRequest) -> Lease | Problem | None:
         if body.agent_id not in self.agents:
@@ -207,7 +207,7 @@ class FakeServer:
             job.status = JobStatus.FAILED if final else JobStatus.QUEUED
         return Reported(job_id=job.job_id, status=job.status, measurement_id=None)
 
-    def _rhythm(self) -> dict[str, Any]:
+    def _intervals(self) -> dict[str, Any]:
         return {
             "heartbeat_seconds": 0.1,
             "poll_seconds": 0.05,

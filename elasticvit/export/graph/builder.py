@@ -48,7 +48,7 @@ class Linear:
 
 
 @dataclass
-class Tape:
+class GraphBuilder:
     """Records operators. `enter` starts the next block; every method appends one operator and returns its value.
 
     Raises:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from elasticvit.archs.arch import HEAD_DIM
 from elasticvit.costs.blocks import Block
 from elasticvit.errors import ExportError
-from elasticvit.export.graph.builder import Floats, Linear, Tape
+from elasticvit.export.graph.builder import Floats, GraphBuilder, Linear
 from elasticvit.export.graph.ops import Activation, Graph, OpList, Value
 from elasticvit.export.input_form import InputForm, InputKind
 from elasticvit.nn.layers import Attention, ConvBn, FeedForward, Head, ImageNorm, MobileBlock, SqueezeExcite
@@ -47,26 +47,26 @@ def fold(net: Net, dtype: type[np.floating[Any]] = np.float32, form: InputForm =
     if net.training:
         raise ExportError("the network is in training mode, where batch norms depend on the batch; call net.eval()")
     side = net.arch.resolution
-    tape = Tape(Value("images", (1, side, side, 3), is_bytes=form.kind is InputKind.UINT8), dtype)
-    tape.enter("first_conv")
-    centred, scale = _centred(tape, form)
-    x = _conv_bn(tape, "conv", centred, net.first_conv, stride=2, input_scale=scale)
-    x = tape.hard_swish("act", x)
+    builder = GraphBuilder(Value("images", (1, side, side, 3), is_bytes=form.kind is InputKind.UINT8), dtype)
+    builder.enter("first_conv")
+    centred, scale = _centred(builder, form)
+    x = _conv_bn(builder, "conv", centred, net.first_conv, stride=2, input_scale=scale)
+    x = builder.hard_swish("act", x)
     for scope, stage in (("stem", net.stem), *((f"conv{i}", stage) for i, stage in enumerate(net.conv))):
         for i, block in enumerate(_modules(stage, MobileBlock)):
-            tape.enter(f"{scope}/block{i}")
-            x = _mobile_block(tape, x, block)
+            builder.enter(f"{scope}/block{i}")
+            x = _mobile_block(builder, x, block)
     for i, vit in enumerate(_modules(net.vit, VitStageNet)):
-        tape.enter(f"vit{i}/reduction")
-        x = _mobile_block(tape, x, vit.reduction)
+        builder.enter(f"vit{i}/reduction")
+        x = _mobile_block(builder, x, vit.reduction)
         layers = zip(_modules(vit.attention, Attention), _modules(vit.ffn, FeedForward), strict=True)
         for j, (attention, ffn) in enumerate(layers):
-            tape.enter(f"vit{i}/layer{j}/attention")
-            x = _attention(tape, x, attention)
-            tape.enter(f"vit{i}/layer{j}/ffn")
-            x = _feed_forward(tape, x, ffn)
-    tape.enter("head")
-    return tape.graph(net.arch, _head(tape, x, net.head))
+            builder.enter(f"vit{i}/layer{j}/attention")
+            x = _attention(builder, x, attention)
+            builder.enter(f"vit{i}/layer{j}/ffn")
+            x = _feed_forward(builder, x, ffn)
+    builder.enter("head")
+    return builder.graph(net.arch, _head(builder, x, net.head))
 
 
 def fold_block(block: Block, layer: nn.Module, dtype: type[np.floating[Any]] = np.float32) -> OpList:
@@ -77,34 +77,34 @@ def fold_block(block: Block, layer: nn.Module, dtype: type[np.floating[Any]] = n
     """
     if layer.training:
         raise ExportError("the block is in training mode, where batch norms depend on the batch; call eval()")
-    tape = Tape(Value("images", (1, block.side_in, block.side_in, block.width_in)), dtype)
-    tape.enter(block.kind.value)
+    builder = GraphBuilder(Value("images", (1, block.side_in, block.side_in, block.width_in)), dtype)
+    builder.enter(block.kind.value)
     match layer:
         case ConvBn():
-            y = tape.hard_swish("act", _conv_bn(tape, "conv", tape.input, layer, stride=block.stride))
+            y = builder.hard_swish("act", _conv_bn(builder, "conv", builder.input, layer, stride=block.stride))
         case MobileBlock():
-            y = _mobile_block(tape, tape.input, layer)
+            y = _mobile_block(builder, builder.input, layer)
         case Attention():
-            y = _attention(tape, tape.input, layer)
+            y = _attention(builder, builder.input, layer)
         case FeedForward():
-            y = _feed_forward(tape, tape.input, layer)
+            y = _feed_forward(builder, builder.input, layer)
         case Head():
-            y = _head(tape, tape.input, layer)
+            y = _head(builder, builder.input, layer)
         case _:
             raise TypeError(f"no block is a {type(layer).__name__}")
-    return tape.op_list(y)
+    return builder.op_list(y)
 
 
-def _centred(tape: Tape, form: InputForm) -> tuple[Value, NDArray[np.float64]]:
+def _centred(builder: GraphBuilder, form: InputForm) -> tuple[Value, NDArray[np.float64]]:
     """The image with mean zero, and what it has to be multiplied by, (3,)."""
     if not form.is_pixels:
-        return tape.input, np.ones(3)
+        return builder.input, np.ones(3)
     mean, std = np.array(form.mean), np.array(form.std)
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ExportError(f"mean {form.mean} and std {form.std} normalise no pixels: std has to be above 0")
-    x = tape.dequantize("floats", tape.input) if tape.input.is_bytes else tape.input
+    x = builder.dequantize("floats", builder.input) if builder.input.is_bytes else builder.input
     row = np.broadcast_to(255 * mean, (1, 1, x.shape[2], 3))
-    return tape.sub("centre", x, row), 1 / (255 * std)
+    return builder.sub("centre", x, row), 1 / (255 * std)
 
 
 def _modules(modules: nn.Module, kind: type[_M]) -> Iterator[_M]:
@@ -132,7 +132,7 @@ def _scale_and_shift(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[NDArray[np.fl
 
 
 def _conv_bn(
-    tape: Tape,
+    builder: GraphBuilder,
     name: str,
     x: Value,
     layer: ConvBn,
@@ -145,43 +145,43 @@ def _conv_bn(
     weight = _floats(layer.conv.weight) * scale[:, None, None, None] * np.reshape(input_scale, (-1, 1, 1))
     if stride > 1:
         # torch pads both sides alike, SAME would not; runtimes fuse the padding into the convolution.
-        x = tape.pad(f"{name}_pad", x, kernel // 2, kernel // 2)
+        x = builder.pad(f"{name}_pad", x, kernel // 2, kernel // 2)
     if layer.conv.groups > 1:
-        return tape.depthwise(name, x, weight.transpose(1, 2, 3, 0), shift, stride, same=stride == 1)
-    return tape.conv(name, x, weight.transpose(0, 2, 3, 1), shift, stride, same=stride == 1)
+        return builder.depthwise(name, x, weight.transpose(1, 2, 3, 0), shift, stride, same=stride == 1)
+    return builder.conv(name, x, weight.transpose(0, 2, 3, 1), shift, stride, same=stride == 1)
 
 
-def _mobile_block(tape: Tape, x: Value, layer: MobileBlock) -> Value:
+def _mobile_block(builder: GraphBuilder, x: Value, layer: MobileBlock) -> Value:
     y = x
     if layer.expand is not None:
-        y = tape.hard_swish("expand_act", _conv_bn(tape, "expand", y, layer.expand))
-    y = tape.hard_swish("depthwise_act", _conv_bn(tape, "depthwise", y, layer.depthwise, layer.block.stride))
+        y = builder.hard_swish("expand_act", _conv_bn(builder, "expand", y, layer.expand))
+    y = builder.hard_swish("depthwise_act", _conv_bn(builder, "depthwise", y, layer.depthwise, layer.block.stride))
     if layer.squeeze is None:
-        y = _conv_bn(tape, "project", y, layer.project)
+        y = _conv_bn(builder, "project", y, layer.project)
     else:
-        y = tape.mul("gated", y, _six_gates(tape, y, layer.squeeze))
-        y = _conv_bn(tape, "project", y, layer.project, input_scale=1 / 6)
-    return tape.add("sum", y, _shortcut(tape, x, layer))
+        y = builder.mul("gated", y, _six_gates(builder, y, layer.squeeze))
+        y = _conv_bn(builder, "project", y, layer.project, input_scale=1 / 6)
+    return builder.add("sum", y, _shortcut(builder, x, layer))
 
 
-def _shortcut(tape: Tape, x: Value, layer: MobileBlock) -> Value:
+def _shortcut(builder: GraphBuilder, x: Value, layer: MobileBlock) -> Value:
     if layer.block.stride == 2:
         if x.shape[1] % 2:
             # Zeros that count in the mean. torch pads the far edges too, where no window reaches.
-            x = tape.pad("shortcut_pad", x, 1, 0)
-        x = tape.avg_pool("shortcut_pool", x)
+            x = builder.pad("shortcut_pad", x, 1, 0)
+        x = builder.avg_pool("shortcut_pool", x)
     if layer.shortcut is not None:
         weight = _floats(layer.shortcut.weight).transpose(0, 2, 3, 1)
-        x = tape.conv("shortcut", x, weight, np.zeros(weight.shape[0]))
+        x = builder.conv("shortcut", x, weight, np.zeros(weight.shape[0]))
     return x
 
 
-def _six_gates(tape: Tape, x: Value, layer: SqueezeExcite) -> Value:
+def _six_gates(builder: GraphBuilder, x: Value, layer: SqueezeExcite) -> Value:
     """Six times the gates, (1, 1, 1, C): hard sigmoid is relu6(z + 3) / 6, and the sixth goes into the next weights."""
     reduce, expand = _linear(layer.reduce), _linear(layer.expand)
-    y = tape.mean("squeeze_mean", x, (1, 2))
-    y = tape.linear("squeeze_reduce", y, reduce, Activation.RELU)
-    return tape.linear("squeeze_expand", y, Linear(expand.weight, expand.bias + 3), Activation.RELU6)
+    y = builder.mean("squeeze_mean", x, (1, 2))
+    y = builder.linear("squeeze_reduce", y, reduce, Activation.RELU)
+    return builder.linear("squeeze_expand", y, Linear(expand.weight, expand.bias + 3), Activation.RELU6)
 
 
 def _linear(layer: nn.Linear | nn.Conv2d) -> Linear:
@@ -190,13 +190,13 @@ def _linear(layer: nn.Linear | nn.Conv2d) -> Linear:
     return Linear(weight.reshape(len(weight), -1), bias)
 
 
-def _normalised(tape: Tape, x: Value, norm: ImageNorm) -> Value:
+def _normalised(builder: GraphBuilder, x: Value, norm: ImageNorm) -> Value:
     """Zero mean and unit variance over the whole image. Two passes: one would lose digits where the mean is large."""
     axes = (1, 2, 3)
-    centred = tape.sub("norm_centre", x, tape.mean("norm_mean", x, axes))
-    variance = tape.mean("norm_variance", tape.mul("norm_square", centred, centred), axes)
-    scale = tape.rsqrt("norm_rsqrt", tape.add("norm_epsilon", variance, np.full((1, 1, 1, 1), norm.eps)))
-    return tape.mul("norm_scale", centred, scale)
+    centred = builder.sub("norm_centre", x, builder.mean("norm_mean", x, axes))
+    variance = builder.mean("norm_variance", builder.mul("norm_square", centred, centred), axes)
+    scale = builder.rsqrt("norm_rsqrt", builder.add("norm_epsilon", variance, np.full((1, 1, 1, 1), norm.eps)))
+    return builder.mul("norm_scale", centred, scale)
 
 
 def _behind_norm(norm: ImageNorm, linear: Linear) -> Linear:
@@ -205,25 +205,27 @@ def _behind_norm(norm: ImageNorm, linear: Linear) -> Linear:
     return Linear(linear.weight * gamma, linear.bias + (linear.weight * beta).sum(-1))
 
 
-def _attention(tape: Tape, x: Value, layer: Attention) -> Value:
+def _attention(builder: GraphBuilder, x: Value, layer: Attention) -> Value:
     side = x.shape[1]
     tokens, heads, values = side * side, layer.heads, layer.heads * layer.value_dim
     query_key, value = _query_key_value(layer)
-    y = _normalised(tape, x, layer.norm)
+    y = _normalised(builder, x, layer.norm)
 
-    qk = tape.reshape("query_key_heads", tape.linear("query_key", y, query_key), (1, tokens, 2 * heads, HEAD_DIM))
-    q, k = tape.halves("query_key_split", tape.transpose("query_key_order", qk, (0, 2, 1, 3)), axis=1)
+    qk = builder.reshape("query_key_heads", builder.linear("query_key", y, query_key), (1, tokens, 2 * heads, HEAD_DIM))
+    q, k = builder.halves("query_key_split", builder.transpose("query_key_order", qk, (0, 2, 1, 3)), axis=1)
     # The norm's shift is already in v here, so the convolution pads zeros around shifted values, as torch does.
-    v = tape.linear("value", y, value)
+    v = builder.linear("value", y, value)
     weight = _floats(layer.values_conv.weight).transpose(1, 2, 3, 0)
-    v = tape.depthwise("values_conv", v, weight, np.zeros(values))
-    v = tape.transpose("value_order", tape.reshape("value_heads", v, (1, tokens, heads, layer.value_dim)), (0, 2, 1, 3))
+    v = builder.depthwise("values_conv", v, weight, np.zeros(values))
+    v = builder.transpose(
+        "value_order", builder.reshape("value_heads", v, (1, tokens, heads, layer.value_dim)), (0, 2, 1, 3)
+    )
 
-    scores = tape.matmul("scores", q, k, transpose_second=True)
-    scores = tape.softmax("softmax", tape.add("position_bias", scores, _floats(layer.bias())[None]))
-    mixed = tape.transpose("mix_order", tape.matmul("mix", scores, v), (0, 2, 1, 3))
-    y = tape.hard_swish("act", tape.reshape("mix_map", mixed, (1, side, side, values)))
-    return tape.add("sum", x, tape.linear("project", y, _linear(layer.project)))
+    scores = builder.matmul("scores", q, k, transpose_second=True)
+    scores = builder.softmax("softmax", builder.add("position_bias", scores, _floats(layer.bias())[None]))
+    mixed = builder.transpose("mix_order", builder.matmul("mix", scores, v), (0, 2, 1, 3))
+    y = builder.hard_swish("act", builder.reshape("mix_map", mixed, (1, side, side, values)))
+    return builder.add("sum", x, builder.linear("project", y, _linear(layer.project)))
 
 
 def _query_key_value(layer: Attention) -> tuple[Linear, Linear]:
@@ -242,16 +244,16 @@ def _query_key_value(layer: Attention) -> tuple[Linear, Linear]:
     return query_key, Linear(weight[:, v].reshape(-1, width), bias[:, v].reshape(-1))
 
 
-def _feed_forward(tape: Tape, x: Value, layer: FeedForward) -> Value:
-    y = tape.linear("expand", _normalised(tape, x, layer.norm), _behind_norm(layer.norm, _linear(layer.expand)))
-    return tape.add("sum", x, tape.linear("project", tape.hard_swish("act", y), _linear(layer.project)))
+def _feed_forward(builder: GraphBuilder, x: Value, layer: FeedForward) -> Value:
+    y = builder.linear("expand", _normalised(builder, x, layer.norm), _behind_norm(layer.norm, _linear(layer.expand)))
+    return builder.add("sum", x, builder.linear("project", builder.hard_swish("act", y), _linear(layer.project)))
 
 
-def _head(tape: Tape, x: Value, layer: Head) -> Value:
+def _head(builder: GraphBuilder, x: Value, layer: Head) -> Value:
     scale, shift = _scale_and_shift(layer.bn)
     expand = _linear(layer.expand)
-    y = tape.linear("expand", x, Linear(expand.weight * scale[:, None], expand.bias * scale + shift))
-    y = tape.mean("pool", tape.hard_swish("expand_act", y), (1, 2))
-    y = tape.reshape("flat", y, (1, y.shape[3]))
-    y = tape.hard_swish("hidden_act", tape.linear("hidden", y, _linear(layer.hidden)))
-    return tape.linear("logits", y, _linear(layer.classify))
+    y = builder.linear("expand", x, Linear(expand.weight * scale[:, None], expand.bias * scale + shift))
+    y = builder.mean("pool", builder.hard_swish("expand_act", y), (1, 2))
+    y = builder.reshape("flat", y, (1, y.shape[3]))
+    y = builder.hard_swish("hidden_act", builder.linear("hidden", y, _linear(layer.hidden)))
+    return builder.linear("logits", y, _linear(layer.classify))

@@ -40,14 +40,16 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Trial:
+class CalibrationSet:
     """Calibration images (N, 3, H, W), as networks see them, and held-out ones where some are at hand."""
 
     calibration: Tensor
     held_out: HeldOut | None = None
 
 
-def trial_of(supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HELD_OUT) -> Trial | None:
+def calibration_set_of(
+    supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HELD_OUT
+) -> CalibrationSet | None:
     """The images for the networks of a supernet; None where its file carries none and there is no data.
 
     Args:
@@ -62,16 +64,16 @@ def trial_of(supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HE
     else:
         return None
     if images is None:
-        return Trial(calibration)
+        return CalibrationSet(calibration)
     split = images.search
     name = supernet.card.data.rstrip("/").rpartition("/")[2]
-    return Trial(calibration, HeldOut(split.images[:held_out], split.labels[:held_out], name, images.scaled))
+    return CalibrationSet(calibration, HeldOut(split.images[:held_out], split.labels[:held_out], name, images.scaled))
 
 
-def random_trial(side: int, seed: int = 0) -> Trial:
+def random_calibration_set(side: int, seed: int = 0) -> CalibrationSet:
     """Noise in place of images, for networks that are only timed."""
     rng = np.random.default_rng(seed)
-    return Trial(torch.from_numpy(rng.uniform(-1, 1, (CALIBRATING // 4, 3, side, side)).astype(np.float32)))
+    return CalibrationSet(torch.from_numpy(rng.uniform(-1, 1, (CALIBRATING // 4, 3, side, side)).astype(np.float32)))
 
 
 def as_taken(images: Tensor, side: int, form: InputForm) -> NDArray[Any]:

@@ -23,8 +23,8 @@ from elasticvit.export.graph.fold import fold
 from elasticvit.export.graph.ops import Graph
 from elasticvit.export.input_form import InputForm
 from elasticvit.export.precision import Precision
-from elasticvit.export.quantize.calibration_set import Trial, as_taken
-from elasticvit.export.quantize.recipe import Judged, Recipe, Timed
+from elasticvit.export.quantize.calibration_set import CalibrationSet, as_taken
+from elasticvit.export.quantize.recipe import AccuracyDrop, Recipe, Timed
 from elasticvit.export.quantize.try_precision import quantise, top1
 from elasticvit.export.tflite.check import run_tflite
 from elasticvit.export.tflite.number_formats import dynamic_int8, groups_of
@@ -48,20 +48,20 @@ def find_recipe(
     version_: int,
     space: str,
     nets: Sequence[Net],
-    trial: Trial | None = None,
+    calibration_set: CalibrationSet | None = None,
     *,
     judged_on: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
-    most_drop: float = MOST_DROP,
+    max_drop: float = MOST_DROP,
     report: Report = lambda stage, done, total: None,
 ) -> Recipe:
     """The recipe for networks of a space on this machine, one thread.
 
     Args:
         nets: in eval mode, from small to large; they stand for all others.
-        trial: with the held-out images on which networks are judged; None where the weights are not trained.
+        calibration_set: with the held-out images on which networks are judged; None where the weights are not trained.
         judged_on: what networks and images these are, for the record.
-        most_drop: the mean loss of top-1, a part of one, that whole networks may have.
+        max_drop: the mean loss of top-1, a part of one, that whole networks may have.
 
     Raises:
         ExportError: no networks, or LiteRT does not run a file.
@@ -71,9 +71,9 @@ def find_recipe(
     graphs = [fold(net) for net in nets]
     gains = _gains(graphs, rounds, report)
     chosen = _fastest_lot(graphs, gains, rounds, report)
-    judged: tuple[Judged, ...] = ()
-    if trial is not None and trial.held_out is not None:
-        chosen, judged = _accurate(graphs, chosen, gains, trial, most_drop, report)
+    judged: tuple[AccuracyDrop, ...] = ()
+    if calibration_set is not None and calibration_set.held_out is not None:
+        chosen, judged = _accurate(graphs, chosen, gains, calibration_set, max_drop, report)
     return Recipe(
         name=name,
         version=version_,
@@ -158,53 +158,55 @@ def _accurate(
     graphs: Sequence[Graph],
     chosen: list[str],
     gains: Mapping[str, float],
-    trial: Trial,
-    most_drop: float,
+    calibration_set: CalibrationSet,
+    max_drop: float,
     report: Report,
-) -> tuple[list[str], tuple[Judged, ...]]:
+) -> tuple[list[str], tuple[AccuracyDrop, ...]]:
     """Those of the groups with which networks lose little enough, and what they lose, in other precisions too."""
-    exact = [_Judge(graph, trial) for graph in graphs]
+    exact = [_Top1OnHeldOut(graph, calibration_set) for graph in graphs]
     order: list[str] | None = None
     most = len(chosen) + 1
     for number in range(most):
         report("accuracy", number, most)
-        judged = [judge.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for judge in exact]
-        if float(np.mean([each.drop for each in judged])) <= most_drop:
+        judged = [evaluator.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for evaluator in exact]
+        if float(np.mean([each.drop for each in judged])) <= max_drop:
             break
         if order is None:
-            order = _by_harm(graphs[-1], chosen, gains, trial)
+            order = _by_harm(graphs[-1], chosen, gains, calibration_set)
         chosen = [group for group in chosen if group != order[0]]
         order = order[1:]
-    others = [judge.of(precision) for precision in (Precision.FLOAT16, Precision.INT8) for judge in exact]
+    others = [evaluator.of(precision) for precision in (Precision.FLOAT16, Precision.INT8) for evaluator in exact]
     report("accuracy", most, most)
     return chosen, (*judged, *others)
 
 
-class _Judge:
+class _Top1OnHeldOut:
     """Top-1 of a graph's files on held-out images."""
 
-    def __init__(self, graph: Graph, trial: Trial) -> None:
-        assert trial.held_out is not None
-        self._graph, self._trial = graph, trial
-        self._held_out = trial.held_out
+    def __init__(self, graph: Graph, calibration_set: CalibrationSet) -> None:
+        assert calibration_set.held_out is not None
+        self._graph, self._calibration_set = graph, calibration_set
+        self._held_out = calibration_set.held_out
         self._float32 = self._top1(_file(graph, frozenset()))
 
-    def of(self, precision: Precision, groups: frozenset[str] = frozenset()) -> Judged:
+    def of(self, precision: Precision, groups: frozenset[str] = frozenset()) -> AccuracyDrop:
         if precision is Precision.DYNAMIC_INT8:
             data = _file(self._graph, groups)
         else:
-            quantised = quantise(self._graph, precision, None, self._trial, InputForm())
+            quantised = quantise(self._graph, precision, None, self._calibration_set, InputForm())
             data = write_tflite(quantised.graph, formats=quantised.formats).data
         images = len(self._held_out.labels)
-        return Judged(self._graph.arch.id, precision, images, round(self._float32, 5), round(self._top1(data), 5))
+        return AccuracyDrop(self._graph.arch.id, precision, images, round(self._float32, 5), round(self._top1(data), 5))
 
     def _top1(self, data: bytes) -> float:
         return top1(data, self._graph.arch.resolution, self._held_out, InputForm())
 
 
-def _by_harm(graph: Graph, chosen: Sequence[str], gains: Mapping[str, float], trial: Trial) -> list[str]:
+def _by_harm(
+    graph: Graph, chosen: Sequence[str], gains: Mapping[str, float], calibration_set: CalibrationSet
+) -> list[str]:
     """The groups, first the one that disturbs logits most for the latency it saves."""
-    images = as_taken(trial.calibration[:DISTURBED], graph.arch.resolution, InputForm())
+    images = as_taken(calibration_set.calibration[:DISTURBED], graph.arch.resolution, InputForm())
     exact = run_tflite(_file(graph, frozenset()), images)
     harm = {
         group: float(np.square(run_tflite(_file(graph, frozenset({group})), images) - exact).sum())

@@ -15,7 +15,7 @@ from elasticvit.errors import DataError
 from elasticvit.export.quantize.recipe import Recipe
 
 if TYPE_CHECKING:
-    from elasticvit.export.quantize.calibration_set import Trial
+    from elasticvit.export.quantize.calibration_set import CalibrationSet
     from elasticvit.nn.net import Net
     from elasticvit.nn.supernet_file import LoadedSuperNet
 
@@ -25,7 +25,7 @@ DRAWN = 2
 
 
 def make_recipe(
-    of: str, out: Path, version: int, rounds: int, most_drop: float, report: Callable[[str, int, int], None]
+    of: str, out: Path, version: int, rounds: int, max_drop: float, report: Callable[[str, int, int], None]
 ) -> Recipe:
     """Find a recipe for a preset's networks with random weights, or for a supernet file's, and write it.
 
@@ -36,7 +36,7 @@ def make_recipe(
     from elasticvit.nn.random_net import random_net
     from elasticvit.nn.supernet_file import load_supernet
 
-    trial: Trial | None = None
+    calibration_set: CalibrationSet | None = None
     judged_on: dict[str, str] = {}
     if of in PRESETS:
         space, nets = of, [random_net(published(name), 0) for name in STAND_INS]
@@ -45,13 +45,21 @@ def make_recipe(
             nets = [random_net(preset.smallest(), 0), random_net(preset.largest(), 0)]
     else:
         supernet = load_supernet(of)
-        space, nets, trial = supernet.space.name, _nets(supernet), _trial(supernet)
-        if trial is not None and trial.held_out is not None:
+        space, nets, calibration_set = supernet.space.name, _nets(supernet), _calibration_set(supernet)
+        if calibration_set is not None and calibration_set.held_out is not None:
             sha256 = hashlib.sha256(Path(of).read_bytes()).hexdigest()
-            judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": trial.held_out.name}
+            judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
     name = f"{space}-{platform.machine()}"
     recipe = find_recipe(
-        name, version, space, nets, trial, judged_on=judged_on, rounds=rounds, most_drop=most_drop, report=report
+        name,
+        version,
+        space,
+        nets,
+        calibration_set,
+        judged_on=judged_on,
+        rounds=rounds,
+        max_drop=max_drop,
+        report=report,
     )
     write_files({out: recipe.to_json().encode()})
     return recipe
@@ -69,11 +77,11 @@ def _nets(supernet: "LoadedSuperNet") -> list["Net"]:
     return [calibrated(supernet, arch) for arch in archs]
 
 
-def _trial(supernet: "LoadedSuperNet") -> "Trial | None":
+def _calibration_set(supernet: "LoadedSuperNet") -> "CalibrationSet | None":
     from elasticvit.data.image_set import load_named
-    from elasticvit.export.quantize.calibration_set import trial_of
+    from elasticvit.export.quantize.calibration_set import calibration_set_of
 
     try:
-        return trial_of(supernet, load_named(supernet.card.data))
+        return calibration_set_of(supernet, load_named(supernet.card.data))
     except DataError:
-        return trial_of(supernet, None)
+        return calibration_set_of(supernet, None)

@@ -36,7 +36,7 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class AccuracyDrop:
     """A network's top-1 in float32 and in another precision, parts of one, on the same held-out images."""
 
     arch_id: str
@@ -69,7 +69,7 @@ class Recipe:
     groups: tuple[str, ...]
     gains: Mapping[str, float] = field(default_factory=dict)
     timed: tuple[Timed, ...] = ()
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[AccuracyDrop, ...] = ()
     judged_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -116,7 +116,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 @cache
-def stock_recipe(space: str) -> Recipe:
+def shipped_recipe(space: str) -> Recipe:
     """The recipe that ships for a preset of the space. Raises `ExportError`."""
     path = HERE / f"{space}.json"
     if not path.is_file():
@@ -128,7 +128,7 @@ def stock_recipe(space: str) -> Recipe:
 
 def recipe_for(arch: Arch) -> Recipe:
     """The recipe that ships for the smallest preset that holds a network's body, else the paper's."""
-    return stock_recipe(_preset_of(arch))
+    return shipped_recipe(_preset_of(arch))
 
 
 @cache

@@ -10,7 +10,7 @@ from elasticvit.export.graph.ops import Graph
 from elasticvit.export.input_form import InputForm
 from elasticvit.export.manifest import RecipeInfo, Top1Change
 from elasticvit.export.precision import Precision
-from elasticvit.export.quantize.calibration_set import HeldOut, Trial, as_taken, random_trial
+from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, as_taken, random_calibration_set
 from elasticvit.export.quantize.recipe import Recipe
 from elasticvit.export.quantize.static_int8 import static_int8
 from elasticvit.export.tflite.check import check_macs, loaded, run, run_tflite
@@ -61,7 +61,7 @@ def try_precision(
     exact: bytes,
     precision: Precision,
     recipe: Recipe,
-    trial: Trial | None,
+    calibration_set: CalibrationSet | None,
     card: Card | None,
     supernet_sha256: str | None,
     form: InputForm,
@@ -77,16 +77,18 @@ def try_precision(
     """
     side = graph.arch.resolution
     if card is None:
-        trial = random_trial(side)
-    quantised = quantise(graph, precision, recipe, trial, form)
+        calibration_set = random_calibration_set(side)
+    quantised = quantise(graph, precision, recipe, calibration_set, form)
     data = write_tflite(quantised.graph, formats=quantised.formats).data
     check_macs(data, graph.arch)
-    distance = difference(exact, data, precision, side, trial or random_trial(side), form)
+    distance = difference(exact, data, precision, side, calibration_set or random_calibration_set(side), form)
     change = None
-    if trial is not None and trial.held_out is not None:
-        value = top1_change(exact, data, side, trial.held_out, form)
-        images = len(trial.held_out.labels)
-        change = Top1Change(value=value, images=images, source=f"measured on held-out images of {trial.held_out.name}")
+    if calibration_set is not None and calibration_set.held_out is not None:
+        value = top1_change(exact, data, side, calibration_set.held_out, form)
+        images = len(calibration_set.held_out.labels)
+        change = Top1Change(
+            value=value, images=images, source=f"measured on held-out images of {calibration_set.held_out.name}"
+        )
     elif supernet_sha256 is not None:
         change = _change_of_others(recipe, precision, supernet_sha256)
     if change is not None and max_accuracy_drop is not None and -change.value > max_accuracy_drop:
@@ -114,12 +116,14 @@ def _change_of_others(recipe: Recipe, precision: Precision, supernet_sha256: str
 
 
 def quantise(
-    graph: Graph, precision: Precision, recipe: Recipe | None, trial: Trial | None, form: InputForm
+    graph: Graph, precision: Precision, recipe: Recipe | None, calibration_set: CalibrationSet | None, form: InputForm
 ) -> Quantised:
     """The graph in that precision.
 
     Args:
-        recipe: for dynamic_int8. trial: for int8, whose calibration images show the ranges. form: of the graph's input.
+        recipe: for dynamic_int8.
+        calibration_set: for int8, whose calibration images show the ranges.
+        form: of the graph's input.
 
     Raises:
         ExportError: a recipe or images are missing, or too few; or a weight is beyond float16.
@@ -137,22 +141,24 @@ def quantise(
                 raise ExportError(f"the recipe {recipe.id} names no group of this network's operators")
             return Quantised(graph, formats)
         case Precision.INT8:
-            if trial is None:
+            if calibration_set is None:
                 raise ExportError(
                     "int8 needs images to see the range of every value, and this supernet neither carries calibration"
                     " images nor are its training images at hand: make a file that carries some by `elasticvit pack`"
                 )
-            images = as_taken(trial.calibration.double(), graph.arch.resolution, form)
+            images = as_taken(calibration_set.calibration.double(), graph.arch.resolution, form)
             return Quantised(*static_int8(graph, [image[None] for image in images]))
 
 
-def difference(exact: bytes, data: bytes, precision: Precision, side: int, trial: Trial, form: InputForm) -> float:
+def difference(
+    exact: bytes, data: bytes, precision: Precision, side: int, calibration_set: CalibrationSet, form: InputForm
+) -> float:
     """The greatest relative l2 distance of a file's logits from the float32 file's, on calibration images.
 
     Raises:
         ExportError: it is beyond what this precision can explain.
     """
-    images = as_taken(trial.calibration[:COMPARED], side, form)
+    images = as_taken(calibration_set.calibration[:COMPARED], side, form)
     before, after = run_tflite(exact, images), run_tflite(data, images)
     length = np.maximum(np.linalg.norm(before, axis=1), np.finfo(np.float32).tiny)
     found = float(np.max(np.linalg.norm(after - before, axis=1) / length))

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from elasticvit.archs.space import Codes
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.plan import Floors, Plan
 from elasticvit.training.ablation.records import FloorsFound
-from elasticvit.training.ablation.trial import Judge, decoded
+from elasticvit.training.ablation.trial import Evaluator, decoded
 from elasticvit.training.loop import train
 
 META_SEED = 1000
@@ -29,15 +29,15 @@ def find_floors(plan: Plan, data: ImageSet, checkpoint: Path, report: Report, st
     supernet = train(
         plan.recipe("sandwich", (), META_SEED, len(data.train)), data, checkpoint=checkpoint, report=report, stop=stop
     )
-    judge, space = Judge.of(data), plan.space
+    evaluator, space = Evaluator.of(data), plan.space
     found = [(plan.smallest_to, tuple(map(int, space.encode(space.smallest()))))]
     rng = np.random.default_rng((META_SEED, 4))
     for key, cost in plan.floors:
-        draws = InBand(space, "paper_mflops", low=cost, high=cost + plan.band).sample(rng, plan.searched)
+        draws = BandSampler(space, "paper_mflops", low=cost, high=cost + plan.band).sample(rng, plan.searched)
         codes = [code for code in draws if _fits(plan, code, found[-1][0], key)]
         if not codes:
             raise DataError(f"no sub-network of {cost:g} MFLOPs leaves its levels any others; lower the floor's cost")
-        scores = [judge.inherited(supernet, space.decode(code), data.search) for code in codes]
+        scores = [evaluator.inherited(supernet, space.decode(code), data.search) for code in codes]
         found.append((key, tuple(map(int, codes[int(np.argmax(scores))]))))
     return FloorsFound(tuple(found), time.perf_counter() - began)
 
@@ -53,7 +53,7 @@ def _fits(plan: Plan, code: Codes, below: float, key: float) -> bool:
     try:
         for target in plan.levels:
             if below + plan.band < target <= key + plan.band:
-                InBand(plan.space, "paper_mflops", floor, low=target, high=target + plan.band)
+                BandSampler(plan.space, "paper_mflops", floor, low=target, high=target + plan.band)
     except SpaceError:
         return False
     return True

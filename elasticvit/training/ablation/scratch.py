@@ -11,7 +11,7 @@ from elasticvit.nn.net import Net
 from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.plan import Plan
 from elasticvit.training.ablation.records import Scratch, Trial
-from elasticvit.training.ablation.trial import Judge, decoded
+from elasticvit.training.ablation.trial import Evaluator, decoded
 from elasticvit.training.loop import train_plain
 
 
@@ -30,6 +30,6 @@ def train_scratch(
     optim = replace(recipe.optim, warmup=max(1, steps // 10))
     recipe = replace(recipe, name="ablation-scratch", steps=steps, optim=optim)
     train_plain(net, recipe, data, checkpoint=checkpoint, report=report, stop=stop)
-    judge = Judge.of(data)
-    val = judge.top1(judge.ready(net), data.val)
+    evaluator = Evaluator.of(data)
+    val = evaluator.top1(evaluator.ready(net), data.val)
     return Scratch(trial.seed, target, steps, val, level.val, time.perf_counter() - began)

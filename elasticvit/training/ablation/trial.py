@@ -11,7 +11,7 @@ import torch
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, evaluate, recalibrate
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.flops import paper_mflops
 from elasticvit.costs.levels import floor_by_key
 from elasticvit.data.image_set import ImageSet, Split
@@ -29,14 +29,14 @@ TOGETHER = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class Evaluator:
     """Recalibrates networks on the first training images and counts their right answers, on the best device."""
 
     data: ImageSet
     device: torch.device
 
     @classmethod
-    def of(cls, data: ImageSet) -> "Judge":
+    def of(cls, data: ImageSet) -> "Evaluator":
         return cls(data, best_device())
 
     def ready(self, net: Net) -> Net:
@@ -60,12 +60,14 @@ def run_trial(
     began = time.perf_counter()
     recipe = plan.recipe(config, floors, seed, len(data.train))
     supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop)
-    judge = Judge.of(data)
+    evaluator = Evaluator.of(data)
     levels = []
     for i, target in enumerate(plan.levels):
-        levels.append(_level(judge, supernet, target, candidates(plan, floors, target, seed)))
+        levels.append(_level(evaluator, supernet, target, candidates(plan, floors, target, seed)))
         report(Step("evaluate", i + 1, len(plan.levels)))
-    smallest, largest = (judge.inherited(supernet, a, data.val) for a in (plan.space.smallest(), plan.space.largest()))
+    smallest, largest = (
+        evaluator.inherited(supernet, a, data.val) for a in (plan.space.smallest(), plan.space.largest())
+    )
     similar, pairs = compare_gradients(plan, supernet, levels, data, seed)
     return Trial(config, seed, tuple(levels), smallest, largest, similar, pairs, time.perf_counter() - began)
 
@@ -76,16 +78,16 @@ def candidates(plan: Plan, floors: Floors, target: float, seed: int) -> Codes:
     They follow from level and seed, so that all configurations are asked for the same ones.
     """
     rng, high = np.random.default_rng((seed, 4, round(target * 1000))), target + plan.band
-    every = InBand(plan.space, "paper_mflops", low=target, high=high)
-    above = InBand(plan.space, "paper_mflops", floor_by_key(floors, target, plan.band), low=target, high=high)
+    every = BandSampler(plan.space, "paper_mflops", low=target, high=high)
+    above = BandSampler(plan.space, "paper_mflops", floor_by_key(floors, target, plan.band), low=target, high=high)
     return np.concatenate([draws.sample(rng, plan.candidates) for draws in (every, above)])
 
 
-def _level(judge: Judge, supernet: SuperNet, target: float, codes: Codes) -> Level:
+def _level(evaluator: Evaluator, supernet: SuperNet, target: float, codes: Codes) -> Level:
     archs = [supernet.space.decode(code) for code in codes]
-    search = [judge.inherited(supernet, arch, judge.data.search) for arch in archs]
+    search = [evaluator.inherited(supernet, arch, evaluator.data.search) for arch in archs]
     best = int(np.argmax(search))
-    val = judge.inherited(supernet, archs[best], judge.data.val)
+    val = evaluator.inherited(supernet, archs[best], evaluator.data.val)
     return Level(target, tuple(tuple(map(int, code)) for code in codes), tuple(search), best, val)
 
 

@@ -24,7 +24,7 @@ GAP = 0.15
 
 
 @dataclass(frozen=True)
-class Judged:
+class NetworkReport:
     """One network, top-1 as parts of 1.
 
     `probe` is that of a linear classifier on the features it began with, `search` its own, both on the images held out
@@ -53,12 +53,12 @@ class Judged:
             )
 
 
-def judge(net: Net, data: ImageSet, probe: float) -> Judged:
+def report_on(net: Net, data: ImageSet, probe: float) -> NetworkReport:
     """A network in eval mode, on training and on held-out images."""
     first = slice(COMPARED)
     train = evaluate(net, data.train.images[first], data.train.labels[first], scaled=data.scaled)
     search, val = (top1_of(net, split, data) for split in (data.search, data.val))
-    return Judged(probe, train, search.top1, standard_error(search), val.top1, standard_error(val))
+    return NetworkReport(probe, train, search.top1, standard_error(search), val.top1, standard_error(val))
 
 
 def standard_error(accuracy: Accuracy) -> float:

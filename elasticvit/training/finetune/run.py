@@ -18,7 +18,7 @@ from elasticvit.errors import DataError
 from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, save_supernet
 from elasticvit.progress import Report, Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
-from elasticvit.training.finetune.report import Judged, judge, linear_probe
+from elasticvit.training.finetune.report import NetworkReport, linear_probe, report_on
 from elasticvit.training.finetune.transfer import (
     LR,
     check_images,
@@ -70,7 +70,7 @@ class Finetuned:
     val_images: int
     skipped: str | None
     steps: int
-    networks: dict[str, Judged]
+    networks: dict[str, NetworkReport]
 
 
 def finetune(
@@ -101,7 +101,7 @@ def finetune(
         check_images(data)
         run = Run(base, hashlib.sha256(supernet.read_bytes()).hexdigest(), data, out, options, report, stop)
         done = run.whole() if arch is None else run.single(arch)
-    doubts = [f"{network}: {words}" for network, judged in done.networks.items() for words in judged.doubts()]
+    doubts = [f"{network}: {words}" for network, measured in done.networks.items() for words in measured.doubts()]
     for words in filter(None, [few_held(data), *doubts]):
         sys.stderr.write(f"elasticvit: {words}\n")
     return done
@@ -164,14 +164,14 @@ class Run:
         carried = self.data.train.images[:CARRIED] if self.options.carry_images else None
         table.unlink(missing_ok=True)
         save_supernet(self.out, tuned, self._card(recipe), calibration=carried)
-        # Judged is what others will load.
+        # NetworkReport is what others will load.
         saved = load_supernet(self.out)
         if self.options.evaluated:
             tabulate(saved, self.data, table, self.options.evaluated, self.report, self.stop)
         nets = {name: calibrated(saved, arch, self.data) for name, arch in ends.items()}
-        judged = {name: judge(net, self.data, probes[name]) for name, net in nets.items()}
+        measured = {name: report_on(net, self.data, probes[name]) for name, net in nets.items()}
         checkpoint.unlink(missing_ok=True)
-        return self._finetuned(recipe, judged)
+        return self._finetuned(recipe, measured)
 
     def single(self, arch: Arch) -> Finetuned:
         """One network as a model, or as weights."""
@@ -187,13 +187,13 @@ class Run:
             train_plain(
                 net, recipe, self.data, checkpoint=self._checkpoint, report=self.report, stop=self.stop, logs=log
             )
-        card, judged = self._card(recipe), judge(recalibrate(net, self._calibration()), self.data, probe)
+        card, measured = self._card(recipe), report_on(recalibrate(net, self._calibration()), self.data, probe)
         if self.out.suffix == MODEL:
-            write_export(export_net(net, card, accuracy=judged.search), self.out)
+            write_export(export_net(net, card, accuracy=measured.search), self.out)
         else:
             write_net(net, card, self.out)
         self._checkpoint.unlink(missing_ok=True)
-        return self._finetuned(recipe, {net.arch.id: judged})
+        return self._finetuned(recipe, {net.arch.id: measured})
 
     @property
     def _checkpoint(self) -> Path:
@@ -232,7 +232,7 @@ class Run:
             self.report(Step("probe", i, len(archs)))
         return found
 
-    def _finetuned(self, recipe: Recipe, networks: dict[str, Judged]) -> Finetuned:
+    def _finetuned(self, recipe: Recipe, networks: dict[str, NetworkReport]) -> Finetuned:
         data = self.data
         sizes = len(data.class_names), len(data.train), len(data.search), len(data.val)
         return Finetuned(self.out, *sizes, data.skipped, recipe.steps, networks)

@@ -60,7 +60,7 @@ def supernet_with_classes(supernet: SuperNet, classes: int) -> SuperNet:
 
 
 def check_images(data: ImageSet) -> None:
-    """Raises `DataError` for images from which no classifier can be learnt or judged."""
+    """Raises `DataError` for images from which no classifier can be learnt or measured."""
     if len(data.class_names) < 2:
         raise DataError(
             f"{data.name} has {len(data.class_names)} class; a classifier needs two or more: a folder for each class"

@@ -8,7 +8,7 @@ import numpy as np
 
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.level_tables import load_tables
 from elasticvit.errors import SpaceError
 from elasticvit.training.sampling import bank as banks
@@ -149,7 +149,7 @@ class Sampler:
     def _of_bands(self) -> list[Draws]:
         try:
             return [
-                InBand(self.space, self.costs, level.floor, low=level.low, high=level.high, unit=1e6)
+                BandSampler(self.space, self.costs, level.floor, low=level.low, high=level.high, unit=1e6)
                 for level in self.levels
             ]
         except SpaceError as error:

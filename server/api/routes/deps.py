@@ -18,7 +18,7 @@ from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.tables import Token
-from server.wakeup import Ringer
+from server.wakeup import Notifier
 from server.wire import Role
 
 
@@ -31,7 +31,7 @@ class State:
     blobs: Blobs
     metrics: Metrics
     clock: Clock
-    ringer: Ringer
+    notifier: Notifier
     was_ready: bool = False
 
     @property

@@ -15,8 +15,8 @@ router = APIRouter(tags=["jobs"])
 def create_job(body: JobRequest, state: TheState, _token: Worker, response: Response) -> Accepted:
     """Measure a model on a device, or calibrate a device's predictor."""
     with state.database.write() as session:
-        answer = submissions.order(session, body, state.now, state.settings.max_attempts)
-    state.ringer.ring()
+        answer = submissions.submit(session, body, state.now, state.settings.max_attempts)
+    state.notifier.notify()
     response.headers["Location"] = answer.url
     return answer
 

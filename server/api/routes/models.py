@@ -131,7 +131,7 @@ async def _converted(state: State, model: Model, format: conversions.OtherFormat
     found = await run_in_threadpool(_find_or_order, state, model, format)
     if isinstance(found, ModelFile):
         return found.sha256
-    state.ringer.ring()
+    state.notifier.notify()
     deadline = time.monotonic() + state.settings.convert_wait_seconds
     while not await run_in_threadpool(_is_made, state, found.id):
         if time.monotonic() > deadline:

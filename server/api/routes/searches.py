@@ -27,7 +27,7 @@ def search(
             now,
             lambda: searches.create(session, body, now, state.settings.max_attempts),
         )
-    state.ringer.ring()
+    state.notifier.notify()
     response.headers["Location"] = answer.url
     return answer
 
@@ -71,6 +71,6 @@ def subnet(
                 session, state.blobs, state.settings.supernets_folder, body, now, state.settings.max_attempts
             ),
         )
-    state.ringer.ring()
+    state.notifier.notify()
     response.headers["Location"] = answer.url
     return answer

@@ -13,15 +13,15 @@ import resource
 import sys
 from multiprocessing.connection import Connection
 
-from server.compute.exporting.remote_errors import told
+from server.compute.exporting.remote_errors import remote_error
 from server.parent import exit_with_parent
 
 
 def serve(connection: Connection) -> None:
-    """Answer orders until there are no more: ("stage", name) while at work, then ("done", Product), ("error", Told)."""
-    from server.compute.exporting.work import Shelf, do
+    """Answer orders until there are no more: ("stage", name)s, then ("done", Product) or ("error", RemoteError)."""
+    from server.compute.exporting.work import LoadedSupernets, run_order
 
-    shelf = Shelf()
+    loaded = LoadedSupernets()
     settled: set[tuple[str, str]] = set()
     connection.send(("ready", None))
     while True:
@@ -31,9 +31,9 @@ def serve(connection: Connection) -> None:
             return
         answer: tuple[str, object]
         try:
-            answer = ("done", do(order, shelf, lambda stage: connection.send(("stage", stage))))
+            answer = ("done", run_order(order, loaded, lambda stage: connection.send(("stage", stage))))
         except Exception as error:
-            answer = ("error", told(error))
+            answer = ("error", remote_error(error))
         connection.send(answer)
         if (kind := (order.sha256, order.what)) not in settled:
             settled.add(kind)
@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> None:
     exit_with_parent()
     # Set before torch is loaded: idle threads sleep instead of disturbing what is measured on this machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    connection, most_bytes = Connection(int(arguments[0])), int(arguments[1])
-    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+    connection, max_bytes = Connection(int(arguments[0])), int(arguments[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
     try:
         serve(connection)
     except (BrokenPipeError, ConnectionResetError):

@@ -37,7 +37,7 @@ class ChildExporter:
             ElasticVitError, ServerError: of the work itself; and what `watch` raises, which ends the work.
         """
         with self._mine(watch) as process:
-            return process.do(order, watch)
+            return process.run(order, watch)
 
     @property
     def pid(self) -> int | None:

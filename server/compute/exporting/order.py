@@ -18,9 +18,9 @@ class Order:
 
     `what`: a `tflite` with its manifest; the same network as `onnx` or `pt2`; only the `ops` of its file, unchecked; or
     no network at all: `load` the supernet, so that the next order finds it there, or look whether its `images` lie on
-    this machine. `arch` is canonical JSON, None for those two. Without `judged` the network stays as it is cut, for its
-    latency only. `table_sha256` is of the table beside the supernet, None where there is none. `stored` is the model's
-    own `.tflite`, which another format of it is held against.
+    this machine. `arch` is canonical JSON, None for those two. Without `recalibrate` the network keeps its norms as
+    they are cut, for its latency only. `table_sha256` is of the table beside the supernet, None where there is none.
+    `stored` is the model's own `.tflite`, which another format of it is compared with.
     """
 
     what: What
@@ -29,7 +29,7 @@ class Order:
     sha256: str
     arch: str | None = None
     precision: str = "float32"
-    judged: bool = True
+    recalibrate: bool = True
     seed: int = 0
     table_sha256: str | None = None
     stored: Path | None = None

@@ -18,7 +18,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from server.compute.exporting.order import Order, Product, Watch
-from server.compute.exporting.remote_errors import Told, raised
+from server.compute.exporting.remote_errors import RemoteError, restored
 from server.errors import ExportCrashed
 
 LOOK_SECONDS = 0.05
@@ -67,7 +67,7 @@ class Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def do(self, order: Order, watch: Watch) -> Product:
+    def run(self, order: Order, watch: Watch) -> Product:
         """Raises what the work and `watch` raise, and ExportCrashed; the process may be dead afterwards."""
         if not self._ready:
             with _Guard(self, watch, START_SECONDS) as guard:
@@ -95,11 +95,11 @@ class Process:
             # Nobody waits for the rest of it.
             self.end()
             raise
-        if isinstance(value, Told):
+        if isinstance(value, RemoteError):
             if value.no_memory:
                 self.end()
                 raise ExportCrashed(self._no_memory(), log=value.trace)
-            raise raised(value)
+            raise restored(value)
         product: Product | None = value
         return product
 

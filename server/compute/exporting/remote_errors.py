@@ -15,7 +15,7 @@ NOT_BY_WORDS = (ours.InfeasibleError, errors.Infeasible, errors.NotYet)
 
 
 @dataclass(frozen=True)
-class Told:
+class RemoteError:
     """An error as words: the class's name, what it says, and where it was raised."""
 
     name: str
@@ -24,15 +24,15 @@ class Told:
     no_memory: bool = False
 
 
-def told(error: BaseException) -> Told:
+def remote_error(error: BaseException) -> RemoteError:
     """For the way across. Never raises."""
     message = error.detail if isinstance(error, ServerError) else str(error)
     said = message.lower()
     no_memory = isinstance(error, MemoryError) or any(words in said for words in OUT_OF_MEMORY)
-    return Told(type(error).__name__, message, "".join(traceback.format_exception(error)), no_memory)
+    return RemoteError(type(error).__name__, message, "".join(traceback.format_exception(error)), no_memory)
 
 
-def raised(words: Told) -> Exception:
+def restored(words: RemoteError) -> Exception:
     """The error that it was, for one of `elasticvit.errors` or `server.errors`; an `ExportCrashed` for any other."""
     for home, root in ((ours, ours.ElasticVitError), (errors, ServerError)):
         found = getattr(home, words.name, None)

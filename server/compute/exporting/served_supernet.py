@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from elasticvit.archs.arch import Arch
     from elasticvit.data.image_set import ImageSet
-    from elasticvit.export.quantize.calibration_set import Trial
+    from elasticvit.export.quantize.calibration_set import CalibrationSet
     from elasticvit.nn.net import Net
     from elasticvit.nn.supernet_file import LoadedSuperNet
 
 log = structlog.get_logger()
 SIDES_KEPT = 2
 # What a file is, whatever its table says.
-LOADED = ("net", "images", "trial", "_sized")
+LOADED = ("net", "images", "calibration_set", "_sized")
 
 
 @dataclass(frozen=True)
-class AtHand:
+class ServedSupernet:
     """A supernet file; `name` and `sha256` are those of its row, `table_sha256` is of the table beside it, None where
     there is none."""
 
@@ -87,11 +87,11 @@ class AtHand:
             return None
 
     @cached_property
-    def trial(self) -> Trial | None:
+    def calibration_set(self) -> CalibrationSet | None:
         """The images on which other precisions are tried; None where there are none at all."""
-        from elasticvit.export.quantize.calibration_set import trial_of
+        from elasticvit.export.quantize.calibration_set import calibration_set_of
 
-        return trial_of(self.net, self.images)
+        return calibration_set_of(self.net, self.images)
 
     def deployed(self, arch: Arch) -> Net:
         """The sub-network, recalibrated (`elasticvit.accuracy.evaluate.calibrated`). Raises SpaceError, DataError."""
@@ -123,7 +123,7 @@ class AtHand:
         unknown."""
         return self.net.calibration is None and self.images is None
 
-    def with_table(self, file: Path, table_sha256: str | None) -> AtHand:
+    def with_table(self, file: Path, table_sha256: str | None) -> ServedSupernet:
         """The same weights in `file`, with the table beside that as it is now; nothing is loaded again."""
         other = replace(self, file=file, table_sha256=table_sha256)
         vars(other).update({name: vars(self)[name] for name in LOADED if name in vars(self)})
@@ -142,7 +142,7 @@ class AtHand:
         else:
             log.warning("norms stay as stored and accuracies are unknown: no images can be had", supernet=self.name)
 
-    def judge(self, net: Net) -> Accuracy:
+    def known_accuracy(self, net: Net) -> Accuracy:
         """Accuracy of a recalibrated sub-network: as it stands in the table, else measured, else predicted; unknown
         without table and images."""
         from elasticvit.accuracy.evaluate import known_accuracy

@@ -21,7 +21,7 @@ from elasticvit.latency.profile import FileOp
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet_file import read_card
 from server.compute.exporting.order import Order, Product
-from server.compute.exporting.served_supernet import AtHand
+from server.compute.exporting.served_supernet import ServedSupernet
 from server.errors import Conflict
 from server.wire import Accuracy
 
@@ -32,65 +32,65 @@ NOT_THE_STORED = (
 Say = Callable[[str], None]
 
 
-class Shelf:
+class LoadedSupernets:
     """The supernets that were used last, loaded."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, AtHand] = {}
+        self._kept: dict[str, ServedSupernet] = {}
 
-    def get(self, order: Order) -> AtHand:
+    def get(self, order: Order) -> ServedSupernet:
         """Raises SupernetFileError, Conflict where the file is another one than was registered."""
-        at_hand = self._kept.pop(order.sha256, None)
-        if at_hand is None:
-            at_hand = AtHand(order.supernet, order.sha256, order.file, order.table_sha256)
-            at_hand.load()
-        elif (at_hand.file, at_hand.table_sha256) != (order.file, order.table_sha256):
-            at_hand = at_hand.with_table(order.file, order.table_sha256)
-        self._kept[order.sha256] = at_hand
+        served = self._kept.pop(order.sha256, None)
+        if served is None:
+            served = ServedSupernet(order.supernet, order.sha256, order.file, order.table_sha256)
+            served.load()
+        elif (served.file, served.table_sha256) != (order.file, order.table_sha256):
+            served = served.with_table(order.file, order.table_sha256)
+        self._kept[order.sha256] = served
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
-        return at_hand
+        return served
 
 
-def do(order: Order, shelf: Shelf, say: Say) -> Product:
+def run_order(order: Order, loaded: LoadedSupernets, say: Say) -> Product:
     """Raises SpaceError, DataError, ExportError, SupernetFileError, PredictorError, ServerError."""
     if order.what == "images":
         return Product(images=_lie_here(read_card(order.file)[1].data))
     say("loading the supernet")
-    at_hand = shelf.get(order)
+    served = loaded.get(order)
     if order.what == "load":
-        return Product(images=at_hand.images is not None)
+        return Product(images=served.images is not None)
     assert order.arch is not None
     say("extracting")
     arch = Arch.from_json(order.arch)
     if order.what == "ops":
-        return Product(images=False, ops=_ops(write_tflite(fold(at_hand.net.extract(arch))).ops))
-    as_cut = not order.judged or at_hand.as_stored
-    net = _network(at_hand, arch, as_cut, say)
+        return Product(images=False, ops=_ops(write_tflite(fold(served.net.extract(arch))).ops))
+    as_cut = not order.recalibrate or served.as_stored
+    net = _network(served, arch, as_cut, say)
     if order.what in ("onnx", "pt2"):
-        return Product(at_hand.images is not None, _converted(order, at_hand, net, say))
+        return Product(served.images is not None, _converted(order, served, net, say))
     accuracy = Accuracy()
     if not as_cut:
         say("judging")
-        accuracy = at_hand.judge(net)
-    return _export(order, at_hand, net, accuracy, say)
+        accuracy = served.known_accuracy(net)
+    return _export(order, served, net, accuracy, say)
 
 
-def _network(at_hand: AtHand, arch: Arch, as_cut: bool, say: Say) -> Net:
+def _network(served: ServedSupernet, arch: Arch, as_cut: bool, say: Say) -> Net:
     """As it is deployed, or as it is cut where that is asked for or no image could recalibrate."""
     if as_cut:
-        return at_hand.net.extract(arch)
+        return served.net.extract(arch)
     say("calibrating")
-    return at_hand.deployed(arch)
+    return served.deployed(arch)
 
 
-def _converted(order: Order, at_hand: AtHand, net: Net, say: Say) -> bytes:
+def _converted(order: Order, served: ServedSupernet, net: Net, say: Say) -> bytes:
     """The network in another format, once it is known to be the stored model: other norms make it another one, where
     images have come or the code has changed."""
     # Late: converters take a while to load, and most processes never convert.
     from elasticvit.export.converters.convert import other_format
 
-    card = at_hand.net.card
+    card = served.net.card
     if order.stored is not None:
         try:
             check(order.stored.read_bytes(), net, InputForm(mean=card.mean, std=card.std), order.seed)
@@ -100,21 +100,21 @@ def _converted(order: Order, at_hand: AtHand, net: Net, say: Say) -> bytes:
     return other_format(net, card, Format(order.what), order.seed)
 
 
-def _export(order: Order, at_hand: AtHand, net: Net, accuracy: Accuracy, say: Say) -> Product:
+def _export(order: Order, served: ServedSupernet, net: Net, accuracy: Accuracy, say: Say) -> Product:
     say("writing and checking")
     precision = Precision(order.precision)
     exported = export_net(
         net,
-        at_hand.net.card,
-        supernet_sha256=at_hand.sha256,
+        served.net.card,
+        supernet_sha256=served.sha256,
         accuracy=accuracy.value,
         accuracy_source=accuracy.source or "measured",
         seed=order.seed,
         precision=precision,
-        trial=None if precision is Precision.FLOAT32 else at_hand.trial,
+        calibration_set=None if precision is Precision.FLOAT32 else served.calibration_set,
     )
     return Product(
-        images=at_hand.images is not None if order.judged else False,
+        images=served.images is not None if order.recalibrate else False,
         data=exported.tflite,
         manifest=json.loads(exported.manifest.to_json()),
         accuracy=accuracy.value,
@@ -141,11 +141,11 @@ class Here:
     """An exporter in this very process, for tools and tests: what kills an export kills them as well."""
 
     def __init__(self) -> None:
-        self._shelf = Shelf()
+        self._loaded = LoadedSupernets()
 
     def run(self, order: Order, watch: Any) -> Product:  # noqa: ANN401
         def say(stage: str) -> None:
             watch.stage(stage)
             watch.check()
 
-        return do(order, self._shelf, say)
+        return run_order(order, self._loaded, say)

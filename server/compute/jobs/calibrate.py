@@ -20,8 +20,8 @@ from elasticvit.latency.predictor import STATISTICS, LatencyPredictor
 from elasticvit.latency.probes import choose_probes
 from elasticvit.latency.profile import ProfiledOp, profile_to_rows
 from elasticvit.latency.rows import BlockRow, WholeSample
-from server.compute.exporting.served_supernet import AtHand
-from server.compute.exports import Told, export_for_timing, ops_of
+from server.compute.exporting.served_supernet import ServedSupernet
+from server.compute.exports import ProgressReporter, export_for_timing, ops_of
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
 from server.errors import InfraError
@@ -38,22 +38,22 @@ PROTOCOL = MeasureProtocol(profile=True)
 def calibrate(task: Task, tools: Tools) -> Mapping[str, Any]:
     """The new predictor's id and summary. Raises PredictorError, InfraError."""
     assert task.job.device is not None
-    at_hand = tools.stock.get(task.job.payload["supernet"])
-    model_ids = _export(task, tools, at_hand, task.job.payload.get("count") or DEFAULT_COUNT)
+    served = tools.supernets.get(task.job.payload["supernet"])
+    model_ids = _export(task, tools, served, task.job.payload.get("count") or DEFAULT_COUNT)
     _measure(task, model_ids)
     task.say("fitting")
     with task.compute.database.read() as session:
         profile_id = devices.get(session, task.job.device).profile_id
-    predictor = _fit(task, tools, at_hand, profile_id)
-    return _keep(task, at_hand, profile_id, predictor)
+    predictor = _fit(task, tools, served, profile_id)
+    return _keep(task, served, profile_id, predictor)
 
 
-def _export(task: Task, tools: Tools, at_hand: AtHand, count: int) -> list[str]:
+def _export(task: Task, tools: Tools, served: ServedSupernet, count: int) -> list[str]:
     model_ids = []
-    for i, code in enumerate(choose_probes(at_hand.space, count, np.random.default_rng(SEED))):
+    for i, code in enumerate(choose_probes(served.space, count, np.random.default_rng(SEED))):
         task.say("exporting", i, count)
-        told = Told(task, "exporting", i, count)
-        model_ids.append(export_for_timing(task.compute, tools.exporter, at_hand, at_hand.space.decode(code), told).id)
+        told = ProgressReporter(task, "exporting", i, count)
+        model_ids.append(export_for_timing(task.compute, tools.exporter, served, served.space.decode(code), told).id)
     return model_ids
 
 
@@ -76,40 +76,40 @@ def _measure(task: Task, model_ids: Sequence[str]) -> None:
         raise InfraError(f"{len(wanted)} of {len(model_ids)} sessions on '{device}' were unfit: {said}. Leave it idle")
 
 
-def _fit(task: Task, tools: Tools, at_hand: AtHand, profile_id: str) -> LatencyPredictor:
+def _fit(task: Task, tools: Tools, served: ServedSupernet, profile_id: str) -> LatencyPredictor:
     with task.compute.database.write() as session:
         reference_ms = measurements.fix_anchor_reference(session, profile_id)
     with task.compute.database.read() as session:
-        measured = measurements.rows(session, profile_id, supernet=at_hand.name)
+        measured = measurements.rows(session, profile_id, supernet=served.name)
     rows: list[BlockRow] = []
     wholes: list[WholeSample] = []
     for each in measured:
         arch = Arch.from_json(each.arch)
-        if not at_hand.space.contains(arch):
+        if not served.space.contains(arch):
             continue
         speed = reference_ms / each.anchor_p50_ms
-        whole, mine = _of_session(task, tools, at_hand, arch, each, speed)
+        whole, mine = _of_session(task, tools, served, arch, each, speed)
         wholes.append(whole)
         rows += mine
         with task.compute.database.write() as session:
             stored = [(row.block.kind.value, row.block.key, row.ms) for row in mine]
             measurements.add_block_rows(session, each.measurement_id, stored)
-    return fit_predictor(at_hand.space, rows, wholes)
+    return fit_predictor(served.space, rows, wholes)
 
 
 def _of_session(
-    task: Task, tools: Tools, at_hand: AtHand, arch: Arch, each: Measured, speed: float
+    task: Task, tools: Tools, served: ServedSupernet, arch: Arch, each: Measured, speed: float
 ) -> tuple[WholeSample, list[BlockRow]]:
     p50_ms, p90_ms = each.p50_raw_ms * speed, each.p90_raw_ms * speed
     if not each.ops:
         return WholeSample(arch, p50_ms, p90_ms), []
     profile = [ProfiledOp(op.tag, op.avg_us, op.median_us) for op in each.ops]
-    file_ops = ops_of(tools.exporter, at_hand, arch, Told(task, "fitting"))
+    file_ops = ops_of(tools.exporter, served, arch, ProgressReporter(task, "fitting"))
     found = profile_to_rows(arch, profile, file_ops, p50_ms)
     return WholeSample(arch, p50_ms, p90_ms, found.overhead_ms), list(found.rows)
 
 
-def _keep(task: Task, at_hand: AtHand, profile_id: str, predictor: LatencyPredictor) -> Mapping[str, Any]:
+def _keep(task: Task, served: ServedSupernet, profile_id: str, predictor: LatencyPredictor) -> Mapping[str, Any]:
     assert task.job.device is not None
     task.check()
     with task.compute.database.write() as session:
@@ -118,7 +118,7 @@ def _keep(task: Task, at_hand: AtHand, profile_id: str, predictor: LatencyPredic
             task.compute.blobs,
             profile_id=profile_id,
             device=task.job.device,
-            supernet=at_hand.name,
+            supernet=served.name,
             data=predictor.to_json().encode(),
             smallest=_end(predictor, predictor.smallest_upper_ms(0.9)[1]),
             largest=_end(predictor, predictor.largest_upper_ms(0.9)[1]),

@@ -12,7 +12,7 @@ from elasticvit.costs.flops import params
 from elasticvit.latency.predictor import LatencyPredictor
 from elasticvit.search.evolution import Frontier, evolve
 from elasticvit.search.limits import Limit, latency_limit, table_limit
-from server.compute.exporting.served_supernet import AtHand
+from server.compute.exporting.served_supernet import ServedSupernet
 from server.errors import BadValue
 from server.wire import SearchRequest
 
@@ -23,16 +23,18 @@ MEGABYTE = 1e6
 SCOUTS = 20_000
 
 
-def choose(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor, budget_ms: float) -> Frontier:
+def choose(request: SearchRequest, served: ServedSupernet, predictor: LatencyPredictor, budget_ms: float) -> Frontier:
     """The best members within the request's limits and this bound on the upper latency. Raises LimitError."""
     rng = np.random.default_rng(request.seed or 0)
-    limits = limits_of(request, at_hand, predictor, budget_ms)
-    return evolve(at_hand.space, at_hand.accuracy.predict, limits, rng, count=request.count)
+    limits = limits_of(request, served, predictor, budget_ms)
+    return evolve(served.space, served.accuracy.predict, limits, rng, count=request.count)
 
 
-def limits_of(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor, budget_ms: float) -> list[Limit]:
+def limits_of(
+    request: SearchRequest, served: ServedSupernet, predictor: LatencyPredictor, budget_ms: float
+) -> list[Limit]:
     """Every bound of a request, the latency first. Raises BadValue."""
-    space = at_hand.space
+    space = served.space
     limits = [latency_limit(predictor, budget_ms, request.confidence, request.statistic, "latency_ms")]
     if request.max_macs is not None:
         limits.append(table_limit("max_macs", CostTable.of_macs(space), request.max_macs))
@@ -41,7 +43,7 @@ def limits_of(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredict
     if request.max_peak_memory_mb is not None:
         raise BadValue('"max_peak_memory_mb" is not available yet: bound the file by "max_size_mb" instead')
     if request.max_accuracy_drop is not None:
-        limits.append(_accuracy_limit(at_hand, request.max_accuracy_drop))
+        limits.append(_accuracy_limit(served, request.max_accuracy_drop))
     return limits
 
 
@@ -55,12 +57,12 @@ def size_mb(space: Space) -> CostTable:
     return CostTable.build(space, lambda blocks: np.array([of_block(block) for block in blocks]))
 
 
-def _accuracy_limit(at_hand: AtHand, drop: float) -> Limit:
+def _accuracy_limit(served: ServedSupernet, drop: float) -> Limit:
     """Predicted top-1 at most `drop` below the best of many members."""
-    scouts = at_hand.space.sample(np.random.default_rng(0), SCOUTS)
-    scouts = np.concatenate([scouts, at_hand.space.encode(at_hand.space.largest())[None]])
-    values = at_hand.accuracy.predict(scouts)
+    scouts = served.space.sample(np.random.default_rng(0), SCOUTS)
+    scouts = np.concatenate([scouts, served.space.encode(served.space.largest())[None]])
+    values = served.accuracy.predict(scouts)
     best = float(values.max())
     return Limit(
-        "max_accuracy_drop", lambda codes: best - at_hand.accuracy.predict(codes), drop, scouts[int(values.argmax())]
+        "max_accuracy_drop", lambda codes: best - served.accuracy.predict(codes), drop, scouts[int(values.argmax())]
     )

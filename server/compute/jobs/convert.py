@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from elasticvit.archs.arch import Arch
-from server.compute.exports import Told, order_of
+from server.compute.exports import ProgressReporter, order_of
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
 from server.errors import Conflict
@@ -21,10 +21,10 @@ def convert(task: Task, tools: Tools) -> Mapping[str, Any]:
     with task.compute.database.read() as session:
         model = models.get(session, task.job.model_id)
     wanted = task.job.payload["format"]
-    at_hand = tools.stock.get(model.supernet)
-    if model.manifest["supernet"]["sha256"] != at_hand.sha256:
+    served = tools.supernets.get(model.supernet)
+    if model.manifest["supernet"]["sha256"] != served.sha256:
         raise Conflict(
-            f"supernet '{at_hand.name}' has other weights than when this model was made: "
+            f"supernet '{served.name}' has other weights than when this model was made: "
             f"export its architecture anew by POST /subnets, then ask for that model as {wanted}"
         )
     assert model.arch is not None
@@ -32,8 +32,8 @@ def convert(task: Task, tools: Tools) -> Mapping[str, Any]:
     stored = task.compute.blobs.path(model.sha256)
     if not stored.is_file():
         raise Conflict("the file of this model is gone: export it anew by POST /subnets, then convert that")
-    order = order_of(at_hand, arch, wanted, judged=model.source != "calibration", stored=stored)
-    product = tools.converter.run(order, Told(task))
+    order = order_of(served, arch, wanted, recalibrate=model.source != "calibration", stored=stored)
+    product = tools.converter.run(order, ProgressReporter(task))
     task.look()
     kept = Kept(task.compute.blobs.put(product.data), len(product.data))
     with task.compute.database.write() as session:

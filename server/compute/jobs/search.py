@@ -19,8 +19,8 @@ from elasticvit.costs.flops import macs, params
 from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.evolution import Frontier
 from elasticvit.search.limits import LimitError
-from server.compute.exporting.served_supernet import AtHand
-from server.compute.exports import Told, export_subnet
+from server.compute.exporting.served_supernet import ServedSupernet
+from server.compute.exports import ProgressReporter, export_subnet
 from server.compute.jobs.choose import choose
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
@@ -75,18 +75,18 @@ def search(task: Task, tools: Tools) -> Mapping[str, Any]:
     payload = task.job.payload
     request = SearchRequest.model_validate(payload["request"])
     task.say("searching")
-    at_hand = tools.stock.get(payload["supernet"])
-    predictor, ref, profile_id = _predictor(task, at_hand, payload["predictor_id"])
-    frontier, answers = _answers(task, tools, request, at_hand, predictor)
-    look = _Look(request, at_hand, predictor)
+    served = tools.supernets.get(payload["supernet"])
+    predictor, ref, profile_id = _predictor(task, served, payload["predictor_id"])
+    frontier, answers = _answers(task, tools, request, served, predictor)
+    look = _Look(request, served, predictor)
     answered = [look.model(answer) for answer in answers]
     _tell(task, answered, profile_id)
     result = SearchResult(
         models=answered,
         frontier=[look.candidate(code) for code in _thinned(frontier.codes)],
         predictor=ref,
-        supernet=at_hand.name,
-        terms=at_hand.terms,
+        supernet=served.name,
+        terms=served.terms,
         note=None if request.precision == "float32" else NOT_PREDICTED,
     )
     return result.model_dump(mode="json")
@@ -102,22 +102,22 @@ def _tell(task: Task, answered: Sequence[SearchModel], profile_id: str | None) -
 
 
 def _predictor(
-    task: Task, at_hand: AtHand, predictor_id: str | None
+    task: Task, served: ServedSupernet, predictor_id: str | None
 ) -> tuple[LatencyPredictor, PredictorRef | None, str | None]:
     """The predictor, what answers say of it, and the device profile that it is of."""
     if predictor_id is None:
-        return uncalibrated(at_hand.space), None, None
+        return uncalibrated(served.space), None, None
     with task.compute.database.read() as session:
         row = predictors.get(session, predictor_id)
     return predictors.load(task.compute.blobs, row), predictors.ref(row), row.profile_id
 
 
 def _answers(
-    task: Task, tools: Tools, request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor
+    task: Task, tools: Tools, request: SearchRequest, served: ServedSupernet, predictor: LatencyPredictor
 ) -> tuple[Frontier, list[Answer]]:
     budget_ms = bound_ms = request.targets[0].budget.latency_ms
-    frontier = _choose(request, at_hand, predictor, bound_ms)
-    answers = _export(task, tools, request, at_hand, frontier.best)
+    frontier = _choose(request, served, predictor, bound_ms)
+    answers = _export(task, tools, request, served, frontier.best)
     if not request.verify:
         return frontier, answers
     found: dict[str, Answer] = {}
@@ -130,29 +130,29 @@ def _answers(
             break
         bound_ms *= SHRINK * budget_ms / worst_ms
         try:
-            closer = _choose(request, at_hand, predictor, bound_ms)
+            closer = _choose(request, served, predictor, bound_ms)
         except Infeasible:
             break
-        answers = _export(task, tools, request, at_hand, closer.best)
+        answers = _export(task, tools, request, served, closer.best)
     # Those that were shown to fit first; each group stays in order of accuracy.
     ranked = sorted(found.values(), key=lambda a: (not a.verified(request), -(a.model.accuracy["value"] or 0.0)))
     return frontier, ranked[: request.count]
 
 
-def _choose(request: SearchRequest, at_hand: AtHand, predictor: LatencyPredictor, bound_ms: float) -> Frontier:
+def _choose(request: SearchRequest, served: ServedSupernet, predictor: LatencyPredictor, bound_ms: float) -> Frontier:
     try:
-        return choose(request, at_hand, predictor, bound_ms)
+        return choose(request, served, predictor, bound_ms)
     except LimitError as error:
         raise Infeasible(str(error), smallest_ms=error.smallest_ms, binding=error.binding) from error
 
 
-def _export(task: Task, tools: Tools, request: SearchRequest, at_hand: AtHand, codes: Codes) -> list[Answer]:
+def _export(task: Task, tools: Tools, request: SearchRequest, served: ServedSupernet, codes: Codes) -> list[Answer]:
     answers = []
     for i, code in enumerate(codes):
-        told = Told(task, "exporting", i, len(codes))
-        arch = at_hand.space.decode(code)
+        told = ProgressReporter(task, "exporting", i, len(codes))
+        arch = served.space.decode(code)
         model = export_subnet(
-            task.compute, tools.exporter, at_hand, arch, "search", precision=request.precision, watch=told
+            task.compute, tools.exporter, served, arch, "search", precision=request.precision, watch=told
         )
         accuracy_drop.check(model, request.max_accuracy_drop)
         answers.append(Answer(code, model))
@@ -179,7 +179,7 @@ def _measure(task: Task, answers: Sequence[Answer], key: str) -> list[Answer]:
 
 
 def _thinned(codes: Codes) -> Codes:
-    """At most so many members of a frontier, its ends among them."""
+    """At max_drop so many members of a frontier, its ends among them."""
     if len(codes) <= FRONTIER_SHOWN:
         return codes
     kept: Codes = codes[np.unique(np.linspace(0, len(codes) - 1, FRONTIER_SHOWN).round().astype(int))]
@@ -191,7 +191,7 @@ class _Look:
     """Puts codes and answers into the words of the wire."""
 
     request: SearchRequest
-    at_hand: AtHand
+    served: ServedSupernet
     predictor: LatencyPredictor
 
     def model(self, answer: Answer) -> SearchModel:
@@ -217,13 +217,13 @@ class _Look:
         )
 
     def candidate(self, code: Codes) -> Candidate:
-        arch: Arch = self.at_hand.space.decode(code)
+        arch: Arch = self.served.space.decode(code)
         return Candidate(
             arch=arch_object(arch),
             arch_id=arch.id,
             macs=macs(arch),
             params=params(arch),
-            accuracy=Accuracy(value=float(self.at_hand.accuracy.predict(code[None])[0]), source="predicted"),
+            accuracy=Accuracy(value=float(self.served.accuracy.predict(code[None])[0]), source="predicted"),
             latency={self._device: self._latency(code)},
         )
 

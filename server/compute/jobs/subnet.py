@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from elasticvit.errors import SpaceError
-from server.compute.exports import Told, export_subnet
+from server.compute.exports import ProgressReporter, export_subnet
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
 from server.errors import BadValue
@@ -17,16 +17,16 @@ def subnet(task: Task, tools: Tools) -> Mapping[str, Any]:
     """The model's id and where to fetch it. Raises BadValue, NotFound for what is no architecture of the supernet, or
     costs more accuracy than is allowed."""
     payload = task.job.payload
-    at_hand = tools.stock.get(payload["supernet"])
+    served = tools.supernets.get(payload["supernet"])
     with task.compute.database.read() as session:
         arch = submissions.find_arch(session, payload["arch"])
     precision = payload.get("precision", "float32")
     try:
         model = export_subnet(
-            task.compute, tools.exporter, at_hand, arch, "subnet", precision=precision, watch=Told(task)
+            task.compute, tools.exporter, served, arch, "subnet", precision=precision, watch=ProgressReporter(task)
         )
     except SpaceError as error:
-        raise BadValue(f"supernet '{at_hand.name}' does not hold this architecture: {error}") from error
+        raise BadValue(f"supernet '{served.name}' does not hold this architecture: {error}") from error
     # None for one that was queued before there was this bound.
     accuracy_drop.check(model, payload.get("max_accuracy_drop"))
     return submissions.subnet_result(model)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.compute.exporting.order import Exporter
-from server.compute.supernet_cache import Stock
+from server.compute.supernet_cache import SupernetCache
 
 
 @dataclass(frozen=True)
 class Tools:
     """`exporter` writes models, at any time and fast; `converter` other formats, rarely and slowly."""
 
-    stock: Stock
+    supernets: SupernetCache
     exporter: Exporter
     converter: Exporter

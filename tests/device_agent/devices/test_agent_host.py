@@ -12,10 +12,10 @@ import pytest
 from device_agent.bench.find import find_bench
 from device_agent.bench.result import MAX_KEPT_SAMPLES, read_result
 from device_agent.bench.session import Files
-from device_agent.cancellation import Halt
+from device_agent.cancellation import Cancellation
 from device_agent.devices import linux_cpu
 from device_agent.devices.host import Host
-from device_agent.errors import BadModel, DeviceFault, Halted, InfraFault, WorkError
+from device_agent.errors import BadModel, Cancelled, DeviceFault, InfraFault, WorkError
 from server.wire import Lease, MeasurementSession, Progress
 from tests.device_agent.agent_farm import Farm
 from tests.server.server_farm import tiny_tflite
@@ -43,7 +43,7 @@ def tflite(tmp_path: Path) -> Path:
 
 def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) -> MeasurementSession:
     told: list[Progress] = []
-    session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Halt(), told.append)
+    session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Cancellation(), told.append)
     assert [progress.done for progress in told] == list(range(len(session.rounds) + 1))
     assert list(host.work.iterdir()) == []
     return session
@@ -109,10 +109,10 @@ def test_a_mask_that_the_machine_refuses(real_host: Host, tflite: Path) -> None:
 
 
 def test_a_halt_before_the_first_run(real_host: Host, tflite: Path) -> None:
-    halt = Halt()
-    halt.set("no more")
-    with pytest.raises(Halted, match="no more"):
-        real_host.measure(lease_of(), Files(model=tflite, anchor=None), halt, lambda _: None)
+    cancellation = Cancellation()
+    cancellation.set("no more")
+    with pytest.raises(Cancelled, match="no more"):
+        real_host.measure(lease_of(), Files(model=tflite, anchor=None), cancellation, lambda _: None)
 
 
 def test_the_description_stays_the_same(real_host: Host) -> None:

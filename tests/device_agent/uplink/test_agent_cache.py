@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.cancellation import Halt
-from device_agent.errors import Halted, InfraFault, ServerAway
+from device_agent.cancellation import Cancellation
+from device_agent.errors import Cancelled, InfraFault, ServerAway
 from device_agent.uplink.cache import Cache, CorruptDownload
 from server.wire import BlobRef
 
@@ -51,7 +51,7 @@ def test_a_file_is_fetched_once_and_stays(tmp_path: Path) -> None:
     store, blob = Store(b"abcdef"), blob_of(b"abcdef")
     for cache in (Cache(tmp_path, 100, store.download), Cache(tmp_path, 100, store.download)):
         for _ in range(2):
-            with cache.hold(blob, Halt()) as path:
+            with cache.hold(blob, Cancellation()) as path:
                 assert path.read_bytes() == b"abcdef"
     assert store.fetched == [blob.sha256]
     assert names(tmp_path) == [blob.sha256]
@@ -60,7 +60,7 @@ def test_a_file_is_fetched_once_and_stays(tmp_path: Path) -> None:
 def test_a_file_that_the_disk_damaged_is_fetched_again(tmp_path: Path) -> None:
     store, blob = Store(b"abcdef"), blob_of(b"abcdef")
     (tmp_path / blob.sha256).write_bytes(b"abcdeX")
-    with Cache(tmp_path, 100, store.download).hold(blob, Halt()) as path:
+    with Cache(tmp_path, 100, store.download).hold(blob, Cancellation()) as path:
         assert path.read_bytes() == b"abcdef"
 
 
@@ -68,7 +68,7 @@ def test_a_file_that_the_disk_damaged_is_fetched_again(tmp_path: Path) -> None:
 def test_other_bytes_than_the_named_ones_leave_nothing(tmp_path: Path, served: bytes) -> None:
     store, blob = Store(), blob_of(b"abcdef")
     store.files[blob.sha256] = served
-    with pytest.raises(CorruptDownload), Cache(tmp_path, 100, store.download).hold(blob, Halt()):
+    with pytest.raises(CorruptDownload), Cache(tmp_path, 100, store.download).hold(blob, Cancellation()):
         pass
     assert names(tmp_path) == []
 
@@ -77,18 +77,21 @@ def test_a_broken_line_leaves_nothing_and_the_next_try_succeeds(tmp_path: Path) 
     store, blob = Store(b"abcdef"), blob_of(b"abcdef")
     cache = Cache(tmp_path, 100, store.download)
     store.breaks = True
-    with pytest.raises(ServerAway), cache.hold(blob, Halt()):
+    with pytest.raises(ServerAway), cache.hold(blob, Cancellation()):
         pass
     assert names(tmp_path) == []
     store.breaks = False
-    with cache.hold(blob, Halt()) as path:
+    with cache.hold(blob, Cancellation()) as path:
         assert path.read_bytes() == b"abcdef"
 
 
 def test_a_halt_ends_a_download(tmp_path: Path) -> None:
-    store, halt = Store(b"abcdef"), Halt()
-    halt.set("enough")
-    with pytest.raises(Halted, match="enough"), Cache(tmp_path, 100, store.download).hold(blob_of(b"abcdef"), halt):
+    store, cancellation = Store(b"abcdef"), Cancellation()
+    cancellation.set("enough")
+    with (
+        pytest.raises(Cancelled, match="enough"),
+        Cache(tmp_path, 100, store.download).hold(blob_of(b"abcdef"), cancellation),
+    ):
         pass
     assert names(tmp_path) == []
 
@@ -98,11 +101,11 @@ def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
     store = Store(*files)
     cache = Cache(tmp_path, 12, store.download)
     for age, data in zip((30, 20, 10), files[:3], strict=True):
-        with cache.hold(blob_of(data), Halt()) as path:
+        with cache.hold(blob_of(data), Cancellation()) as path:
             os.utime(path, ns=(0, path.stat().st_mtime_ns - age * 10**9))
-    with cache.hold(blob_of(b"aaaa"), Halt()):  # used again, so now b is the oldest
+    with cache.hold(blob_of(b"aaaa"), Cancellation()):  # used again, so now b is the oldest
         pass
-    with cache.hold(blob_of(b"dddd"), Halt()):
+    with cache.hold(blob_of(b"dddd"), Cancellation()):
         pass
     assert names(tmp_path) == sorted(blob_of(data).sha256 for data in (b"aaaa", b"cccc", b"dddd"))
 
@@ -110,16 +113,16 @@ def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
 def test_a_file_in_use_is_not_removed(tmp_path: Path) -> None:
     store = Store(b"aaaa", b"bbbb", b"cccc")
     cache = Cache(tmp_path, 8, store.download)
-    with cache.hold(blob_of(b"aaaa"), Halt()) as kept:
+    with cache.hold(blob_of(b"aaaa"), Cancellation()) as kept:
         os.utime(kept, ns=(0, 0))
         for data in (b"bbbb", b"cccc"):
-            with cache.hold(blob_of(data), Halt()):
+            with cache.hold(blob_of(data), Cancellation()):
                 pass
         assert kept.exists()
         with (
-            cache.hold(blob_of(b"bbbb"), Halt()),
+            cache.hold(blob_of(b"bbbb"), Cancellation()),
             pytest.raises(InfraFault, match="CACHE_MB"),
-            cache.hold(blob_of(b"cccc"), Halt()),
+            cache.hold(blob_of(b"cccc"), Cancellation()),
         ):
             pass
 

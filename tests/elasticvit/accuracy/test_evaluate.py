@@ -21,7 +21,7 @@ from elasticvit.data.image_set import ImageSet, digits
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.nn.net import Net, randomise_norms
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.training.finetune.report import COMPARED, PROBED, judge, linear_probe
+from elasticvit.training.finetune.report import COMPARED, PROBED, linear_probe, report_on
 from elasticvit.training.loop import fresh_supernet
 from tests.elasticvit.training.tiny_training import tiny_recipe, tiny_space
 
@@ -116,7 +116,7 @@ def test_images_become_numbers_batch_by_batch() -> None:
     data = Counted(known.name, known.class_names, known.train, known.search, known.val)
     net = _net().eval()
     top1_of(net, data.search, data)
-    judge(net, data, linear_probe(net, data))
+    report_on(net, data, linear_probe(net, data))
     assert max(seen) == EVALUATED_TOGETHER < len(data.search)
     assert sum(seen) == 3 * len(data.search) + len(data.val) + min(PROBED, len(data.train)) + COMPARED
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from elasticvit.accuracy.best_predicted import promising
+from elasticvit.accuracy.best_predicted import best_predicted
 from elasticvit.accuracy.evaluate import calibrated, evaluate
 from elasticvit.accuracy.front import Front, Point, front, undominated
 from elasticvit.accuracy.predictor import fit_accuracy
@@ -72,7 +72,7 @@ def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_p
         tabulate_file(file, N, 1, silent, lambda: next(asked) >= N + 3, best=24)
     tabulate_file(file, N, 1, silent, best=24)
     without, table = AccuracyTable.load(table_path(tabulated)), AccuracyTable.load(table_path(file))
-    best = promising(fit_accuracy(without), STEPS, 2, seed=0)
+    best = best_predicted(fit_accuracy(without), STEPS, 2, seed=0)
     assert np.array_equal(table.codes[:N], without.codes) and np.array_equal(table.top1[:N], without.top1)
     known = {tuple(code) for code in without.codes.tolist()}
     assert table.codes[N:].tolist() == [code for code in best.tolist() if tuple(code) not in known]

@@ -14,7 +14,7 @@ from scipy.stats import chi2_contingency, chisquare
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.published import PUBLISHED
 from elasticvit.archs.space import PRESETS, WIDTH_AT, Codes, Space, paper, small
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.flops import macs, paper_mflops
 from elasticvit.errors import SpaceError
@@ -76,7 +76,7 @@ def worst_p(space: Space, a: Codes, b: Codes, together: int) -> float:
 )
 def test_marginals_and_pairs_are_those_of_trial_and_error(target: int, floor: str | None, draws: int) -> None:
     space, above = paper(), PUBLISHED[floor] if floor else None
-    band = InBand(space, floor=above, low=target, high=target + 20)
+    band = BandSampler(space, floor=above, low=target, high=target + 20)
     tried = trial_and_error(space, band.costs, target, target + 20, draws, above)
     assert len(tried) > 10_000
     assert len(tried) / draws == pytest.approx(band.chance(np.random.default_rng(0)), rel=0.04)
@@ -88,7 +88,7 @@ def test_marginals_and_pairs_are_those_of_trial_and_error(target: int, floor: st
 def test_the_comparison_notices_a_wrong_distribution() -> None:
     """Members of the same band with those that end wide drawn a little too seldom."""
     space = paper()
-    codes = InBand(space, low=300, high=320).sample(np.random.default_rng(1), 40_000)
+    codes = BandSampler(space, low=300, high=320).sample(np.random.default_rng(1), 40_000)
     right, wrong = codes[:20_000], codes[20_000:]
     wrong = wrong[(wrong[:, WIDTH_AT[-1]] < 5) | (np.random.default_rng(2).random(len(wrong)) < 0.8)]
     assert worst_p(space, right, wrong, 1) < ALPHA
@@ -111,7 +111,7 @@ def test_every_member_is_drawn_with_its_exact_probability(floored: bool) -> None
     inside = (mmacs >= low) & (mmacs <= high) & (chance > 0)
     members, expected = every[inside], chance[inside] / chance[inside].sum()
 
-    band = InBand(space, "macs", least, low=low, high=high)
+    band = BandSampler(space, "macs", least, low=low, high=high)
     n = 200_000
     codes = band.sample(np.random.default_rng(3), n)
     keys = {tuple(code): i for i, code in enumerate(members.tolist())}
@@ -140,9 +140,9 @@ def _chance(space: Space, codes: Codes, floor: Codes) -> NDArray[np.float64]:
 @pytest.mark.parametrize("name", PRESETS)
 def test_drawn_networks_are_members_above_the_floor_and_in_the_band(name: str) -> None:
     space = PRESETS[name]()
-    floor = space.decode(InBand(space, low=0, high=np.inf).sample(np.random.default_rng(4), 1)[0])
+    floor = space.decode(BandSampler(space, low=0, high=np.inf).sample(np.random.default_rng(4), 1)[0])
     low = paper_mflops(floor) * 1.2
-    codes = InBand(space, floor=floor, low=low, high=low * 1.05).sample(np.random.default_rng(5), 500)
+    codes = BandSampler(space, floor=floor, low=low, high=low * 1.05).sample(np.random.default_rng(5), 500)
     bounds, bounded = (
         space.encode(floor),
         [name.endswith(("resolution", "width", "depth")) for name, _ in space.dimensions],
@@ -154,19 +154,19 @@ def test_drawn_networks_are_members_above_the_floor_and_in_the_band(name: str) -
 
 def test_a_band_that_holds_everything_is_plain_sampling() -> None:
     space = small()
-    codes = InBand(space, "macs", low=0, high=np.inf).sample(np.random.default_rng(6), 20_000)
+    codes = BandSampler(space, "macs", low=0, high=np.inf).sample(np.random.default_rng(6), 20_000)
     assert worst_p(space, codes, space.sample(np.random.default_rng(7), 20_000), 2) > ALPHA
 
 
 def test_a_band_of_one_network() -> None:
     space = small()
     only = macs(space.smallest()) / 1e6
-    codes = InBand(space, "macs", low=only, high=only).sample(np.random.default_rng(8), 3)
+    codes = BandSampler(space, "macs", low=only, high=only).sample(np.random.default_rng(8), 3)
     assert [space.decode(code) for code in codes] == [space.smallest()] * 3
 
 
 def test_the_same_random_numbers_draw_the_same_networks() -> None:
-    band = InBand(small(), "macs", low=10, high=11)
+    band = BandSampler(small(), "macs", low=10, high=11)
     first, again = (band.sample(np.random.default_rng(9), 100) for _ in range(2))
     assert np.array_equal(first, again)
 
@@ -174,9 +174,9 @@ def test_the_same_random_numbers_draw_the_same_networks() -> None:
 @pytest.mark.parametrize(("low", "high"), [(1e6, 2e6), (0.1, 0.2), (40, 30)])
 def test_an_empty_band_is_refused(low: float, high: float) -> None:
     with pytest.raises(SpaceError, match="hardly any networks of cost"):
-        InBand(small(), low=low, high=high).sample(np.random.default_rng(0), 1)
+        BandSampler(small(), low=low, high=high).sample(np.random.default_rng(0), 1)
 
 
 def test_a_floor_above_the_band_is_refused() -> None:
     with pytest.raises(SpaceError, match="above the floor"):
-        InBand(paper(), floor=PUBLISHED["min2"], low=100, high=120)
+        BandSampler(paper(), floor=PUBLISHED["min2"], low=100, high=120)

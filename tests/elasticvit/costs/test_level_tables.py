@@ -11,7 +11,7 @@ from elasticvit.archs.published import PUBLISHED
 from elasticvit.archs.space import paper, small
 from elasticvit.cli.app import app
 from elasticvit.costs import level_tables as module
-from elasticvit.costs.band_sampler import InBand
+from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.flops import paper_mflops
 from elasticvit.costs.level_tables import TableError, Tables, build_tables, load_tables
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, floor_by_key
@@ -143,7 +143,7 @@ def test_tables_of_other_levels_and_floors_are_refused(built: Tables) -> None:
 def test_rows_are_drawn_like_the_band(tmp_path: Path) -> None:
     """The mean code of a table is that of the band it was drawn from, within four standard errors."""
     table = build_tables(paper(), tmp_path, (300.0,), per_level=20_000).levels[300.0]
-    band = InBand(paper(), floor=PUBLISHED["min2"], low=300, high=330)
+    band = BandSampler(paper(), floor=PUBLISHED["min2"], low=300, high=330)
     direct = band.sample(np.random.default_rng(5), 20_000).astype(float)
     error = np.sqrt((table.codes.var(axis=0) + direct.var(axis=0)) / 20_000)
     assert (np.abs(table.codes.mean(axis=0) - direct.mean(axis=0)) <= 4 * error).all()

@@ -21,10 +21,10 @@ from elasticvit.export.graph.interpreter import run
 from elasticvit.export.graph.ops import HardSwish
 from elasticvit.export.input_form import InputKind
 from elasticvit.export.precision import Precision
-from elasticvit.export.quantize.calibration_set import HeldOut, Trial, random_trial
+from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, random_calibration_set
 from elasticvit.export.quantize.hard_swish import without_hard_swish
 from elasticvit.export.quantize.ranges import LEAST, widened
-from elasticvit.export.quantize.recipe import Judged, Recipe
+from elasticvit.export.quantize.recipe import AccuracyDrop, Recipe
 from elasticvit.export.quantize.static_int8 import static_int8
 from elasticvit.export.tflite.check import run_tflite
 from elasticvit.export.tflite.flatbuffer import Generated
@@ -47,11 +47,11 @@ def net() -> Net:
 
 
 @pytest.fixture(scope="module")
-def trial() -> Trial:
+def calibration_set() -> CalibrationSet:
     # Smooth images, to which even a random network gives different answers.
     small_ones = torch.randn(200, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(small_ones, size=32, mode="bilinear")
-    return Trial(random_trial(32).calibration, HeldOut(images, torch.arange(200) % 10, "digits"))
+    return CalibrationSet(random_calibration_set(32).calibration, HeldOut(images, torch.arange(200) % 10, "digits"))
 
 
 @pytest.fixture(scope="module")
@@ -155,16 +155,16 @@ _WORK = {
 @pytest.mark.parametrize("precision", QUANTISED)
 @pytest.mark.parametrize("kind", InputKind)
 def test_every_input_form_goes_with_every_precision(
-    net: Net, trial: Trial, precision: Precision, kind: InputKind
+    net: Net, calibration_set: CalibrationSet, precision: Precision, kind: InputKind
 ) -> None:
-    exported = export_net(net, CARD, precision=precision, trial=trial, input=kind)
+    exported = export_net(net, CARD, precision=precision, calibration_set=calibration_set, input=kind)
     assert exported.manifest.input.kind is kind
     assert 0 < exported.manifest.max_relative_difference < 0.2
 
 
 @pytest.mark.parametrize("precision", QUANTISED)
-def test_equal_networks_give_equal_bytes(net: Net, trial: Trial, precision: Precision) -> None:
-    first, second = (export_net(net, CARD, precision=precision, trial=trial) for _ in range(2))
+def test_equal_networks_give_equal_bytes(net: Net, calibration_set: CalibrationSet, precision: Precision) -> None:
+    first, second = (export_net(net, CARD, precision=precision, calibration_set=calibration_set) for _ in range(2))
     assert first.tflite == second.tflite and first.manifest == second.manifest
 
 
@@ -225,30 +225,32 @@ def test_int8_without_images_says_how_to_get_some(net: Net) -> None:
         export_net(net, CARD, precision=Precision.INT8)
 
 
-def test_top1_is_measured_on_held_out_images(net: Net, trial: Trial, float32: Exported) -> None:
-    images = trial.held_out.images.permute(0, 2, 3, 1).contiguous().numpy()  # type: ignore[union-attr]
-    exported = export_net(net, CARD, precision=Precision.INT8, trial=trial)
+def test_top1_is_measured_on_held_out_images(net: Net, calibration_set: CalibrationSet, float32: Exported) -> None:
+    images = calibration_set.held_out.images.permute(0, 2, 3, 1).contiguous().numpy()  # type: ignore[union-attr]
+    exported = export_net(net, CARD, precision=Precision.INT8, calibration_set=calibration_set)
     before, after = (run_tflite(file.tflite, images).argmax(1) == np.arange(200) % 10 for file in (float32, exported))
     change = exported.manifest.top1_change
     assert change is not None and change.images == 200 and change.source == "measured on held-out images of digits"
     assert change.value == pytest.approx(after.mean() - before.mean())
 
 
-def test_a_precision_that_costs_too_much_is_refused(net: Net, trial: Trial, float32: Exported) -> None:
-    assert trial.held_out is not None
-    images = trial.held_out.images.permute(0, 2, 3, 1).contiguous().numpy()
+def test_a_precision_that_costs_too_much_is_refused(
+    net: Net, calibration_set: CalibrationSet, float32: Exported
+) -> None:
+    assert calibration_set.held_out is not None
+    images = calibration_set.held_out.images.permute(0, 2, 3, 1).contiguous().numpy()
     exact = torch.from_numpy(run_tflite(float32.tflite, images).argmax(1))
     # Labels by which float32 is always right: whatever int8 answers otherwise is a loss.
-    right = replace(trial, held_out=replace(trial.held_out, labels=exact))
-    change = export_net(net, CARD, precision=Precision.INT8, trial=right).manifest.top1_change
+    right = replace(calibration_set, held_out=replace(calibration_set.held_out, labels=exact))
+    change = export_net(net, CARD, precision=Precision.INT8, calibration_set=right).manifest.top1_change
     assert change is not None and change.value < 0
     with pytest.raises(ExportError, match=r"int8 costs .* of top-1 .*more than the 0\.00% allowed"):
-        export_net(net, CARD, precision=Precision.INT8, trial=right, max_accuracy_drop=0.0)
-    export_net(net, CARD, precision=Precision.INT8, trial=right, max_accuracy_drop=1.0)
+        export_net(net, CARD, precision=Precision.INT8, calibration_set=right, max_accuracy_drop=0.0)
+    export_net(net, CARD, precision=Precision.INT8, calibration_set=right, max_accuracy_drop=1.0)
 
 
 def test_without_images_other_networks_of_the_supernet_tell(net: Net) -> None:
-    judged = tuple(Judged(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
+    judged = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
     recipe = Recipe("mine", 1, "small", {}, (), judged=judged, judged_on={"supernet": "tiny", "sha256": "ab"})
     half = partial(export_net, net, CARD, precision=Precision.FLOAT16, recipe=recipe)
     change = half(supernet_sha256="ab").manifest.top1_change

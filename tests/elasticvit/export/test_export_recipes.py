@@ -18,8 +18,8 @@ from elasticvit.errors import ExportError
 from elasticvit.export.graph.fold import fold
 from elasticvit.export.precision import Precision
 from elasticvit.export.quantize import find_recipe
-from elasticvit.export.quantize.calibration_set import HeldOut, Trial, random_trial
-from elasticvit.export.quantize.recipe import Judged, Recipe, Timed, load_recipe, recipe_for, stock_recipe
+from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, random_calibration_set
+from elasticvit.export.quantize.recipe import AccuracyDrop, Recipe, Timed, load_recipe, recipe_for, shipped_recipe
 from elasticvit.export.tflite.number_formats import groups_of
 from elasticvit.nn.random_net import random_net
 from elasticvit.timing import Samples, lower_bound, measure_ms
@@ -33,7 +33,7 @@ RECIPE = Recipe(
     ("head/logits",),
     {"head/logits": 0.1},
     (Timed("ab", 1.5, 2.0, 1.0, 1.9),),
-    (Judged("ab", Precision.DYNAMIC_INT8, 10, 0.5, 0.4), Judged("cd", Precision.INT8, 10, 0.5, 0.2)),
+    (AccuracyDrop("ab", Precision.DYNAMIC_INT8, 10, 0.5, 0.4), AccuracyDrop("cd", Precision.INT8, 10, 0.5, 0.2)),
     {"supernet": "mine"},
 )
 
@@ -67,7 +67,7 @@ def test_what_is_no_recipe_is_refused(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("space", ["small", "paper"])
 def test_what_ships_names_groups_that_there_are(space: str) -> None:
-    recipe = stock_recipe(space)
+    recipe = shipped_recipe(space)
     arch = small().largest() if space == "small" else published("S1")
     assert recipe.space == space and recipe_for(arch) == recipe
     assert set(recipe.groups) <= set(recipe.gains) >= set(groups_of(fold(random_net(arch, 0))))
@@ -75,7 +75,7 @@ def test_what_ships_names_groups_that_there_are(space: str) -> None:
 
 
 def test_the_default_s_recipe_costs_less_than_a_point() -> None:
-    recipe = stock_recipe("small")
+    recipe = shipped_recipe("small")
     assert recipe.judged_on["supernet"] == "cifar10"
     assert recipe.judged_on["sha256"] == hashlib.sha256((STOCK / "cifar10.safetensors").read_bytes()).hexdigest()
     for precision in (Precision.DYNAMIC_INT8, Precision.FLOAT16, Precision.INT8):
@@ -87,7 +87,7 @@ def test_the_default_s_recipe_costs_less_than_a_point() -> None:
 
 def test_a_space_without_a_recipe_says_how_to_find_one() -> None:
     with pytest.raises(ExportError, match="elasticvit recipe"):
-        stock_recipe("nowhere")
+        shipped_recipe("nowhere")
 
 
 def test_finding_takes_what_is_faster_and_bears_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +106,15 @@ def test_groups_that_cost_accuracy_are_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(find_recipe, "measure_ms", _clock(gaining=set(groups_of(fold(net)))))
     images = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     right = net(images).argmax(1).detach()
-    trial = Trial(random_trial(32).calibration, HeldOut(images, right, "noise"))
-    every = find_recipe.find_recipe("mine", 1, "small", [net], trial, most_drop=1.0, judged_on={"supernet": "x"})
+    calibration_set = CalibrationSet(random_calibration_set(32).calibration, HeldOut(images, right, "noise"))
+    every = find_recipe.find_recipe(
+        "mine", 1, "small", [net], calibration_set, max_drop=1.0, judged_on={"supernet": "x"}
+    )
     assert set(every.groups) == set(groups_of(fold(net))) and every.judged_on == {"supernet": "x"}
     assert {each.precision for each in every.judged} == {*Precision} - {Precision.FLOAT32}
     assert all(each.float32 == 1.0 for each in every.judged)
     # Below nothing can be lost, so all of them go.
-    assert find_recipe.find_recipe("mine", 1, "small", [net], trial, most_drop=-1.0).groups == ()
+    assert find_recipe.find_recipe("mine", 1, "small", [net], calibration_set, max_drop=-1.0).groups == ()
 
 
 def test_export_applies_the_recipe_that_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from elasticvit.training.logs import Record, Unlogged
 from elasticvit.training.loop import fresh_supernet, train, train_plain
 from elasticvit.training.losses import Loss
 from elasticvit.training.sampling import Choice, Sampling
-from elasticvit.training.step import Lessons
+from elasticvit.training.step import TrainingStep
 from tests.elasticvit.training.one_process import whole_recipe
 from tests.elasticvit.training.tiny_training import tiny_recipe, tiny_space
 
@@ -224,15 +224,15 @@ def test_scores_look_at_images_as_they_were_and_change_nothing() -> None:
     recipe = whole_recipe(batch=32)
     supernet = fresh_supernet(recipe).train()
     part = make_part(recipe, digits(), 0, 0, 1)
-    lessons, arch = Lessons(supernet, recipe, (), supernet), tiny_space().largest()
+    training_step, arch = TrainingStep(supernet, recipe, (), supernet), tiny_space().largest()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    found = lessons.score(arch, part).item()
+    found = training_step.score(arch, part).item()
     assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
     with torch.no_grad():
         assert found == pytest.approx(-cross_entropy(supernet(part.images, arch), part.labels).item())
     # Mixed images and soft targets are for learning only.
     mixed = Part(part.images, part.labels, torch.zeros_like(part.images), torch.zeros_like(part.targets))
-    marks = lessons.learn(Choice(0, (arch,), ("uniform",), (True,)), mixed, lambda loss: loss)
+    marks = training_step.learn(Choice(0, (arch,), ("uniform",), (True,)), mixed, lambda loss: loss)
     assert marks[1, 0].item() == pytest.approx(found) and marks[0, 0].item() == 0
 
 

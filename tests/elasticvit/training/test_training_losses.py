@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from elasticvit.training.losses import (
-    Lesson,
     Loss,
+    StepLoss,
     alpha_divergence,
     soft_cross_entropy,
     soft_target,
@@ -133,42 +133,42 @@ def test_no_teacher_one_teacher_two_teachers() -> None:
     assert two.tolist() == [pytest.approx([(243 / 244 + 0.5) / 2, (1 / 244 + 0.5) / 2])]
     # Labels alone; half labels, half the teacher; both teachers alone.
     label = -log(0.75)
-    assert Lesson(Loss(), FIRST).from_outside(SURE).item() == pytest.approx(label)
+    assert StepLoss(Loss(), FIRST).from_outside(SURE).item() == pytest.approx(label)
     taught = -0.75 * log(0.75) - 0.25 * log(0.25)
-    assert Lesson(Loss(), FIRST, one, 1).from_outside(SURE).item() == pytest.approx((label + taught) / 2)
+    assert StepLoss(Loss(), FIRST, one, 1).from_outside(SURE).item() == pytest.approx((label + taught) / 2)
     together = -two[0, 0].item() * log(0.75) - two[0, 1].item() * log(0.25)
-    assert Lesson(Loss(), FIRST, two, 2).from_outside(SURE).item() == pytest.approx(together)
+    assert StepLoss(Loss(), FIRST, two, 2).from_outside(SURE).item() == pytest.approx(together)
 
 
 def test_random_sub_networks_teach_the_smallest() -> None:
-    lesson, answers = Lesson(Loss(distil=0.25), FIRST), list[Tensor]()
+    step_loss, answers = StepLoss(Loss(distil=0.25), FIRST), list[Tensor]()
     roles: tuple[Role, ...] = ("uniform", "uniform", "smallest")
-    assert lesson.loss("uniform", roles, SURE, answers).item() == pytest.approx(-log(0.75))
-    assert lesson.loss("uniform", roles, UNSURE, answers).item() == pytest.approx(log(2))
+    assert step_loss.loss("uniform", roles, SURE, answers).item() == pytest.approx(-log(0.75))
+    assert step_loss.loss("uniform", roles, UNSURE, answers).item() == pytest.approx(log(2))
     taught = -0.625 * log(0.75) - 0.375 * log(0.25)
-    found = lesson.loss("smallest", roles, SURE, answers).item()
+    found = step_loss.loss("smallest", roles, SURE, answers).item()
     assert found == pytest.approx(0.25 * taught + 0.75 * -log(0.75))
     assert len(answers) == 2
 
 
 def test_the_largest_teaches_all_others() -> None:
-    lesson, answers = Lesson(Loss(distil=1.0), FIRST), list[Tensor]()
+    step_loss, answers = StepLoss(Loss(distil=1.0), FIRST), list[Tensor]()
     roles: tuple[Role, ...] = ("largest", "uniform", "floor")
-    assert lesson.loss("largest", roles, UNSURE, answers).item() == pytest.approx(log(2))
+    assert step_loss.loss("largest", roles, UNSURE, answers).item() == pytest.approx(log(2))
     for role in roles[1:]:
-        assert lesson.loss(role, roles, SURE, answers).item() == pytest.approx(AS_UNSURE)
+        assert step_loss.loss(role, roles, SURE, answers).item() == pytest.approx(AS_UNSURE)
     assert len(answers) == 1
 
 
 def test_distillation_inside_a_step_may_be_by_alpha_divergence() -> None:
-    lesson, answers = Lesson(Loss(distil=1.0, inplace="alpha"), FIRST), [_logits(0.25, 0.75)]
+    step_loss, answers = StepLoss(Loss(distil=1.0, inplace="alpha"), FIRST), [_logits(0.25, 0.75)]
     logits = _logits(0.75, 0.25)
-    found = lesson.loss("smallest", ("uniform", "smallest"), logits, answers)
+    found = step_loss.loss("smallest", ("uniform", "smallest"), logits, answers)
     assert found.item() == pytest.approx(alpha_divergence(logits, torch.tensor([[0.25, 0.75]])).item())
 
 
 def test_a_smallest_without_others_learns_from_labels() -> None:
-    assert Lesson(Loss(), FIRST).loss("smallest", ("smallest",), SURE, []).item() == pytest.approx(-log(0.75))
+    assert StepLoss(Loss(), FIRST).loss("smallest", ("smallest",), SURE, []).item() == pytest.approx(-log(0.75))
 
 
 def test_losses_are_taken_in_single_precision() -> None:

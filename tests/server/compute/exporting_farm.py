@@ -116,7 +116,7 @@ def work_off(farm: Farm, exporter: Exporter, converter: Exporter | None = None) 
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET, JobKind.CONVERT), farm.clock())
         if claimed is None:
             return done
-        worker.do(Task(compute, claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute, claimed, threading.Event()), executor.execute)
         done += 1
 
 
@@ -171,5 +171,5 @@ class Blind:
         self._exporter = exporter
 
     def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
-        self._exporter._shelf.get(order).__dict__["images"] = None
+        self._exporter._loaded.get(order).__dict__["images"] = None
         return self._exporter.run(order, watch)

@@ -124,7 +124,7 @@ def test_a_model_of_other_norms_is_not_converted(farm: Farm, tmp_path: Path) -> 
     work_off(farm, Here())
     (model,) = farm.ok("GET", "/models")["items"]
     seeing = Here()
-    seeing._shelf.get(order(farm.home / "supernets" / "bare.safetensors")).__dict__["images"] = load_named("digits")
+    seeing._loaded.get(order(farm.home / "supernets" / "bare.safetensors")).__dict__["images"] = load_named("digits")
     found = problem(converted(farm, seeing, model, "onnx"), 409)
     assert "export it anew by POST /subnets" in found["detail"]
 

@@ -18,7 +18,7 @@ from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.work import Here
 from server.compute.exports import export_for_timing, export_subnet
 from server.compute.jobs.warm import warm
-from server.compute.supernet_cache import Stock
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.services import export_key, jobs, models
 from server.wire import Accuracy, JobKind
@@ -55,13 +55,13 @@ def test_a_subnet_is_exported_once_and_then_answered_at_once(farm: Farm, superne
 
 def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, supernet: str) -> None:
     compute, here, arch = compute_of(farm), Here(), tiny_space().largest()
-    at_hand = Stock(compute).get(supernet)
-    found = export_subnet(compute, here, at_hand, arch, "search")
+    served_supernet = SupernetCache(compute).get(supernet)
+    found = export_subnet(compute, here, served_supernet, arch, "search")
     assert ask(farm, supernet)["status"] == "succeeded"
-    assert export_subnet(compute, Never(), at_hand, arch, "subnet").id == found.id
-    timed = export_for_timing(compute, here, at_hand, arch)
+    assert export_subnet(compute, Never(), served_supernet, arch, "subnet").id == found.id
+    timed = export_for_timing(compute, here, served_supernet, arch)
     assert timed.sha256 != found.sha256, "its norms are as cut"
-    assert export_for_timing(compute, Never(), at_hand, arch).id == timed.id
+    assert export_for_timing(compute, Never(), served_supernet, arch).id == timed.id
     assert timed.export_key != found.export_key
 
 
@@ -80,12 +80,12 @@ def test_the_key_holds_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -
     largest, smallest = tiny_space().largest(), tiny_space().smallest()
 
     def of(arch: Arch = largest, sha256: str = "0" * 64, table: str | None = "2" * 64, **more: Any) -> str:  # noqa: ANN401
-        decides: dict[str, Any] = {"precision": "float32", "judged": True} | more
+        decides: dict[str, Any] = {"precision": "float32", "recalibrate": True} | more
         return export_key.export_key(arch, sha256, table, **decides)
 
-    keys = [of(), of(smallest), of(sha256="1" * 64), of(precision="int8"), of(judged=False), of(seed=1)]
+    keys = [of(), of(smallest), of(sha256="1" * 64), of(precision="int8"), of(recalibrate=False), of(seed=1)]
     keys += [of(table=None), of(table="3" * 64)]
-    assert of(judged=False) == of(judged=False, table=None), "unjudged files tell no accuracy"
+    assert of(recalibrate=False) == of(recalibrate=False, table=None), "unjudged files tell no accuracy"
     monkeypatch.setattr(export_key, "package_versions", lambda: {"torch": "0"})
     keys.append(of())
     monkeypatch.setattr(export_key, "code_sha256", lambda: "another")
@@ -125,27 +125,27 @@ def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, s
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
         assert claimed is not None
-        worker.do(Task(compute_of(farm), claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute_of(farm), claimed, threading.Event()), executor.execute)
         return farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
 
     assert exported()["accuracy"]["source"] == "predicted"
-    before = here._shelf._kept.copy()
+    before = here._loaded._kept.copy()
     table = AccuracyTable.load(tmp_path / "tiny.accuracy.jsonl")
     code = table.space.encode(arch)[None]
     append(farm.home / "supernets" / f"{supernet}.accuracy.jsonl", table.space, table.images, code, [0.125])
     model = exported()
     assert model["accuracy"] == model["manifest"]["accuracy"] == {"value": 0.125, "source": "measured"}
-    ((_, old),), ((_, new),) = before.items(), here._shelf._kept.items()
+    ((_, old),), ((_, new),) = before.items(), here._loaded._kept.items()
     assert new is not old and new.net is old.net
 
 
 def test_images_are_kept_for_the_sides_that_were_used_last(farm: Farm, supernet: str) -> None:
-    at_hand = Stock(compute_of(farm)).get(supernet)
-    first, again = at_hand._calibration_at(32), at_hand._calibration_at(32)
+    served_supernet = SupernetCache(compute_of(farm)).get(supernet)
+    first, again = served_supernet._calibration_at(32), served_supernet._calibration_at(32)
     assert again is first and first.shape[-1] == 32
     for side in (48, 32, 64):
-        at_hand._calibration_at(side)
-    assert list(at_hand._sized) == [32, 64] and at_hand._sized[32] is first
+        served_supernet._calibration_at(side)
+    assert list(served_supernet._sized) == [32, 64] and served_supernet._sized[32] is first
 
 
 def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: str) -> None:
@@ -156,8 +156,8 @@ def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: 
     def work() -> None:
         compute = compute_of(farm)
         exporter = Meddled(Here(), "extracting", lambda: void(together.wait(30)))
-        at_hand = Stock(compute).get(supernet)
-        found.append(export_subnet(compute, exporter, at_hand, arch, "subnet").id)
+        served_supernet = SupernetCache(compute).get(supernet)
+        found.append(export_subnet(compute, exporter, served_supernet, arch, "subnet").id)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -178,8 +178,8 @@ def test_what_was_exported_without_images_is_made_anew_where_they_are_at_hand(fa
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
     arch = tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0])
     for name in (far, near):
-        compute, at_hand = compute_of(farm), Stock(compute_of(farm)).get(name)
-        model = export_subnet(compute, Blind(Here()), at_hand, arch, "subnet")
+        compute, served_supernet = compute_of(farm), SupernetCache(compute_of(farm)).get(name)
+        model = export_subnet(compute, Blind(Here()), served_supernet, arch, "subnet")
         assert model.accuracy["source"] == "predicted"
         assert ask(farm, name, arch)["status"] == "succeeded"
     with farm.database.read() as session:
@@ -197,10 +197,10 @@ def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm
     """Also of a network whose accuracy stands in the table."""
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
     compute = compute_of(farm)
-    at_hand = Stock(compute).get(near)
-    arch, blind = at_hand.space.decode(at_hand.table.codes[0]), Blind(Here())
+    served_supernet = SupernetCache(compute).get(near)
+    arch, blind = served_supernet.space.decode(served_supernet.table.codes[0]), Blind(Here())
     whole, half = (
-        export_subnet(compute, blind, at_hand, arch, "subnet", precision=precision)
+        export_subnet(compute, blind, served_supernet, arch, "subnet", precision=precision)
         for precision in ("float32", "float16")
     )
     assert whole.accuracy["source"] == half.accuracy["source"] == "measured"

@@ -18,7 +18,7 @@ from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.process import Limits
 from server.compute.exporting.work import Here
 from server.compute.exports import export_subnet
-from server.compute.supernet_cache import Stock
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.errors import ServerError
 from server.services import jobs
@@ -181,7 +181,7 @@ def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, ch
         claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
     assert claimed is not None
     executor = Executor(compute, Meddled(child, "extracting", stop.set), child)
-    worker.do(Task(compute, claimed, stop), executor.execute)
+    worker.run_job(Task(compute, claimed, stop), executor.execute)
     assert farm.ok("GET", asked["url"])["status"] == "queued"
     nothing_stored(farm)
     assert work_off(farm, child) == 1 and farm.ok("GET", asked["url"])["status"] == "succeeded"
@@ -200,11 +200,11 @@ def test_an_order_is_what_the_job_asked_for(farm: Farm, supernet: str) -> None:
         ask(farm, supernet, precision=precision)
     work_off(farm, Noted())
     assert {each.precision for each in seen} == {"float32", "float16", "dynamic_int8", "int8"}
-    assert {each.what for each in seen} == {"tflite"} and all(each.judged for each in seen)
+    assert {each.what for each in seen} == {"tflite"} and all(each.recalibrate for each in seen)
 
 
 def test_a_watch_hears_every_stage(farm: Farm, supernet: str) -> None:
     watch = Meddler()
     compute = compute_of(farm)
-    export_subnet(compute, Here(), Stock(compute).get(supernet), tiny_space().smallest(), "subnet", watch=watch)
+    export_subnet(compute, Here(), SupernetCache(compute).get(supernet), tiny_space().smallest(), "subnet", watch=watch)
     assert watch.stages[0] == "loading the supernet" and watch.stages[-1] == "writing and checking"

@@ -75,9 +75,9 @@ def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path)
 
 def test_for_timing_it_neither_recalibrates_nor_judges(child: ChildExporter, file: Path) -> None:
     watch = Meddler()
-    made = child.run(order(file, judged=False), watch)
+    made = child.run(order(file, recalibrate=False), watch)
     assert "calibrating" not in watch.stages and made.accuracy is None
-    assert made.ops == child.run(order(file, "ops", judged=False), UNWATCHED).ops
+    assert made.ops == child.run(order(file, "ops", recalibrate=False), UNWATCHED).ops
     assert made.ops and all(op.builtin for op in made.ops)
 
 

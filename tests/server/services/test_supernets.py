@@ -13,10 +13,10 @@ from elasticvit.accuracy.evaluate import calibrated
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet_file import load_supernet
-from server.compute.exporting.served_supernet import AtHand
+from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.exporting.work import Here
 from server.compute.exports import export_subnet
-from server.compute.supernet_cache import Stock
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute
 from server.demo.model import try_model
 from server.errors import BadValue
@@ -35,10 +35,10 @@ def _add(farm: Farm, file: Path, role: str = "admin", **more: str) -> Any:  # no
     return farm.call("POST", "/supernets", role, json={"path": str(file), **more})
 
 
-def _at_hand(farm: Farm, file: Path) -> AtHand:
+def _served_supernet(farm: Farm, file: Path) -> ServedSupernet:
     """As a worker has a supernet of this home."""
     assert _add(farm, file).status_code == 201
-    return Stock(_compute(farm)).get(file.stem)
+    return SupernetCache(_compute(farm)).get(file.stem)
 
 
 def _compute(farm: Farm) -> Compute:
@@ -123,15 +123,15 @@ def test_a_replaced_file_is_known_as_it_is_now(farm: Farm) -> None:
 
 def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Farm, tmp_path: Path) -> None:
     """And its accuracy is predicted, or that of the table where it stands there; the terms come along."""
-    at_hand = _at_hand(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
-    assert at_hand.images is None
-    space, table = at_hand.space, at_hand.table
+    served_supernet = _served_supernet(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
+    assert served_supernet.images is None
+    space, table = served_supernet.space, served_supernet.table
     known = {tuple(code) for code in table.codes.tolist()}
     code = next(code for code in space.sample(np.random.default_rng(1), 100) if tuple(code) not in known)
-    predicted = export_subnet(_compute(farm), Here(), at_hand, space.decode(code), "subnet")
+    predicted = export_subnet(_compute(farm), Here(), served_supernet, space.decode(code), "subnet")
     assert predicted.accuracy["source"] == "predicted"
-    assert predicted.accuracy["value"] == pytest.approx(float(at_hand.accuracy.predict(code[None])[0]))
-    measured = export_subnet(_compute(farm), Here(), at_hand, space.decode(table.codes[3]), "subnet")
+    assert predicted.accuracy["value"] == pytest.approx(float(served_supernet.accuracy.predict(code[None])[0]))
+    measured = export_subnet(_compute(farm), Here(), served_supernet, space.decode(table.codes[3]), "subnet")
     assert measured.accuracy == {"value": float(table.top1[3]), "source": "measured"}
     for model in (predicted, measured):
         assert model.manifest["accuracy"] == model.accuracy and model.manifest["terms"] == TERMS
@@ -142,25 +142,27 @@ def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Fa
 
 
 def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> None:
-    at_hand = _at_hand(farm, supernet_file(tmp_path / "near.safetensors"))
-    known = {tuple(code) for code in at_hand.table.codes.tolist()}
-    codes = at_hand.space.sample(np.random.default_rng(1), 100)
-    net = calibrated(at_hand.net, at_hand.space.decode(next(c for c in codes if tuple(c) not in known)))
-    judged = at_hand.judge(net)
-    assert judged.source == "measured" and at_hand.images is not None
-    assert judged.value is not None and (judged.value * len(at_hand.images.search)) % 1 == pytest.approx(0, abs=1e-6)
+    served_supernet = _served_supernet(farm, supernet_file(tmp_path / "near.safetensors"))
+    known = {tuple(code) for code in served_supernet.table.codes.tolist()}
+    codes = served_supernet.space.sample(np.random.default_rng(1), 100)
+    net = calibrated(served_supernet.net, served_supernet.space.decode(next(c for c in codes if tuple(c) not in known)))
+    accuracy = served_supernet.known_accuracy(net)
+    assert accuracy.source == "measured" and served_supernet.images is not None
+    assert accuracy.value is not None and (accuracy.value * len(served_supernet.images.search)) % 1 == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: Path) -> None:
     """A measured accuracy in place of a predicted one is another file, and another model."""
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
-    at_hand = _at_hand(farm, file)
-    arch, table = at_hand.space.largest(), at_hand.table
-    before = export_subnet(_compute(farm), Here(), at_hand, arch, "subnet")
+    served_supernet = _served_supernet(farm, file)
+    arch, table = served_supernet.space.largest(), served_supernet.table
+    before = export_subnet(_compute(farm), Here(), served_supernet, arch, "subnet")
     served = farm.home / "supernets" / "far.accuracy.jsonl"
     value = before.accuracy["value"]
     append(served, table.space, table.images, table.space.encode(arch)[None], [value])
-    after = export_subnet(_compute(farm), Here(), Stock(_compute(farm)).get("far"), arch, "subnet")
+    after = export_subnet(_compute(farm), Here(), SupernetCache(_compute(farm)).get("far"), arch, "subnet")
     assert (before.accuracy["source"], after.accuracy) == ("predicted", {"value": value, "source": "measured"})
     assert after.id != before.id and after.sha256 != before.sha256
     for model in (before, after):
@@ -170,13 +172,13 @@ def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: P
 
 def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Farm, tmp_path: Path) -> None:
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
-    at_hand = _at_hand(farm, file)
-    model = export_subnet(_compute(farm), Here(), at_hand, at_hand.space.largest(), "subnet")
+    served_supernet = _served_supernet(farm, file)
+    model = export_subnet(_compute(farm), Here(), served_supernet, served_supernet.space.largest(), "subnet")
     told = LatencyAnswer(predicted_ms=1.0, lower_ms=0.9, upper_ms=1.1, confidence=0.9)
     with farm.database.write() as session:
         model_latency.tell_predicted(session, model.id, "host", None, told)
     farm.blobs.path(model.sha256).unlink()
-    again = export_subnet(_compute(farm), Here(), at_hand, at_hand.space.largest(), "subnet")
+    again = export_subnet(_compute(farm), Here(), served_supernet, served_supernet.space.largest(), "subnet")
     assert again.id == model.id and [each["predicted_ms"] for each in again.manifest["latency"]] == [1.0]
 
 
@@ -184,7 +186,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
     arch: Arch = tiny_space().largest()
     for data, tested in ((NOWHERE, 0), ("digits", 360)):
         file = supernet_file(tmp_path / f"{tested}.safetensors", data=data)
-        model = export_subnet(_compute(farm), Here(), _at_hand(farm, file), arch, "subnet")
+        model = export_subnet(_compute(farm), Here(), _served_supernet(farm, file), arch, "subnet")
         tflite = farm.blobs.find(model.sha256).read_bytes()
         tried = try_model(tflite, json.loads(arch.to_json()), file)
         assert (tried.same, tried.images, tried.terms, tried.data) == (16, 16, TERMS, data)
@@ -194,7 +196,11 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
 def test_a_downloaded_file_of_other_weights_is_told_apart(farm: Farm, tmp_path: Path) -> None:
     arch: Arch = tiny_space().largest()
     model = export_subnet(
-        _compute(farm), Here(), _at_hand(farm, supernet_file(tmp_path / "a.safetensors", seed=1)), arch, "subnet"
+        _compute(farm),
+        Here(),
+        _served_supernet(farm, supernet_file(tmp_path / "a.safetensors", seed=1)),
+        arch,
+        "subnet",
     )
     other = supernet_file(tmp_path / "b.safetensors", seed=2, data=NOWHERE)
     assert load_supernet(other).calibration is not None
@@ -207,6 +213,8 @@ def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None
     file = supernet_file(tmp_path / "again.safetensors")
     table = AccuracyTable.load(file.with_suffix(".accuracy.jsonl"))
     append(file.with_suffix(".accuracy.jsonl"), table.space, table.images, table.codes[:1], [0.125])
-    at_hand = _at_hand(farm, file)
-    judged = at_hand.judge(calibrated(at_hand.net, at_hand.space.decode(table.codes[0])))
-    assert judged.value == 0.125 and judged.source == "measured"
+    served_supernet = _served_supernet(farm, file)
+    accuracy = served_supernet.known_accuracy(
+        calibrated(served_supernet.net, served_supernet.space.decode(table.codes[0]))
+    )
+    assert accuracy.value == 0.125 and accuracy.source == "measured"

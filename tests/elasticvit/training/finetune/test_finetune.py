@@ -22,7 +22,7 @@ from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.finetune.run import Options, Run, finetune
 from elasticvit.training.snapshot import snapshot
 from server.clock import utc_now
-from server.compute.supernet_cache import Stock
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute
 from server.services.home import prepare
 from server.settings import Settings
@@ -97,10 +97,10 @@ def test_a_server_knows_it_and_predicts_its_networks(tuned: Path) -> None:
     assert settings.supernets_folder == tuned.parent
     database = prepare(settings)
     bootstrap.register_supernet(database, tuned, utc_now)
-    at_hand = Stock(Compute(settings, database, Blobs(settings.blobs_folder), utc_now)).get("colours")
-    codes = at_hand.space.sample(np.random.default_rng(0), 5)
-    assert at_hand.accuracy.predict(codes).shape == (5,)
-    assert at_hand.images is not None and at_hand.images.class_names == CLASSES
+    served_supernet = SupernetCache(Compute(settings, database, Blobs(settings.blobs_folder), utc_now)).get("colours")
+    codes = served_supernet.space.sample(np.random.default_rng(0), 5)
+    assert served_supernet.accuracy.predict(codes).shape == (5,)
+    assert served_supernet.images is not None and served_supernet.images.class_names == CLASSES
     database.close()
 
 
@@ -126,10 +126,10 @@ def test_images_travel_with_the_file_unless_they_are_left_out(
 def test_one_network_alone_becomes_a_model(base: Path, folder: Path, tmp_path: Path) -> None:
     arch, out = tiny_space().smallest(), tmp_path / "mine.tflite"
     done = finetune(f"{folder}@16", base, out, arch=arch, options=Options(steps=STEPS, lr=8e-3))
-    (judged,) = done.networks.values()
+    (measured,) = done.networks.values()
     manifest = json.loads((tmp_path / "mine.tflite.manifest.json").read_text())
     assert tuple(manifest["output"]["names"]) == CLASSES and manifest["arch_id"] in done.networks
-    assert manifest["accuracy"] == {"value": judged.search, "source": "measured"} and judged.val > 0.6
+    assert manifest["accuracy"] == {"value": measured.search, "source": "measured"} and measured.val > 0.6
     assert hashlib.sha256(out.read_bytes()).hexdigest() == manifest["sha256"]
     beside = {f"{out.name}.manifest.json", f"{out.name}.card.md"}
     assert {path.name for path in tmp_path.iterdir()} == {out.name, *beside, "mine.train.jsonl"}

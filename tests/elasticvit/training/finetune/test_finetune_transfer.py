@@ -11,7 +11,7 @@ from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card
-from elasticvit.training.finetune.report import Judged, judge, linear_probe
+from elasticvit.training.finetune.report import NetworkReport, linear_probe, report_on
 from elasticvit.training.finetune.run import image_name
 from elasticvit.training.finetune.transfer import (
     check_images,
@@ -129,16 +129,16 @@ def test_a_probe_tells_features_that_know_from_labels_that_mean_nothing() -> Non
 def test_a_network_is_judged_on_three_splits() -> None:
     net = with_classes(SuperNet(tiny_space()).extract(tiny_space().smallest()), 10)
     data = digits()
-    judged = judge(net, data, probe=0.5)
+    measured = report_on(net, data, probe=0.5)
     # With a last layer of zeros the answer is always the first class.
-    for found, labels in ((judged.search, data.search.labels), (judged.val, data.val.labels)):
+    for found, labels in ((measured.search, data.search.labels), (measured.val, data.val.labels)):
         assert found == pytest.approx(float((labels == 0).double().mean()))
-    assert judged.train == pytest.approx(float((data.train.labels[:512] == 0).double().mean()))
-    assert judged.search_error == pytest.approx(0.0163, abs=0.001)
+    assert measured.train == pytest.approx(float((data.train.labels[:512] == 0).double().mean()))
+    assert measured.search_error == pytest.approx(0.0163, abs=0.001)
 
 
 def test_doubts_are_said_only_where_there_is_reason() -> None:
-    fine = Judged(probe=0.5, train=0.8, search=0.75, search_error=0.03, val=0.74, val_error=0.02)
+    fine = NetworkReport(probe=0.5, train=0.8, search=0.75, search_error=0.03, val=0.74, val_error=0.02)
     assert not list(fine.doubts())
     (worse,) = replace(fine, probe=0.9).doubts()
     assert "90.0%" in worse and "75.0%" in worse
