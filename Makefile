@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
+JOBS ?= auto
 SOURCES := elasticvit server device_agent android_bench tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check bench format
+.PHONY: help setup run demo test test-fast check bench format
 
 help:  ## Show these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(STAMP)  ## Make .venv and install everything into it
 
@@ -31,8 +32,12 @@ run: $(STAMP)  ## Serve on http://127.0.0.1:8000 with this machine as device `ho
 demo: $(STAMP)  ## One search, measured on this machine, against a server of its own
 	@$(BIN)/elasticvit demo
 
+# In random order, on as many cores as there are; the seed that is printed repeats the order (-p "randomly_seed=N").
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+test-fast: $(STAMP)  ## Run the tests that take less than a second each
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not medium"
 
 check: $(STAMP)  ## Lint, types, import rules
 	@$(BIN)/ruff check $(SOURCES)

@@ -23,6 +23,8 @@ import httpx
 PATIENCE_SECONDS = 90.0
 FINISHED = ("succeeded", "failed", "cancelled")
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+# With the right to it, a service runs at this priority: what it measures does not depend on how busy the machine is.
+PRIORITY = -15
 SHORT = {"rounds": 2, "runs": 5, "min_secs": 0.0}
 
 
@@ -151,6 +153,8 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
         self.started.append(process)
         return process
 

@@ -91,6 +91,7 @@ def test_every_kind_has_a_parser_of_ours(kind: BlockKind) -> None:
 
 
 def test_training_says_nothing_and_leaves_the_path_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    load()  # an import happens once, and pkg_resources extends the path
     before = list(sys.path)
     rows = [BlockRow("a", block, _ms(block)) for block in FFNS]
     train_forest(BlockKind.FFN, rows, fit_prior(rows).predict_ms)
