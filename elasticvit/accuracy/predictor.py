@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from elasticvit.accuracy.table import FEWEST_SUBNETS, FORMAT, AccuracyTable, Values
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
-from elasticvit.errors import PredictorError
+from elasticvit.errors import PredictorError, SpaceError
 
 FOLDS = 8
 # Least worth, in logits, of twice the multiply-accumulates: at 90 % accuracy 0.02 logits are 0.18 points.
@@ -105,7 +105,7 @@ class AccuracyPredictor:
             summary, bends = AccuracySummary(**data["summary"]), tuple(map(float, data["bends"]))
             line = float(data["offset"]), float(data["slope"]), bends
             return cls(Space.from_json(data["space"]), *line, effects, summary)
-        except (KeyError, TypeError, ValueError) as error:
+        except (SpaceError, KeyError, TypeError, ValueError) as error:
             raise PredictorError(f"not an accuracy predictor: {error!r}; fit it again from its table") from error
 
 

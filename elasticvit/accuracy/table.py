@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elasticvit.archs.space import Codes, Space
-from elasticvit.errors import PredictorError
+from elasticvit.errors import PredictorError, SpaceError
 
 Values = NDArray[np.float64]
 FORMAT = 1  # of a table
@@ -52,11 +52,11 @@ class AccuracyTable:
             # What follows the last line break was cut off while it was written.
             entries = [json.loads(line) for line in lines[:-1]]
             found = {tuple(entry["code"]): float(entry["top1"]) for entry in entries}
-            codes = np.array(list(found), np.int8).reshape(len(found), len(space.dimensions))
-            return cls(space, codes, np.array(list(found.values()), np.float64), int(header["images"]))
+            top1 = np.array(list(found.values()), np.float64)
+            return cls(space, space.checked(list(found)), top1, int(header["images"]))
         except OSError as error:
             raise PredictorError(f"no accuracy table at {path}: evaluate the supernet's sub-networks first") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (SpaceError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise PredictorError(f"{path} is not an accuracy table: {error!r}; remove it and evaluate again") from error
 
 

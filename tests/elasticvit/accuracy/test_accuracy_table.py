@@ -1,5 +1,6 @@
 """The table of evaluated sub-networks on disk, and what is concluded from it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,28 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(PredictorError):
         AccuracyTable.load(path)
+
+
+@pytest.mark.parametrize("index", [-1, 3, 128, 200, 10**30, 0.5, "0", None])
+def test_a_code_that_is_not_in_the_space_is_refused(tmp_path: Path, index: object) -> None:
+    """Also one that 8 bits cannot hold, or that would count from the end."""
+    path, table = tmp_path / "t.jsonl", _table(3)
+    append(path, SMALL, IMAGES, table.codes, table.top1)
+    with path.open("a") as file:
+        file.write(json.dumps({"code": [index] + [0] * 28, "top1": 0.5}) + "\n")
+    with pytest.raises(PredictorError, match="is not an accuracy table"):
+        AccuracyTable.load(path)
+
+
+@pytest.mark.parametrize("resolutions", [[], [64, 32], list(range(16, 1025))])
+def test_a_space_that_is_none_is_refused_in_tables_and_predictors(tmp_path: Path, resolutions: list[int]) -> None:
+    space = json.loads(SMALL.to_json()) | {"resolutions": resolutions}
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"format": 1, "images": IMAGES, "space": space}) + "\n")
+    with pytest.raises(PredictorError, match="is not an accuracy table"):
+        AccuracyTable.load(path)
+    with pytest.raises(PredictorError, match="not an accuracy predictor"):
+        AccuracyPredictor.from_json(json.dumps(json.loads(fit_accuracy(_table(8)).to_json()) | {"space": space}))
 
 
 def test_values_that_cannot_be_are_refused() -> None:
