@@ -20,6 +20,7 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
 from elasticvit.accuracy.table import FEWEST_SUBNETS, FORMAT, AccuracyTable, Values
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import PredictorError, SpaceError
@@ -88,6 +89,10 @@ class AccuracyPredictor:
         for position, effect in enumerate(self._arrays):
             logits = logits + effect[codes[:, position]]
         return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
+
+    def accuracy_of(self, code: Codes) -> Accuracy:
+        """The predicted accuracy of one code (D,)."""
+        return Accuracy(float(self.predict(code[None])[0]), "predicted")
 
     def to_json(self) -> str:
         """Everything needed to predict, to the last bit."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.errors import PredictorError, SpaceError
 
@@ -39,6 +40,11 @@ class AccuracyTable:
         if self.images < 1:
             raise PredictorError("an accuracy needs images to be measured on")
 
+    def accuracy_of(self, code: Codes) -> Accuracy | None:
+        """The measured accuracy of a code (D,), the last one where it was measured again; None where it was not."""
+        rows = np.flatnonzero((self.codes == code).all(axis=1))
+        return Accuracy(float(self.top1[rows[-1]]), images=self.images) if len(rows) else None
+
     @classmethod
     def load(cls, path: Path) -> "AccuracyTable":
         """Read a table's file. A last line that was cut off is left out; of a repeated code the last line counts.
@@ -58,6 +64,11 @@ class AccuracyTable:
             raise PredictorError(f"no accuracy table at {path}: evaluate the supernet's sub-networks first") from error
         except (SpaceError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise PredictorError(f"{path} is not an accuracy table: {error!r}; remove it and evaluate again") from error
+
+
+def table_path(supernet: Path) -> Path:
+    """The file with the evaluated sub-networks of a supernet file: `NAME.accuracy.jsonl` beside `NAME.safetensors`."""
+    return supernet.with_suffix(".accuracy.jsonl")
 
 
 def append(path: Path, space: Space, images: int, codes: Codes, top1: Sequence[float] | Values) -> None:
