@@ -107,19 +107,9 @@ def calibrated(supernet: SuperNet, arch: Arch, data: ImageSet | None = None) -> 
     return recalibrate(supernet.extract(arch), calibration_images(supernet, data))
 
 
-def deployable(supernet: SuperNet, arch: Arch, data: ImageSet) -> tuple[Net, Accuracy]:
-    """The extracted and recalibrated network, and its accuracy on the held-out split.
-
-    Raises:
-        SpaceError: the architecture is outside the supernet's space.
-    """
-    net = calibrated(supernet, arch, data)
-    return net, top1_of(net, data.search, as_trained(supernet, data))
-
-
 def accuracy_of(supernet: SuperNet, arch: Arch, data: ImageSet) -> Accuracy:
-    """Accuracy of a sub-network on the held-out split. Raises `SpaceError`."""
-    return deployable(supernet, arch, data)[1]
+    """Accuracy of a recalibrated sub-network on the held-out split. Raises `SpaceError`, `DataError`."""
+    return top1_of(calibrated(supernet, arch, data), data.search, as_trained(supernet, data))
 
 
 def known_accuracy(

@@ -14,7 +14,7 @@ from elasticvit.archs.space import Codes, Space
 from elasticvit.errors import PredictorError, SpaceError
 
 Values = NDArray[np.float64]
-FORMAT = 1  # of a table
+FORMAT = 1
 FEWEST_SUBNETS = 8
 
 

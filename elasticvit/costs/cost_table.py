@@ -16,7 +16,7 @@ from elasticvit.archs.arch import CONV_SQUEEZE, CONV_STRIDES, VIT_STRIDES
 from elasticvit.archs.space import Codes, ConvChoices, Space, VitChoices
 from elasticvit.costs import blocks as b
 from elasticvit.costs.blocks import Block, halve
-from elasticvit.costs.flops import block_macs, block_paper_flops, block_params
+from elasticvit.costs.flops import block_macs, block_paper_flops
 
 Costs = NDArray[np.float64]
 CostOf = Callable[[Sequence[Block]], Costs]
@@ -77,11 +77,6 @@ class CostTable:
     def of_paper_flops(cls, space: Space) -> "CostTable":
         """The paper's formula, exact whole numbers; a millionth of it equals `paper_mflops` to the last bit."""
         return cls.build(space, lambda blocks: np.array([float(block_paper_flops(block)) for block in blocks]))
-
-    @classmethod
-    def of_params(cls, space: Space) -> "CostTable":
-        """Trainable numbers."""
-        return cls.build(space, lambda blocks: np.array([float(block_params(block)) for block in blocks]))
 
     def total(self, codes: Codes) -> Costs:
         """Cost of every row of codes (n, D), shape (n,)."""

@@ -9,12 +9,11 @@ from torch import Tensor
 from elasticvit.accuracy.evaluate import (
     EVALUATED_TOGETHER,
     accuracy_of,
-    deployable,
+    calibrated,
     evaluate,
     recalibrate,
     top1_of,
 )
-from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import small
 from elasticvit.data.image_set import ImageSet, digits
@@ -124,9 +123,10 @@ def test_images_become_numbers_batch_by_batch() -> None:
 def test_measuring_changes_nothing_in_the_supernet_and_repeats_exactly() -> None:
     supernet, arch = _supernet(), tiny_space().smallest()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    net, accuracy = deployable(supernet, arch, digits())
+    net, accuracy = calibrated(supernet, arch, digits()), accuracy_of(supernet, arch, digits())
     accuracy_of(supernet, tiny_space().largest(), digits())
-    assert accuracy_of(supernet, arch, digits()) == accuracy == Accuracy(accuracy.value, images=len(digits().search))
+    assert accuracy_of(supernet, arch, digits()) == accuracy
+    assert (accuracy.source, accuracy.images) == ("measured", len(digits().search))
     assert all(torch.equal(tensor, supernet.state_dict()[name]) for name, tensor in before.items())
     assert not net.training
     assert evaluate(net, digits().scaled(digits().search.images), digits().search.labels) == accuracy.value
