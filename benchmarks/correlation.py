@@ -1,16 +1,14 @@
-"""How well costs order latencies: Kendall's tau over random networks of the paper's space, random weights.
+"""Kendall's tau of costs and latencies, over random networks of the paper's space with random weights.
 
-Every network is timed in turns with the same anchor, and its latency is the median of the ratios times the anchor's
-median over all: what the machine's drift does to both cancels.
+Every network is timed in turns with the same anchor. Its latency is the median of the ratios times the anchor's median
+over all sessions, so the drift of the machine cancels.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from benchmarks.interleave import Samples, interleave, litert, pinned, rounds, say
+from benchmarks.interleave import WARM_UP, pinned, progress, rounds, say
 from benchmarks.rates import rate_contestants, rates
 from benchmarks.tiles import Tile, measured_tile
 from benchmarks.work import Work, all_work
@@ -23,6 +21,7 @@ from elasticvit.export.graph.fold import fold
 from elasticvit.export.tflite.reader import tflite_macs
 from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.nn.random_net import random_net
+from elasticvit.timing import Run, Timings, interleave, litert_run
 
 NETWORKS, TURNS, SEED, ANCHOR = 100, 20, 0, "T1"
 _ANCHOR, _NETWORK = "anchor", "network"
@@ -34,9 +33,9 @@ def figures() -> dict[str, object]:
     archs = [space.decode(code) for code in space.sample(np.random.default_rng(SEED), NETWORKS)]
     with pinned(1):
         tile = measured_tile()
-        anchor = litert(written(published(ANCHOR), tile)[0])
+        anchor = litert_run(written(published(ANCHOR), tile)[0])
         measured = [_measured(arch, tile, anchor, i) for i, arch in enumerate(archs)]
-        rate = rates(interleave(rate_contestants(), rounds(40)))
+        rate = rates(interleave(rate_contestants(), rounds(40), warm_up=WARM_UP, report=progress()))
     latencies_ms = normalised_ms([samples for samples, _ in measured])
     costs = {
         "macs": np.array([float(macs(arch)) for arch in archs]),
@@ -61,17 +60,17 @@ def written(arch: Arch, tile: Tile) -> tuple[bytes, Work]:
     return data, all_work(graph, tile)
 
 
-def normalised_ms(samples: list[Samples]) -> NDArray[np.float64]:
-    """A latency a network, at the speed at which the anchor takes its median over all sessions."""
-    anchor_ms = float(np.median([np.median(each[_ANCHOR]) for each in samples]))
-    return np.array([anchor_ms * float(np.median(each[_NETWORK] / each[_ANCHOR])) for each in samples])
+def normalised_ms(sessions: list[Timings]) -> NDArray[np.float64]:
+    """The latency of every session's network, at the speed at which the anchor takes its median over all sessions."""
+    anchor_ms = float(np.median([np.median(timings[_ANCHOR]) for timings in sessions]))
+    return np.array([anchor_ms * float(np.median(timings[_NETWORK] / timings[_ANCHOR])) for timings in sessions])
 
 
-def _measured(arch: Arch, tile: Tile, anchor: Callable[[], object], index: int) -> tuple[Samples, Work]:
+def _measured(arch: Arch, tile: Tile, anchor: Run, index: int) -> tuple[Timings, Work]:
     if index % 10 == 0:
         say(f"  network {index + 1} of {NETWORKS}")
     data, work = written(arch, tile)
-    return interleave({_NETWORK: litert(data), _ANCHOR: anchor}, rounds(TURNS), warm_up=3), work
+    return interleave({_NETWORK: litert_run(data), _ANCHOR: anchor}, rounds(TURNS), warm_up=3), work
 
 
 def _tau(costs: NDArray[np.float64], latencies_ms: NDArray[np.float64]) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.conversion import FLOAT32, Converted, converted
-from benchmarks.interleave import PROCESSES, Samples, fastest, interleave_files, rounds, say, spread
+from benchmarks.interleave import PROCESSES, fastest, interleave_files, rounds, say, spread
 from benchmarks.official import NOT_GIVEN
 from benchmarks.peer_models import NAIVE, TIMM
 from benchmarks.report import Requirement, processor
@@ -24,7 +24,7 @@ from elasticvit.export.api import export_net
 from elasticvit.export.precision import Precision
 from elasticvit.export.tflite.reader import tflite_macs
 from elasticvit.nn.random_net import random_net
-from elasticvit.timing import lower_bound
+from elasticvit.timing import Timings, lower_bound
 
 MIXED = Precision.DYNAMIC_INT8.value
 TWO_THREADS = 2
@@ -69,18 +69,18 @@ def ours(arch: Arch, precision: str) -> bytes:
     return export_net(random_net(arch, seed=0), None, precision=Precision(precision)).tflite
 
 
-def timed(files: Mapping[str, bytes], threads: int) -> Samples:
+def timed(files: Mapping[str, bytes], threads: int) -> Timings:
     """Milliseconds of every file in every round, pinned to as many cores as there are threads."""
     say(f"  {len(files)} files on {threads} thread{'s' * (threads > 1)}")
     return interleave_files(files, rounds(), threads)
 
 
-def best(samples: Samples, name: str) -> str:
+def best(samples: Timings, name: str) -> str:
     """The precision in which the named peer is fastest."""
     return fastest(samples, [each for each in samples if each.startswith(f"{name} ")])
 
 
-def requirements(samples: Samples) -> list[dict[str, object]]:
+def requirements(samples: Timings) -> list[dict[str, object]]:
     """All ratios that something is required of; the naive one by its lower bound, since it is close to one."""
     found: list[dict[str, object]] = [_naive(samples)]
     for theirs, mine, bound in _AT_LEAST:
@@ -90,7 +90,7 @@ def requirements(samples: Samples) -> list[dict[str, object]]:
     return found
 
 
-def _naive(samples: Samples) -> dict[str, object]:
+def _naive(samples: Timings) -> dict[str, object]:
     pair = _pair(samples, _label(NAIVE, FLOAT32), _S1)
     name = f"{NAIVE} / {_S1}, 95 % lower bound"
     if pair is None:
@@ -104,7 +104,7 @@ def _naive(samples: Samples) -> dict[str, object]:
     return {**Requirement(name, bound, "above", 1.0).figure(), "median": middle, **luck}
 
 
-def _ratio(samples: Samples, theirs: str, mine: str, relation: str, bound: float) -> dict[str, object]:
+def _ratio(samples: Timings, theirs: str, mine: str, relation: str, bound: float) -> dict[str, object]:
     name = f"{theirs} / {mine}"
     pair = _pair(samples, theirs, mine)
     if pair is None:
@@ -119,14 +119,14 @@ def by_process(pair: NDArray[np.float64]) -> list[float]:
     return [round(float(np.median(part)), 3) for part in np.array_split(pair, PROCESSES)]
 
 
-def _ratios(samples: Samples) -> dict[str, float]:
+def _ratios(samples: Timings) -> dict[str, float]:
     """On two threads nothing is required: what the ratios come to."""
     pairs = [(_label(NAIVE, FLOAT32), _S1), *((theirs, mine) for theirs, mine, _ in _AT_LEAST), *_ABOVE]
     found = {f"{theirs} / {mine}": _pair(samples, theirs, mine) for theirs, mine in pairs}
     return {name: round(float(np.median(pair)), 3) for name, pair in found.items() if pair is not None}
 
 
-def _pair(samples: Samples, theirs: str, mine: str) -> NDArray[np.float64] | None:
+def _pair(samples: Timings, theirs: str, mine: str) -> NDArray[np.float64] | None:
     """Ratios of the rounds, theirs over mine; None where one of them is missing."""
     name, _, precision = theirs.rpartition(" ")
     if precision == "best" and any(each.startswith(f"{name} ") for each in samples):

@@ -6,7 +6,6 @@ Elementwise: an addition of two tensors of 0.3 MB, as networks have them, a few 
 medians, since so are the times that they are held against.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -14,9 +13,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from benchmarks.interleave import Samples, litert
 from benchmarks.tiles import fully_connected
 from elasticvit.export.tflite.flatbuffer import ModelBuilder
+from elasticvit.timing import Run, Timings, litert_run
 
 _GEMM, _THIN = "rate: gemm", "rate: gemm, thin"
 _FC, _DOT, _ADD = "rate: memory, fully connected", "rate: memory, dot", "rate: add"
@@ -44,19 +43,19 @@ class Rates:
         }
 
 
-def rate_contestants() -> dict[str, Callable[[], object]]:
-    """What has to be timed for `rates`, to be merged with other contestants of one run on one core."""
+def rate_contestants() -> dict[str, Run]:
+    """The contestants that `rates` needs, to be merged with others of one interleaved run on one core."""
     return {
-        **{name: _in_a_row(litert(fully_connected(*shape))) for name, shape in GEMMS.items()},
-        _FC: litert(fully_connected(1, DRAM_DEPTH, DRAM_COLUMNS)),
+        **{name: _in_a_row(litert_run(fully_connected(*shape))) for name, shape in GEMMS.items()},
+        _FC: litert_run(fully_connected(1, DRAM_DEPTH, DRAM_COLUMNS)),
         _DOT: _dot(),
-        _ADD: _in_a_row(litert(addition(ADD_SHAPE))),
+        _ADD: _in_a_row(litert_run(addition(ADD_SHAPE))),
     }
 
 
-def rates(samples: Samples) -> Rates:
-    """From the samples of `rate_contestants`, milliseconds."""
-    seconds = {name: float(np.median(samples[name])) / 1e3 for name in (*GEMMS, _FC, _DOT, _ADD)}
+def rates(timings: Timings) -> Rates:
+    """Rates from the timings of `rate_contestants`, milliseconds."""
+    seconds = {name: float(np.median(timings[name])) / 1e3 for name in (*GEMMS, _FC, _DOT, _ADD)}
     memory = max(4 * DRAM_DEPTH * DRAM_COLUMNS / seconds[_FC], DOT_BYTES / seconds[_DOT])
     return Rates(
         gemm_macs_per_s=max(IN_A_ROW * prod(shape) / seconds[name] for name, shape in GEMMS.items()),
@@ -73,14 +72,14 @@ def addition(shape: tuple[int, ...]) -> bytes:
     return model.finish({"a": a, "b": b}, {"y": y}, "main", "one addition")
 
 
-def _in_a_row(call: Callable[[], object]) -> Callable[[], object]:
+def _in_a_row(run: Run) -> Run:
     def calls() -> object:
-        return [call() for _ in range(IN_A_ROW)]
+        return [run() for _ in range(IN_A_ROW)]
 
     return calls
 
 
-def _dot() -> Callable[[], object]:
+def _dot() -> Run:
     """A dot product of two vectors, together `DOT_BYTES`, on one thread."""
     a, b = (np.full(DOT_BYTES // 8, value, np.float32) for value in (0.5, 2.0))
     libraries = ThreadpoolController()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from android_bench.build import build_host, host_library
-from benchmarks.interleave import Samples, interleave, litert, pinned, rounds, say, spread
+from benchmarks.interleave import pinned, progress, rounds, say, spread
 from benchmarks.rates import Rates, rate_contestants, rates
 from benchmarks.report import Requirement, bars, processor
 from benchmarks.tiles import measured_tile
@@ -29,6 +29,7 @@ from elasticvit.export.tflite.writer import TfliteFile, write_tflite
 from elasticvit.latency.alignment import align
 from elasticvit.latency.profile import ProfiledOp, read_profile
 from elasticvit.nn.random_net import random_net
+from elasticvit.timing import Timings, interleave, litert_run
 
 ARCH = "S1"
 TURNS, PROFILED_RUNS = 5, 60
@@ -87,12 +88,12 @@ def figures() -> dict[str, object]:
     }
 
 
-def _turn(graph: Graph, file: TfliteFile, turn: int) -> tuple[Samples, dict[str, float]]:
-    """Samples of the rates and the network in turns, then a profile of it alone in microseconds by class."""
+def _turn(graph: Graph, file: TfliteFile, turn: int) -> tuple[Timings, dict[str, float]]:
+    """Timings of the rates and the network in turns, then a profile of it alone in microseconds by class."""
     say(f"  rates and profile, turn {turn + 1} of {TURNS}")
     with pinned(1):
-        contestants = {_NETWORK: litert(file.data), **rate_contestants()}
-        samples = interleave(contestants, max(2, rounds(60) // TURNS), warm_up=3)
+        contestants = {_NETWORK: litert_run(file.data), **rate_contestants()}
+        samples = interleave(contestants, max(2, rounds(60) // TURNS), warm_up=3, report=progress())
         return samples, by_class(graph, file, profile(file.data))
 
 
@@ -129,7 +130,7 @@ def _class(graph: Graph, file: TfliteFile, place: int) -> str:
     return f"{_DENSE} {side}x{side}" if side > 1 else f"{_DENSE} one row (head, squeeze-excite)"
 
 
-def _names(turns: list[tuple[Samples, dict[str, float]]]) -> list[str]:
+def _names(turns: list[tuple[Timings, dict[str, float]]]) -> list[str]:
     return sorted({name for _, parts in turns for name in parts})
 
 

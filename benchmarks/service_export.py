@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import torch
 
-from elasticvit.accuracy.table import append
+from elasticvit.accuracy.table import append, table_path
 from elasticvit.archs.published import published
 from elasticvit.archs.space import Codes, Space, paper, small
 from elasticvit.nn.net import randomise_norms
@@ -105,7 +105,7 @@ def _supernet(folder: Path, name: str, space: Space, images: int) -> Path:
     card = Card(name, tuple(str(i) for i in range(space.classes)), "no-such-images")
     save_supernet(file, net, card, calibration=carried)
     codes = np.unique(space.sample(np.random.default_rng(1), 20), axis=0)[:10]
-    append(file.with_suffix(".accuracy.jsonl"), space, 100, codes, np.linspace(0.5, 0.8, len(codes)))
+    append(table_path(file), space, 100, codes, np.linspace(0.5, 0.8, len(codes)))
     return file
 
 

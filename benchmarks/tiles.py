@@ -1,19 +1,19 @@
 """The tile of this machine's matrix kernel, as its times show it.
 
 A kernel computes whole tiles: within one, more rows or columns cost nothing. XNNPACK chooses its kernel by the
-processor (on AVX-512 we met 7 rows by 16 columns of float32, where 32 columns were expected), so the tile is measured
-and not looked up.
-For a single row there is a kernel of its own, which wastes nothing.
+processor (on AVX-512 it was 7 rows by 16 columns of float32, where 32 columns were expected), so the tile is measured,
+not looked up. For a single row there is a separate kernel, which wastes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from benchmarks.interleave import interleave, litert
+from benchmarks.interleave import WARM_UP
 from elasticvit.export.tflite.flatbuffer import ModelBuilder
+from elasticvit.timing import Run, interleave, litert_run
 
 ROWS, COLUMNS = range(2, 17), range(8, 65, 8)
 # Rows are counted on a depth and width at which weights stay in the first caches, columns on many tiles of rows.
@@ -62,5 +62,5 @@ def fully_connected(rows: int, depth: int, columns: int) -> bytes:
 
 def _best_ms(rows: int, depth: int, columns: int) -> float:
     """The shortest of many calls one after another: no disturbance makes a call shorter."""
-    call: Callable[[], object] = litert(fully_connected(rows, depth, columns))
-    return float(interleave({"call": call}, _CALLS)["call"].min())
+    run: Run = litert_run(fully_connected(rows, depth, columns))
+    return float(interleave({"run": run}, _CALLS, warm_up=WARM_UP)["run"].min())

@@ -1,12 +1,15 @@
-"""Latencies of several files on this machine, measured in turns, so that all of them see the same machine.
+"""Latencies measured in turns: every round times each contestant once, so that all of them see the same machine.
 
-Machines drift in speed by a third within minutes; only ratios of one interleaved run are to be compared. On one thread
-the clock is that thread's CPU time: on an idle core that is the latency, and on a busy one it leaves out the turns of
-other processes.
+The speed of a machine drifts by a third within minutes, so only ratios of times of the same rounds may be compared. The
+order of a round is random: no contestant always finds the caches as the same neighbour leaves them. On one thread the
+clock is that thread's CPU time, which on an idle core is the latency and on a busy one leaves out the turns of other
+processes; on several threads it is the wall clock.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -15,32 +18,78 @@ from numpy.typing import NDArray
 from elasticvit.errors import ExportError
 
 Samples = NDArray[np.float64]
-# Of a turn's runs the first does not count: it finds the caches full of other files' weights, as no app would.
-IN_TURN = 3
+Timings = dict[str, Samples]
+Run = Callable[[], object]
+Progress = Callable[[int, int], None]
+"""Called after every round that counts, with the rounds done and their total."""
+RUNS_IN_TURN = 3
 RESAMPLES = 2000
 
 
-def measure_ms(
-    files: Mapping[str, bytes],
+def unreported(_done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+def interleave(
+    contestants: Mapping[str, Run],
     rounds: int,
+    *,
+    warm_up: int = 1,
     threads: int = 1,
-    report: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Samples]:
-    """Milliseconds of one inference of each file, one for each round; index i of all files is of one round.
+    runs_in_turn: int = 1,
+    report: Progress = unreported,
+) -> Timings:
+    """Milliseconds of one run of every contestant in every round, shape (rounds,) each.
+
+    Args:
+        warm_up: rounds before those that count.
+        threads: number of threads that a contestant uses; decides the clock.
+        runs_in_turn: runs of a contestant in each of its turns. With one run its data is cold, as in an application
+            that does other things in between. Of several, the first does not count and the fastest of the others does.
+    """
+    names, rng = list(contestants), np.random.default_rng(0)
+    times = np.empty((warm_up + rounds, len(names)))
+    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
+    for turn in range(warm_up + rounds):
+        for i in rng.permutation(len(names)):
+            runs = [_elapsed_ms(contestants[names[i]], clock) for _ in range(runs_in_turn)]
+            times[turn, i] = min(runs[1:] or runs)
+        if turn >= warm_up:
+            report(turn + 1 - warm_up, rounds)
+    return {name: times[warm_up:, i].copy() for i, name in enumerate(names)}
+
+
+def measure_ms(
+    files: Mapping[str, bytes | Path], rounds: int, threads: int = 1, report: Progress = unreported
+) -> Timings:
+    """Milliseconds of one inference of each .tflite file with warm caches, shape (rounds,) each.
 
     Raises:
-        ExportError: LiteRT does not take a file.
+        ExportError: LiteRT does not run a file.
     """
-    runners = {name: _runner(name, data, threads) for name, data in files.items()}
-    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-    for run in runners.values():
-        run()
-    samples: dict[str, list[float]] = {name: [] for name in files}
-    for i in range(rounds):
-        for name, run in runners.items():
-            samples[name].append(min([_elapsed_ms(run, clock) for _ in range(IN_TURN)][1:]))
-        report(i + 1, rounds)
-    return {name: np.array(found) for name, found in samples.items()}
+    runs = {name: litert_run(data, threads, name=name) for name, data in files.items()}
+    return interleave(runs, rounds, threads=threads, runs_in_turn=RUNS_IN_TURN, report=report)
+
+
+def litert_run(model: bytes | Path, threads: int = 1, *, seed: int = 0, name: str = "the file") -> Run:
+    """A function that runs one inference of a .tflite file on random inputs: floats 0 to 1, integers 0 to 255.
+
+    Raises:
+        ExportError: LiteRT does not run it.
+    """
+    source = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
+    try:
+        interpreter: Any = Interpreter(**source, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"LiteRT does not run {name}: {error}") from error
+    rng = np.random.default_rng(seed)
+    for detail in interpreter.get_input_details():
+        values = rng.uniform(0, 1, detail["shape"]).astype(np.float32)
+        is_float = np.issubdtype(detail["dtype"], np.floating)
+        interpreter.set_tensor(detail["index"], (values if is_float else values * 255).astype(detail["dtype"]))
+    run: Run = interpreter.invoke
+    return run
 
 
 def lower_bound(
@@ -49,33 +98,18 @@ def lower_bound(
     """One-sided bootstrap lower bound of the median of values, such as ratios of paired samples.
 
     Args:
-        clusters: so many equal parts of the values, in order, share their luck (the rounds of one process); they are
-            drawn as wholes.
+        clusters: number of equal runs of consecutive values that are resampled as wholes, where the values of a run
+            depend on each other (the rounds of one process); by default every value is resampled by itself.
     """
     rng = np.random.default_rng(seed)
     data = np.asarray(values)
-    parts = np.array_split(data, clusters or len(data))
-    drawn = rng.integers(0, len(parts), (RESAMPLES, len(parts)))
-    medians = [float(np.median(np.concatenate([parts[i] for i in each]))) for each in drawn]
+    groups = np.array_split(data, clusters or len(data))
+    resamples = rng.integers(0, len(groups), (RESAMPLES, len(groups)))
+    medians = [float(np.median(np.concatenate([groups[i] for i in resample]))) for resample in resamples]
     return float(np.quantile(medians, 1 - confidence))
 
 
-def _runner(name: str, data: bytes, threads: int) -> Callable[[], None]:
-    try:
-        interpreter = Interpreter(model_content=data, num_threads=threads)
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise ExportError(f"LiteRT does not run {name}: {error}") from error
-    rng = np.random.default_rng(0)
-    for given in interpreter.get_input_details():
-        values = rng.uniform(0, 1, given["shape"]).astype(np.float32)
-        whole = given["dtype"] != np.float32
-        interpreter.set_tensor(given["index"], (values * 255).astype(given["dtype"]) if whole else values)
-    run: Callable[[], None] = interpreter.invoke
-    return run
-
-
-def _elapsed_ms(run: Callable[[], None], clock: Callable[[], int]) -> float:
+def _elapsed_ms(run: Run, clock: Callable[[], int]) -> float:
     start = clock()
     run()
     return (clock() - start) / 1e6

@@ -7,15 +7,14 @@ training images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.data.image_set import ImageSet, Split
@@ -28,14 +27,6 @@ BATCH = 128
 # Small enough for the caches of one core: larger ones are up to twice as slow.
 EVALUATED_TOGETHER = 32
 RECALIBRATION_IMAGES = 512
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1, as a part of 1, over `n` images."""
-
-    top1: float
-    n: int
 
 
 def recalibrate(net: Net, images: Tensor, batch: int = BATCH) -> Net:
@@ -116,27 +107,9 @@ def calibrated(supernet: SuperNet, arch: Arch, data: ImageSet | None = None) -> 
     return recalibrate(supernet.extract(arch), calibration_images(supernet, data))
 
 
-def deployable(supernet: SuperNet, arch: Arch, data: ImageSet) -> tuple[Net, Accuracy]:
-    """The extracted and recalibrated network, and its accuracy on the held-out split.
-
-    Raises:
-        SpaceError: the architecture is outside the supernet's space.
-    """
-    net = calibrated(supernet, arch, data)
-    return net, top1_of(net, data.search, as_trained(supernet, data))
-
-
 def accuracy_of(supernet: SuperNet, arch: Arch, data: ImageSet) -> Accuracy:
-    """Accuracy of a sub-network on the held-out split. Raises `SpaceError`."""
-    return deployable(supernet, arch, data)[1]
-
-
-@dataclass(frozen=True)
-class Known:
-    """Top-1 as a part of 1 and how it is known: of this very network, or from others of its supernet."""
-
-    value: float
-    source: Literal["measured", "predicted"]
+    """Accuracy of a recalibrated sub-network on the held-out split. Raises `SpaceError`, `DataError`."""
+    return top1_of(calibrated(supernet, arch, data), data.search, as_trained(supernet, data))
 
 
 def known_accuracy(
@@ -145,24 +118,26 @@ def known_accuracy(
     table: AccuracyTable | None,
     data: ImageSet | None,
     predictor: AccuracyPredictor | None = None,
-) -> Known | None:
-    """What is known of a recalibrated sub-network: as it stands in the table, else measured on the search split, else
-    predicted from the table (by its `predictor`, where that is at hand); None without table and data.
+) -> Accuracy | None:
+    """The accuracy of a recalibrated sub-network: from the accuracy table, else measured on the search split, else
+    predicted; None without table and data.
+
+    Args:
+        predictor: fitted to the table; by default it is fitted here where it is needed.
 
     Raises:
-        PredictorError: the table is too small.
+        PredictorError: the table is too small to fit a predictor to.
     """
     code = space.encode(net.arch)
-    if table is not None and len(at := np.flatnonzero((table.codes == code).all(axis=1))):
-        return Known(float(table.top1[at[-1]]), "measured")
+    if table is not None and (accuracy := table.accuracy_of(code)) is not None:
+        return accuracy
     if data is not None:
-        return Known(top1_of(net, data.search, data).top1, "measured")
+        return top1_of(net, data.search, data)
     if table is not None:
-        predictor = predictor or fit_accuracy(table)
-        return Known(float(predictor.predict(code[None])[0]), "predicted")
+        return (predictor or fit_accuracy(table)).accuracy_of(code)
     return None
 
 
 def top1_of(net: Net, split: Split, data: ImageSet) -> Accuracy:
     """Accuracy of a network on a split of a data set. Raises `DataError` for an empty one."""
-    return Accuracy(evaluate(net, split.images, split.labels, scaled=data.scaled), len(split))
+    return Accuracy(evaluate(net, split.images, split.labels, scaled=data.scaled), images=len(split))

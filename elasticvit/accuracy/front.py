@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 
 from elasticvit.accuracy.best_predicted import best_predicted, size_steps
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable, Values
-from elasticvit.accuracy.tabulate import Evaluate, in_processes, table_path
+from elasticvit.accuracy.table import AccuracyTable, Values, table_path
+from elasticvit.accuracy.tabulate import Evaluate, in_processes
 from elasticvit.archs.space import Codes
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import DataError
@@ -103,9 +103,9 @@ def front(
     macs = CostTable.of_macs(table.space).total(codes)
     found, images = [], 0
     for i, accuracy in enumerate(in_processes(file, processes, "val")(archs)):
-        at, images = chosen[i], accuracy.n
-        se = float(np.sqrt(accuracy.top1 * (1 - accuracy.top1) / accuracy.n))
-        found.append(Point(archs[i].id, archs[i].to_json(), int(macs[at]), float(search[at]), accuracy.top1, se))
+        row, val, images = chosen[i], accuracy.value, accuracy.images
+        se = float(np.sqrt(val * (1 - val) / images))
+        found.append(Point(archs[i].id, archs[i].to_json(), int(macs[row]), float(search[row]), val, se))
         report(Step("val", i + 1, len(archs)))
     return Front.of(found, images, points)
 
@@ -115,7 +115,7 @@ def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Re
     known = dict(zip(map(tuple, table.codes.tolist()), table.top1.tolist(), strict=True))
     todo = [code for code in codes if tuple(code.tolist()) not in known]
     for i, accuracy in enumerate(evaluate([table.space.decode(code) for code in todo])):
-        known[tuple(todo[i].tolist())] = accuracy.top1
+        known[tuple(todo[i].tolist())] = accuracy.value
         report(Step("search", i + 1, len(todo)))
     return np.array([known[tuple(code.tolist())] for code in codes])
 

@@ -8,18 +8,16 @@ teaches the others (logits rise with log MACs along a line that may bend upwards
 summary states how well the data agree (`mae_free` is the error without them).
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from elasticvit.accuracy.table import FEWEST_SUBNETS, FORMAT, AccuracyTable, Values
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, Values
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import PredictorError
@@ -89,24 +87,9 @@ class AccuracyPredictor:
             logits = logits + effect[codes[:, position]]
         return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
 
-    def to_json(self) -> str:
-        """Everything needed to predict, to the last bit."""
-        data = {"format": FORMAT, "space": json.loads(self.space.to_json()), "offset": self.offset, "slope": self.slope}
-        return json.dumps(
-            data | {"bends": self.bends, "effects": self.effects, "summary": asdict(self.summary)}, sort_keys=True
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> "AccuracyPredictor":
-        """Read what `to_json` wrote. Raises `PredictorError`."""
-        try:
-            data: Mapping[str, Any] = json.loads(text)
-            effects = tuple(tuple(map(float, effect)) for effect in data["effects"])
-            summary, bends = AccuracySummary(**data["summary"]), tuple(map(float, data["bends"]))
-            line = float(data["offset"]), float(data["slope"]), bends
-            return cls(Space.from_json(data["space"]), *line, effects, summary)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PredictorError(f"not an accuracy predictor: {error!r}; fit it again from its table") from error
+    def accuracy_of(self, code: Codes) -> Accuracy:
+        """The predicted accuracy of one code (D,)."""
+        return Accuracy(float(self.predict(code[None])[0]), "predicted")
 
 
 def fit_accuracy(table: AccuracyTable) -> AccuracyPredictor:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
-from elasticvit.errors import PredictorError
+from elasticvit.errors import PredictorError, SpaceError
 
 Values = NDArray[np.float64]
-FORMAT = 1  # of a table
+FORMAT = 1
 FEWEST_SUBNETS = 8
 
 
@@ -39,6 +40,11 @@ class AccuracyTable:
         if self.images < 1:
             raise PredictorError("an accuracy needs images to be measured on")
 
+    def accuracy_of(self, code: Codes) -> Accuracy | None:
+        """The measured accuracy of a code (D,), the last one where it was measured again; None where it was not."""
+        rows = np.flatnonzero((self.codes == code).all(axis=1))
+        return Accuracy(float(self.top1[rows[-1]]), images=self.images) if len(rows) else None
+
     @classmethod
     def load(cls, path: Path) -> "AccuracyTable":
         """Read a table's file. A last line that was cut off is left out; of a repeated code the last line counts.
@@ -52,12 +58,17 @@ class AccuracyTable:
             # What follows the last line break was cut off while it was written.
             entries = [json.loads(line) for line in lines[:-1]]
             found = {tuple(entry["code"]): float(entry["top1"]) for entry in entries}
-            codes = np.array(list(found), np.int8).reshape(len(found), len(space.dimensions))
-            return cls(space, codes, np.array(list(found.values()), np.float64), int(header["images"]))
+            top1 = np.array(list(found.values()), np.float64)
+            return cls(space, space.checked(list(found)), top1, int(header["images"]))
         except OSError as error:
             raise PredictorError(f"no accuracy table at {path}: evaluate the supernet's sub-networks first") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (SpaceError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise PredictorError(f"{path} is not an accuracy table: {error!r}; remove it and evaluate again") from error
+
+
+def table_path(supernet: Path) -> Path:
+    """The file with the evaluated sub-networks of a supernet file: `NAME.accuracy.jsonl` beside `NAME.safetensors`."""
+    return supernet.with_suffix(".accuracy.jsonl")
 
 
 def append(path: Path, space: Space, images: int, codes: Codes, top1: Sequence[float] | Values) -> None:

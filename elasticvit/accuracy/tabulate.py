@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from elasticvit.accuracy.best_predicted import best_predicted
-from elasticvit.accuracy.evaluate import Accuracy, as_trained, calibrated, top1_of
+from elasticvit.accuracy.evaluate import as_trained, calibrated, top1_of
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append, table_path
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
@@ -34,11 +35,6 @@ STEPS = 12
 Held = Literal["search", "val"]
 Evaluate = Callable[[Sequence[Arch]], Generator[Accuracy, None, None]]
 """Accuracies of architectures, in their order and as they are found."""
-
-
-def table_path(supernet: Path) -> Path:
-    """Where the evaluated sub-networks of a supernet file are kept."""
-    return supernet.with_suffix(".accuracy.jsonl")
 
 
 def check_evaluated(n: int) -> None:
@@ -133,7 +129,7 @@ def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, s
                 if stage.stop():
                     raise StoppedError(f"stopped after evaluating {i - 1} of {len(codes)} sub-networks")
                 accuracy = next(found)
-                append(part, space, accuracy.n, code[None], [accuracy.top1])
+                append(part, space, accuracy.images, code[None], [accuracy.value])
             stage.report(Step(stage.name, i, len(codes)))
 
 

@@ -1,12 +1,13 @@
-"""Which architectures there are: a space as data, and integer codes for its stage-wise members.
+"""A space of architectures as data, and integer codes for its stage-wise members.
 
 A code is a vector of indices into the choices of `Space.dimensions`, in that order; batches of codes are int8 arrays of
-shape (n, D). Search, cost tables and predictors only see codes; `decode` makes the architecture. Widths never decrease
-from stage to stage (the rule of the authors' sampler; reference architecture, section 2.2).
+shape (n, D), so a dimension has at most 128 choices. Search, cost tables and predictors only see codes; `decode` makes
+the architecture. Widths never decrease from stage to stage (the rule of the authors' sampler; reference architecture,
+section 2.2).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
@@ -19,11 +20,12 @@ from elasticvit.archs.arch import PAPER_CLASSES, PAPER_HIDDEN, Arch, ConvBlock, 
 from elasticvit.errors import ArchError, SpaceError
 
 Codes = NDArray[np.int8]
+MAX_CHOICES = np.iinfo(np.int8).max + 1
 
 
 @dataclass(frozen=True)
 class ConvChoices:
-    """What a convolution stage may be; every tuple ascending."""
+    """The choices of a convolution stage; every tuple ascending."""
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
@@ -33,7 +35,7 @@ class ConvChoices:
 
 @dataclass(frozen=True)
 class VitChoices:
-    """What a transformer stage may be; every tuple ascending."""
+    """The choices of a transformer stage; every tuple ascending."""
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
@@ -43,7 +45,12 @@ class VitChoices:
 
 @dataclass(frozen=True)
 class Space:
-    """A set of architectures. Raises `SpaceError` when its choices are not ascending or contradict each other."""
+    """A set of architectures.
+
+    Raises:
+        SpaceError: a dimension's choices are not ascending, are more than 128 (`MAX_CHOICES`), or hold a value that no
+            network has; or the largest widths decrease from stage to stage.
+    """
 
     name: str
     resolutions: tuple[int, ...]
@@ -55,16 +62,26 @@ class Space:
 
     def __post_init__(self) -> None:
         for name, choices in self.dimensions:
+            if len(choices) > MAX_CHOICES:
+                raise SpaceError(f"{name} has {len(choices)} choices; a dimension may have at most {MAX_CHOICES}")
             if not choices or list(choices) != sorted(set(choices)):
                 raise SpaceError(f"choices of {name} must be ascending and not empty, got {choices}")
+        try:
+            self._check_values()
+        except ArchError as error:
+            raise SpaceError(f"space {self.name!r} holds values that no network has: {error}") from error
         largest = [widths[-1] for widths in self._widths]
         if largest != sorted(largest):
             raise SpaceError(f"the largest widths must not decrease from stage to stage, got {largest}")
-        try:
-            self.smallest()
-            self.largest()
-        except ArchError as error:
-            raise SpaceError(f"space {self.name!r} holds values that no network has: {error}") from error
+
+    def _check_values(self) -> None:
+        """Raise `ArchError` for a choice that no network can have, wherever it stands among the choices."""
+        code = [0] * len(self.dimensions)
+        for at, (_, choices) in enumerate(self.dimensions):
+            for index in range(len(choices)):
+                code[at] = index
+                self.decode(code)
+            code[at] = 0
 
     @cached_property
     def dimensions(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -123,11 +140,11 @@ class Space:
 
     def _width_steps(self) -> list[tuple[int, tuple[int, ...], NDArray[np.int64]]]:
         """(position, widths, index of the lowest width the next stage may take for each of them)."""
-        tables = self._widths
-        nexts = [*tables[1:], tables[-1]]
+        stages = self._widths
+        following = [*stages[1:], stages[-1]]
         return [
-            (at, here, np.searchsorted(np.array(after), np.array(here)))
-            for at, here, after in zip(WIDTH_AT, tables, nexts, strict=True)
+            (at, widths, np.searchsorted(np.array(after), np.array(widths)))
+            for at, widths, after in zip(WIDTH_AT, stages, following, strict=True)
         ]
 
     def valid(self, codes: Codes) -> NDArray[np.bool_]:
@@ -136,6 +153,25 @@ class Space:
         safe = np.where(inside[:, None], codes, 0)
         widths = np.stack([np.array(w)[safe[:, at]] for at, w in zip(WIDTH_AT, self._widths, strict=True)], axis=1)
         return np.asarray(inside & np.all(np.diff(widths, axis=1) >= 0, axis=1))
+
+    def checked(self, rows: Sequence[Sequence[int]] | NDArray[Any]) -> Codes:
+        """Codes that were read from a file or a message, shape (n, D), after a check that every row is a member.
+
+        Raises:
+            SpaceError: a row has another length, an index that is no integer or out of range, or decreasing widths.
+        """
+        try:
+            codes = np.asarray(rows, None if len(rows) else np.int8).reshape(len(rows), len(self.dimensions))
+        except ValueError as error:
+            raise SpaceError(
+                f"codes of space {self.name!r} have {len(self.dimensions)} integers each: {error}"
+            ) from error
+        if not np.issubdtype(codes.dtype, np.integer):
+            raise SpaceError(f"codes of space {self.name!r} are integers, got {codes.dtype}")
+        if not (members := self.valid(codes)).all():
+            row = codes[np.flatnonzero(~members)[0]].tolist()
+            raise SpaceError(f"code {row} is not in space {self.name!r}")
+        return codes.astype(np.int8)
 
     def encode(self, arch: Arch) -> Codes:
         """The code of a stage-wise member, shape (D,). Raises `SpaceError` naming the value that is outside."""
@@ -154,9 +190,9 @@ class Space:
             raise SpaceError(f"widths decrease from stage to stage, which space {self.name!r} does not have")
         return code
 
-    def decode(self, code: Codes) -> Arch:
-        """The architecture of one code, shape (D,)."""
-        values = iter([choices[index] for (_, choices), index in zip(self.dimensions, code, strict=True)])
+    def decode(self, code: Codes | Sequence[int]) -> Arch:
+        """The architecture of one code, shape (D,). Raises `SpaceError` for an index that is out of range."""
+        values = iter([_chosen(name, choices, at) for (name, choices), at in zip(self.dimensions, code, strict=True)])
         resolution = next(values)
         stem, conv0, conv1 = (_conv_stage(*(next(values) for _ in range(4))) for _ in range(3))
         a, b, c, d = (_vit_stage(*(next(values) for _ in range(4))) for _ in range(4))
@@ -174,12 +210,11 @@ class Space:
         return replace(arch, hidden=self.hidden, classes=self.classes)
 
     def count(self) -> int:
-        """How many members there are: products of choices, times the non-decreasing width tuples."""
+        """The number of members: products of choices, times the non-decreasing width tuples."""
         ways = np.ones(len(self._widths[0]), dtype=object)
         for before, after in zip(self._widths, self._widths[1:], strict=False):
             ways = np.array([sum(w for w, v in zip(ways, before, strict=True) if v <= width) for width in after])
-        others = prod(len(c) for i, (_, c) in enumerate(self.dimensions) if i not in WIDTH_AT)
-        return int(sum(ways)) * others
+        return int(sum(ways)) * prod(len(c) for i, (_, c) in enumerate(self.dimensions) if i not in WIDTH_AT)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
@@ -189,14 +224,11 @@ class Space:
         """Read what `to_json` wrote. Raises `SpaceError`."""
         try:
             data = dict(json.loads(text) if isinstance(text, str) else text)
-            conv = [_choices(ConvChoices, item) for item in (data.pop("stem"), *data.pop("conv"))]
-            vit = [_choices(VitChoices, item) for item in data.pop("vit")]
-            return cls(
-                stem=conv[0],
-                conv=(conv[1], conv[2]),
-                vit=(vit[0], vit[1], vit[2], vit[3]),
-                **{**data, "resolutions": tuple(data["resolutions"])},
-            )
+            stem = _choices(ConvChoices, data.pop("stem"))
+            a, b = (_choices(ConvChoices, stage) for stage in data.pop("conv"))
+            w, x, y, z = (_choices(VitChoices, stage) for stage in data.pop("vit"))
+            resolutions = tuple(data.pop("resolutions"))
+            return cls(resolutions=resolutions, stem=stem, conv=(a, b), vit=(w, x, y, z), **data)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SpaceError(f"not a space: {error}") from error
 
@@ -209,6 +241,12 @@ WIDTH_AT = tuple(range(1, 1 + 4 * 7, 4))
 
 def _choices(cls: type[_C], data: Mapping[str, Any]) -> _C:
     return cls(**{name: tuple(values) for name, values in data.items()})
+
+
+def _chosen(name: str, choices: tuple[int, ...], index: int) -> int:
+    if not 0 <= index < len(choices):
+        raise SpaceError(f"{name} has {len(choices)} choices, there is none with index {index}")
+    return choices[index]
 
 
 def _conv_stage(width: int, depth: int, kernel: int, expand: int) -> ConvStage:

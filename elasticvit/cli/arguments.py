@@ -13,7 +13,7 @@ from elasticvit.archs.space import PRESETS, Space
 from elasticvit.errors import ArchError, DataError
 
 if TYPE_CHECKING:  # torch is loaded by the commands that need it
-    from elasticvit.accuracy.evaluate import Known
+    from elasticvit.accuracy.value import Accuracy
     from elasticvit.data.image_set import ImageSet
     from elasticvit.nn.net import Net
     from elasticvit.nn.supernet_file import LoadedSuperNet
@@ -69,12 +69,12 @@ def find_space(name: str) -> Space:
 
 
 class Trained(NamedTuple):
-    """A network with its weights, the supernet that they are from, its accuracy (None where nothing tells it) and the
+    """A network with its weights, the supernet that they are from, its accuracy (None where it is not known) and the
     images that the supernet was trained on (None where they cannot be had)."""
 
     net: "Net"
     supernet: "LoadedSuperNet"
-    known: "Known | None"
+    accuracy: "Accuracy | None"
     data: "ImageSet | None"
 
 
@@ -86,8 +86,7 @@ def trained(arch: str, path: Path) -> Trained:
         SupernetFileError: the file is missing or damaged.
     """
     from elasticvit.accuracy.evaluate import as_trained, calibrated, known_accuracy
-    from elasticvit.accuracy.table import AccuracyTable
-    from elasticvit.accuracy.tabulate import table_path
+    from elasticvit.accuracy.table import AccuracyTable, table_path
     from elasticvit.data.image_set import load_named
     from elasticvit.nn.supernet_file import load_supernet
 

@@ -82,13 +82,11 @@ def _exported(
     from elasticvit.export import export_net
     from elasticvit.export.quantize.calibration_set import calibration_set_of
 
-    known = found.known
     return export_net(
         found.net,
         found.supernet.card,
         supernet_sha256=hashlib.sha256(supernet.read_bytes()).hexdigest(),
-        accuracy=known.value if known else None,
-        accuracy_source=known.source if known else "measured",
+        accuracy=found.accuracy,
         precision=precision,
         recipe=recipe,
         calibration_set=None if precision is Precision.FLOAT32 else calibration_set_of(found.supernet, found.data),

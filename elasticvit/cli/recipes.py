@@ -51,7 +51,7 @@ def probes(
 ) -> None:
     """Write blocks and networks with random weights as .tflite files to be timed, and probes.jsonl, a list of them."""
     from elasticvit.atomic import make_folder, write_files
-    from elasticvit.costs.flops import macs
+    from elasticvit.costs.flops import block_macs, macs
     from elasticvit.export import export_net
     from elasticvit.export.block_probes import choose_blocks, probe_blocks
     from elasticvit.nn.random_net import random_net
@@ -65,7 +65,7 @@ def probes(
         for probe in probe_blocks(drawn, lambda done, total: report(Step("blocks", done, total))):
             file = f"{probe.block.key}.tflite"
             write_files({out / file: probe.tflite})
-            lines.append({"kind": "block", "key": probe.block.key, "macs": macs(probe.block), "file": file})
+            lines.append({"kind": "block", "key": probe.block.key, "macs": block_macs(probe.block), "file": file})
         for i, code in enumerate(chosen.sample(rng, subnets)):
             arch = chosen.decode(code)
             write_files({out / f"{arch.id}.tflite": export_net(random_net(arch, seed), None).tflite})

@@ -9,7 +9,7 @@ import typer
 from elasticvit.cli.arguments import find_arch, find_space
 from elasticvit.cli.console import ArchOption, errors, say
 from elasticvit.costs.blocks import blocks
-from elasticvit.costs.flops import macs, paper_mflops, params
+from elasticvit.costs.flops import block_macs, block_params, macs, paper_mflops, params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -48,7 +48,7 @@ def flops(
         answer: dict[str, object] = {"arch_id": found.id, "macs": macs(found), "params": params(found)}
         answer["paper_mflops"] = paper_mflops(found)
         if by_block:
-            answer["blocks"] = [{"key": b.key, "macs": macs(b), "params": params(b)} for b in blocks(found)]
+            answer["blocks"] = [{"key": b.key, "macs": block_macs(b), "params": block_params(b)} for b in blocks(found)]
         say(answer)
 
 

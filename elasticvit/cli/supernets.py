@@ -66,7 +66,7 @@ def evaluate(
     with errors():
         chosen = [find_arch(arch, read_card(supernet)[0]) for arch in archs]
         measured = run.evaluate(supernet, chosen)
-        say([{"arch_id": a.id, "top1": m.top1, "images": m.n} for a, m in zip(chosen, measured, strict=True)])
+        say([{"arch_id": a.id, "top1": m.value, "images": m.images} for a, m in zip(chosen, measured, strict=True)])
 
 
 @app.command()

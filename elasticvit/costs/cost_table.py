@@ -16,7 +16,7 @@ from elasticvit.archs.arch import CONV_SQUEEZE, CONV_STRIDES, VIT_STRIDES
 from elasticvit.archs.space import Codes, ConvChoices, Space, VitChoices
 from elasticvit.costs import blocks as b
 from elasticvit.costs.blocks import Block, halve
-from elasticvit.costs.flops import macs, paper_flops, params
+from elasticvit.costs.flops import block_macs, block_paper_flops
 
 Costs = NDArray[np.float64]
 CostOf = Callable[[Sequence[Block]], Costs]
@@ -71,17 +71,12 @@ class CostTable:
     @classmethod
     def of_macs(cls, space: Space) -> "CostTable":
         """MACs of one image; exact, since every sum stays below 2^53."""
-        return cls.build(space, lambda blocks: np.array([float(macs(block)) for block in blocks]))
+        return cls.build(space, lambda blocks: np.array([float(block_macs(block)) for block in blocks]))
 
     @classmethod
     def of_paper_flops(cls, space: Space) -> "CostTable":
         """The paper's formula, exact whole numbers; a millionth of it equals `paper_mflops` to the last bit."""
-        return cls.build(space, lambda blocks: np.array([float(paper_flops(block)) for block in blocks]))
-
-    @classmethod
-    def of_params(cls, space: Space) -> "CostTable":
-        """Trainable numbers."""
-        return cls.build(space, lambda blocks: np.array([float(params(block)) for block in blocks]))
+        return cls.build(space, lambda blocks: np.array([float(block_paper_flops(block)) for block in blocks]))
 
     def total(self, codes: Codes) -> Costs:
         """Cost of every row of codes (n, D), shape (n,)."""

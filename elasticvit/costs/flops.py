@@ -1,7 +1,7 @@
-"""MACs and parameters, exact; and the published formula, which is a little different.
+"""MACs and parameters of networks and blocks, exact; and the published formula, which differs slightly.
 
-`macs` is what the network does (convolutions and matrix products, batch 1). `paper_mflops` is the number the paper and
-the authors' code give for an architecture; where the two part, and why, is in the docstring of `paper_mflops`.
+`macs` counts the convolutions and matrix products of the network as built (batch 1). `paper_mflops` is the number that
+the paper and the authors' code give for an architecture; its docstring lists the differences.
 """
 
 from elasticvit.archs.arch import HEAD_DIM, Arch
@@ -9,14 +9,24 @@ from elasticvit.costs.blocks import Block, BlockKind, blocks
 from elasticvit.costs.ops import block_ops, trace
 
 
-def macs(arch: Arch | Block) -> int:
-    """Multiply-accumulates of one image through the network (or block) as built."""
-    return sum(op.macs for op in (trace(arch) if isinstance(arch, Arch) else block_ops(arch)))
+def macs(arch: Arch) -> int:
+    """Multiply-accumulates of one image through the network as built."""
+    return sum(op.macs for op in trace(arch))
 
 
-def params(arch: Arch | Block) -> int:
-    """Trainable numbers of the network (or block), position-bias tables counted at their own grid."""
-    return sum(op.params for op in (trace(arch) if isinstance(arch, Arch) else block_ops(arch)))
+def params(arch: Arch) -> int:
+    """Trainable parameters of the network, position-bias tables counted at the size of their own grid."""
+    return sum(op.params for op in trace(arch))
+
+
+def block_macs(block: Block) -> int:
+    """Multiply-accumulates of one image through a block; those of a network's blocks sum to `macs`."""
+    return sum(op.macs for op in block_ops(block))
+
+
+def block_params(block: Block) -> int:
+    """Trainable parameters of a block; those of a network's blocks sum to `params`."""
+    return sum(op.params for op in block_ops(block))
 
 
 def paper_mflops(arch: Arch) -> float:
@@ -34,11 +44,11 @@ def paper_mflops(arch: Arch) -> float:
     and 815.4 for L3, published as 806. No change of a single dimension of L3 comes to 806; Table 5 of the supplement
     and the authors' configuration agree on its architecture, so the published number is what is off.
     """
-    return sum(paper_flops(block) for block in blocks(arch)) / 1e6
+    return sum(block_paper_flops(block) for block in blocks(arch)) / 1e6
 
 
-def paper_flops(b: Block) -> int:
-    """What `paper_mflops` counts for one block; a whole number."""
+def block_paper_flops(b: Block) -> int:
+    """The FLOPs that the formula of `paper_mflops` counts for one block; an integer."""
     area = b.side_out**2
     match b.kind:
         case BlockKind.FIRST_CONV:

@@ -22,7 +22,7 @@ from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, Floors, floor_by_key
-from elasticvit.errors import ElasticVitError
+from elasticvit.errors import ElasticVitError, SpaceError
 
 FORMAT = "elasticvit-table/1"
 PER_LEVEL, BAND = 150_000, 30.0
@@ -146,7 +146,7 @@ def load_tables(folder: Path) -> Tables:
         try:
             header = json.loads(path.read_text("utf-8"))
             table = _open(folder, header)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (SpaceError, OSError, ValueError, KeyError, TypeError) as error:
             raise TableError(f"{path} is damaged: {error}; delete it and build the tables again") from error
         found[float(header["level"])] = table
     if not found:
@@ -195,13 +195,13 @@ def _kept(folder: Path, header: dict[str, Any]) -> bool:
     try:
         found = json.loads(path.read_text("utf-8"))
         _open(folder, found)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (SpaceError, OSError, ValueError, KeyError, TypeError):
         return False
     return bool({k: v for k, v in found.items() if k != "sha256"} == header)
 
 
 def _open(folder: Path, header: dict[str, Any]) -> Table:
-    """Raises ValueError, OSError or KeyError for what is not whole."""
+    """Raises ValueError, OSError, KeyError or SpaceError for files that are damaged."""
     if header["format"] != FORMAT:
         raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
     paths = _paths(folder, header["level"])[:2]
@@ -210,6 +210,10 @@ def _open(folder: Path, header: dict[str, Any]) -> Table:
             if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
                 raise ValueError(f"{path.name} is not what was written")
     codes, costs = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+    space = Space.from_json(header["space"])
+    if (codes.dtype, costs.shape) != (np.int8, (len(codes),)):
+        raise ValueError(f"it holds {codes.dtype} codes of shape {codes.shape} and costs of shape {costs.shape}")
+    space.checked(codes)
     return Table(header, codes, costs)
 
 

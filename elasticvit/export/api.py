@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
 from elasticvit.atomic import write_files
 from elasticvit.costs.flops import macs, params
 from elasticvit.export.graph.fold import fold
 from elasticvit.export.input_form import InputKind
 from elasticvit.export.manifest import (
-    Accuracy,
-    AccuracySource,
+    AccuracyInfo,
     Description,
     Latency,
     Manifest,
@@ -52,8 +52,7 @@ def export_net(
     card: Card | None,
     *,
     supernet_sha256: str | None = None,
-    accuracy: float | None = None,
-    accuracy_source: AccuracySource = "measured",
+    accuracy: Accuracy | None = None,
     seed: int = 0,
     precision: Precision = Precision.FLOAT32,
     recipe: Recipe | None = None,
@@ -68,7 +67,7 @@ def export_net(
     Args:
         card: of the supernet that the weights are from; None for weights from nowhere.
         supernet_sha256: of the supernet's file, for the manifest.
-        accuracy, accuracy_source: top-1 of this network, 0 to 1, and how it is known, for the manifest.
+        accuracy: of this network, for the manifest; None where it is not known.
         seed: of the images on which file and network are compared.
         precision: of weights and sums. recipe: for dynamic_int8; default: the one that ships for its space.
         calibration_set: images that show int8 its ranges, and held-out ones to measure what a precision costs.
@@ -106,7 +105,7 @@ def export_net(
         output=OutputInfo(name=OUTPUT, classes=arch.classes, names=card.class_names if card else None),
         supernet=SupernetInfo(name=card.name, sha256=supernet_sha256, data=data_name(card)) if card else None,
         terms=card.terms if card else None,
-        accuracy=None if accuracy is None else Accuracy(value=accuracy, source=accuracy_source),
+        accuracy=None if accuracy is None else AccuracyInfo(value=accuracy.value, source=accuracy.source),
         latency=latency,
         versions=versions,
         created_by=f"elasticvit {versions['elasticvit']}",

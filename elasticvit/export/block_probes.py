@@ -14,7 +14,7 @@ from torch import nn
 
 from elasticvit.archs.space import Space
 from elasticvit.costs.blocks import Block, BlockKind, blocks
-from elasticvit.costs.flops import macs
+from elasticvit.costs.flops import block_macs
 from elasticvit.errors import ExportError
 from elasticvit.export.graph.fold import fold_block
 from elasticvit.export.tflite.check import TOLERANCE, relative_difference, run_tflite
@@ -43,7 +43,7 @@ def probe_block(block: Block, seed: int = 0) -> Probe:
     """
     layer = random_layer(block, seed)
     file = write_tflite(fold_block(block, layer), f"block {block.key}")
-    if tflite_macs(file.data) != macs(block):
+    if tflite_macs(file.data) != block_macs(block):
         raise ExportError(f"the file of block {block.key} has not its MACs: a part was lost")
     require_whole(coverage(file.data, file.ops))
     _check(block, layer, file.data, seed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from elasticvit.accuracy.value import AccuracySource
 from elasticvit.archs.arch import Arch
 from elasticvit.export.input_form import InputForm, InputKind, Triple
 from elasticvit.export.precision import Precision
@@ -18,7 +19,6 @@ from elasticvit.export.precision import Precision
 if TYPE_CHECKING:
     from elasticvit.nn.supernet_file import Card
 
-AccuracySource = Literal["measured", "predicted"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(gt=0)]
 PACKAGES = ("elasticvit", "torch", "numpy", "flatbuffers", "ai-edge-litert")
@@ -64,7 +64,7 @@ class SupernetInfo(_Part):
     data: str | None = None
 
 
-class Accuracy(_Part):
+class AccuracyInfo(_Part):
     """Top-1, 0 to 1, on held-out images: `measured` of this very network, or `predicted` from others of its supernet
     that were measured, where the images are not at hand. Of the network in float32; see `Top1Change`."""
 
@@ -118,7 +118,7 @@ class Description(_Part):
     supernet: SupernetInfo | None
     terms: str | None
     """Conditions under which the model may be used, from the supernet's card; None where it states none."""
-    accuracy: Accuracy | None
+    accuracy: AccuracyInfo | None
     top1_change: Top1Change | None = None
     latency: tuple[Latency, ...] = ()
     versions: dict[str, str]

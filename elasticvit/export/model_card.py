@@ -10,7 +10,7 @@ from typing import Any
 
 from elasticvit.errors import ExportError
 from elasticvit.export.input_form import InputKind
-from elasticvit.export.manifest import Accuracy, Latency, Manifest
+from elasticvit.export.manifest import AccuracyInfo, Latency, Manifest
 from elasticvit.export.precision import Precision
 
 _SOURCES = {
@@ -84,21 +84,21 @@ def _front_matter(manifest: Manifest) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _is_measured(manifest: Manifest, accuracy: Accuracy) -> bool:
+def _is_measured(manifest: Manifest, accuracy: AccuracyInfo) -> bool:
     """Whether the top-1 of this very file is known: hubs show it as a result."""
     change = manifest.top1_change
     in_this_precision = manifest.precision is Precision.FLOAT32 or (change and change.source.startswith("measured"))
     return accuracy.source == "measured" and bool(in_this_precision)
 
 
-def _result(manifest: Manifest, data: str, accuracy: Accuracy) -> dict[str, Any]:
+def _result(manifest: Manifest, data: str, accuracy: AccuracyInfo) -> dict[str, Any]:
     task = "image-classification"
     metric = {"type": "accuracy", "name": "Top-1", "value": _in_this_precision(manifest, accuracy)}
     result = {"task": {"type": task}, "dataset": {"name": data, "type": data}, "metrics": [metric]}
     return {"name": f"elasticvit-{manifest.arch_id}", "results": [result]}
 
 
-def _in_this_precision(manifest: Manifest, accuracy: Accuracy) -> float:
+def _in_this_precision(manifest: Manifest, accuracy: AccuracyInfo) -> float:
     change = manifest.top1_change
     return round(accuracy.value + (change.value if change else 0.0), 6)
 

@@ -38,15 +38,6 @@ def p90_ms(samples_ns: Sequence[int]) -> float:
     return percentile(samples_ns, 90) / 1e6
 
 
-def normalised_ms(raw_ms: float, anchor_now_ms: float, anchor_reference_ms: float) -> float:
-    """The latency at the speed at which the anchor takes its reference time. Raises `PredictorError`."""
-    if not (anchor_now_ms > 0 and anchor_reference_ms > 0):
-        raise PredictorError(
-            f"anchor times must be positive, got {anchor_now_ms} ms now and {anchor_reference_ms} ms as reference"
-        )
-    return raw_ms * anchor_reference_ms / anchor_now_ms
-
-
 @dataclass(frozen=True, slots=True)
 class Stability:
     """Whether a session's numbers can be used.

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
-from elasticvit.costs.blocks import Block, blocks
+from elasticvit.costs.blocks import Block
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import ElasticVitError, PredictorError
 from elasticvit.latency.calibration import Calibration, Line, Statistic
@@ -110,15 +109,6 @@ class LatencyPredictor:
     def interval_method(self, confidence: float, statistic: Statistic = "p50") -> str:
         """How the interval comes about: "conformal", "student-t" (too few networks) or "assumed" (uncalibrated)."""
         return self._calibration(statistic).method(confidence)
-
-    def predict_arch_ms(self, arch: Arch, statistic: Statistic = "p50") -> float:
-        """Predicted latency of one architecture, also one that mixes blocks of the space as no code can.
-
-        Raises:
-            PredictorError: it has a block that the space does not have.
-        """
-        total = self.overhead_ms + float(self._times(blocks(arch)).sum())
-        return float(self._calibration(statistic).predict(np.array([total]))[0])
 
     def smallest_upper_ms(self, confidence: float, statistic: Statistic = "p50") -> tuple[float, Codes]:
         """The smallest upper bound in the space, exact, and the code (D,) that has it."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from elasticvit.accuracy.table import table_path
+
 FOLDER = Path(__file__).parent
 DEFAULT = "cifar10"
 TRAINED_HERE = "digits"
@@ -11,7 +13,7 @@ TRAINED_HERE = "digits"
 def shipped(name: str) -> Path | None:
     """The supernet file that ships under this name, None where none does."""
     path = FOLDER / f"{name}.safetensors"
-    return path if path.is_file() and path.with_suffix(".accuracy.jsonl").is_file() else None
+    return path if path.is_file() and table_path(path).is_file() else None
 
 
 def default_name() -> str:

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from elasticvit import pretrained
-from elasticvit.accuracy.tabulate import EVALUATED, evaluated_codes, table_path, tabulate
+from elasticvit.accuracy.table import table_path
+from elasticvit.accuracy.tabulate import EVALUATED, evaluated_codes, tabulate
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet

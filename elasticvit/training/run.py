@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from elasticvit.accuracy.evaluate import Accuracy, accuracy_of
-from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, table_path, tabulate
+from elasticvit.accuracy.evaluate import accuracy_of
+from elasticvit.accuracy.table import table_path
+from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, tabulate
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import StoppedError

@@ -15,7 +15,7 @@ from server.services import models
 from server.services.export_key import export_key
 from server.services.models import Source
 from server.store.tables import Model
-from server.wire import Accuracy, PrecisionName
+from server.wire import PrecisionName
 
 UNWATCHED = Unwatched()
 
@@ -136,7 +136,7 @@ def _keep(
             arch_id=arch.id,
             macs=macs(arch),
             params=params(arch),
-            accuracy=Accuracy(value=product.accuracy, source=product.accuracy_source),
+            accuracy=models.wire_accuracy(product.accuracy),
             supernet=served.name,
             export_key=key,
         )

@@ -14,6 +14,7 @@ from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, not_, or_, select
 
+from elasticvit.accuracy import value
 from server.errors import NotFound
 from server.services import tflite_upload
 from server.services.pages import page
@@ -228,6 +229,11 @@ def listing(
     if arch_id is not None:
         wanted = wanted.where(Model.arch_id == arch_id)
     return page(session, wanted, col(Model.id), page_token, max_results, view)
+
+
+def wire_accuracy(accuracy: value.Accuracy | None) -> Accuracy:
+    """An accuracy as HTTP and the database hold it: both fields are None where nothing is known."""
+    return Accuracy() if accuracy is None else Accuracy(value=accuracy.value, source=accuracy.source)
 
 
 def view(model: Model) -> ModelView:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from elasticvit.accuracy.table import table_path
 from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError
 from server.errors import BadValue, from_os_error
@@ -49,7 +50,7 @@ def describe(file: Path) -> Description:
 
 
 def table_of(file: Path) -> Path:
-    return file.with_suffix(".accuracy.jsonl")
+    return table_path(file)
 
 
 def table_sha256(file: Path) -> str | None:

@@ -1,23 +1,25 @@
 """Taking turns, and what is made of the samples. No time is tested, only what is done with times."""
 
 import os
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from benchmarks.correlation import normalised_ms
-from benchmarks.interleave import VARIABLE, fastest, interleave, interleave_files, litert, pinned, rounds, spread
+from benchmarks.interleave import VARIABLE, fastest, interleave_files, pinned, rounds, spread
 from benchmarks.latency import requirements
 from benchmarks.report import Requirement, bars
 from benchmarks.tiles import fully_connected
-from elasticvit.timing import lower_bound
+from elasticvit.errors import ExportError
+from elasticvit.timing import interleave, litert_run, lower_bound
 
 
 def test_every_contestant_is_called_once_a_round_in_changing_order() -> None:
     calls: list[str] = []
     contestants = {name: lambda name=name: calls.append(name) for name in "abc"}
-    samples = interleave(contestants, count=5, warm_up=2)
+    samples = interleave(contestants, 5, warm_up=2)
     turns = [tuple(calls[i : i + 3]) for i in range(0, len(calls), 3)]
     assert all(Counter(turn) == Counter("abc") for turn in turns) and len(turns) == 7
     assert len(set(turns)) > 1
@@ -29,7 +31,7 @@ def test_pinning_is_undone_and_never_wider_than_allowed() -> None:
     with pinned(1):
         assert os.sched_getaffinity(0) == {max(before)}
     assert os.sched_getaffinity(0) == before
-    with pytest.raises(ValueError, match="cores were asked for"), pinned(len(before) + 1):
+    with pytest.raises(ValueError, match="cannot pin to"), pinned(len(before) + 1):
         pass
 
 
@@ -40,9 +42,27 @@ def test_fewer_rounds_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rounds(50) == 7
 
 
+def test_of_several_runs_in_a_turn_the_first_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns, calls = 0, 0
+    monkeypatch.setattr(time, "thread_time_ns", lambda: now_ns)
+
+    def run() -> None:
+        nonlocal now_ns, calls
+        now_ns += (9, 3, 2)[calls % 3] * 1_000_000
+        calls += 1
+
+    done: list[tuple[int, int]] = []
+    samples = interleave({"a": run}, 4, runs_in_turn=3, report=lambda *rounds: done.append(rounds))
+    assert samples["a"].tolist() == [2.0] * 4 and calls == 3 * 5
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert interleave({"a": run}, 3)["a"].tolist() == [3.0, 2.0, 9.0]
+
+
 def test_a_file_is_run_by_a_call() -> None:
-    call = litert(fully_connected(3, 8, 4))
-    assert call() is None
+    run = litert_run(fully_connected(3, 8, 4))
+    assert run() is None
+    with pytest.raises(ExportError, match="LiteRT does not run three"):
+        litert_run(fully_connected(3, 8, 4)[:100], name="three")
 
 
 def test_files_are_timed_in_processes_of_their_own_and_keep_their_names() -> None:

@@ -119,4 +119,4 @@ def compare_gradients(
 
 
 def decoded(space: Space, code: Sequence[int]) -> Arch:
-    return space.decode(np.array(code, np.int8))
+    return space.decode(code)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elasticvit.accuracy.evaluate import EVALUATED_TOGETHER, Accuracy, evaluate, top1_of
+from elasticvit.accuracy.evaluate import EVALUATED_TOGETHER, evaluate, top1_of
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.data.image_set import ImageSet
 from elasticvit.nn.net import Net
 
@@ -58,13 +59,13 @@ def report_on(net: Net, data: ImageSet, probe: float) -> NetworkReport:
     first = slice(COMPARED)
     train = evaluate(net, data.train.images[first], data.train.labels[first], scaled=data.scaled)
     search, val = (top1_of(net, split, data) for split in (data.search, data.val))
-    return NetworkReport(probe, train, search.top1, standard_error(search), val.top1, standard_error(val))
+    return NetworkReport(probe, train, search.value, standard_error(search), val.value, standard_error(val))
 
 
 def standard_error(accuracy: Accuracy) -> float:
     """Of a part of n images, with two images added either way so that 0 and 1 have an error too."""
-    n = accuracy.n + 4
-    part = (accuracy.top1 * accuracy.n + 2) / n
+    n = accuracy.images + 4
+    part = (accuracy.value * accuracy.images + 2) / n
     return sqrt(part * (1 - part) / n)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from torch import Tensor
 
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, calibrated, recalibrate
-from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, table_path, tabulate
+from elasticvit.accuracy.table import table_path
+from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, tabulate
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.data.image_set import KNOWN, ImageSet, load_named
@@ -189,7 +191,9 @@ class Run:
             )
         card, measured = self._card(recipe), report_on(recalibrate(net, self._calibration()), self.data, probe)
         if self.out.suffix == MODEL:
-            write_export(export_net(net, card, accuracy=measured.search), self.out)
+            write_export(
+                export_net(net, card, accuracy=Accuracy(measured.search, images=len(self.data.search))), self.out
+            )
         else:
             write_net(net, card, self.out)
         self._checkpoint.unlink(missing_ok=True)

@@ -35,8 +35,8 @@ class SamplerState:
         try:
             banks = [[Entry(tuple(map(int, code)), float(score)) for code, score in bank] for bank in data["banks"]]
             return cls(int(data["level"]), banks)
-        except (KeyError, TypeError, ValueError) as error:
-            raise SamplingError(f"not a sampler's state: {error!r}; start the run anew") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise SamplingError(f"not a sampler's state: {error!r}; start the run again") from error
 
 
 @dataclass(frozen=True)

@@ -123,9 +123,7 @@ class Sampler:
         full_enough = banks.may_exploit(entries, banks.capacity_of(settings, self.levels[state.level].low))
         new = [not full_enough or r >= banks.exploit_chance(settings, epoch) for r in rng.random(n)]
         fresh = iter(self._explore(state, rng, sum(new)))
-        codes = [
-            next(fresh) if is_new else np.array(banks.draw(entries, settings, rng).code, np.int8) for is_new in new
-        ]
+        codes = [next(fresh) if is_new else self._code(banks.draw(entries, settings, rng)) for is_new in new]
         return np.stack(codes), new
 
     def _explore(self, state: SamplerState, rng: np.random.Generator, n: int) -> Codes:
@@ -139,12 +137,16 @@ class Sampler:
         # The first level has no level before it to look up to; its anchor is its smallest network.
         own = preference.anchor == "own"
         entries = state.banks[state.level] if own else state.banks[0] if state.level else []
-        anchor = np.array(banks.best(entries).code, np.int8) if entries else self.space.encode(level.smallest)
+        anchor = self._code(banks.best(entries)) if entries else self.space.encode(level.smallest)
         candidates = draws.sample(rng, n * preference.candidates)
         return preferred(self.costs, candidates.reshape(n, preference.candidates, len(anchor)), anchor)
 
     def _decoded(self, entry: Entry) -> Arch:
-        return self.space.decode(np.array(entry.code, np.int8))
+        return self.space.decode(self._code(entry))
+
+    def _code(self, entry: Entry) -> Codes:
+        """The code of an entry, (D,). Raises `SpaceError` where a checkpoint holds one that is not in the space."""
+        return np.asarray(self.space.checked([entry.code])[0], np.int8)
 
     def _of_bands(self) -> list[Draws]:
         try:

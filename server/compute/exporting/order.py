@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.latency.profile import FileOp
 
 What = Literal["tflite", "onnx", "pt2", "ops", "load", "images"]
@@ -37,14 +38,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Product:
-    """What came of an order: the file's bytes, for a `.tflite` the manifest, the top-1 (a part of 1) with its source,
+    """What came of an order: the file's bytes, for a `.tflite` the manifest, its accuracy where that is known,
     and the operators. `images` says whether the supernet's images are at hand, so that accuracies are measured."""
 
     images: bool
     data: bytes = b""
     manifest: Mapping[str, Any] | None = None
-    accuracy: float | None = None
-    accuracy_source: Literal["measured", "predicted"] | None = None
+    accuracy: Accuracy | None = None
     ops: tuple[FileOp, ...] = ()
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable
+from elasticvit.accuracy.table import AccuracyTable, table_path
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Space
 from elasticvit.errors import DataError
 from server.errors import Conflict, InfraError
 from server.store import supernet_file
 from server.store.blobs import file_sha256
-from server.wire import Accuracy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,19 +142,18 @@ class ServedSupernet:
         else:
             log.warning("norms stay as stored and accuracies are unknown: no images can be had", supernet=self.name)
 
-    def known_accuracy(self, net: Net) -> Accuracy:
-        """Accuracy of a recalibrated sub-network: as it stands in the table, else measured, else predicted; unknown
-        without table and images."""
+    def known_accuracy(self, net: Net) -> Accuracy | None:
+        """Accuracy of a recalibrated sub-network: from the accuracy table, else measured, else predicted; None without
+        table and images."""
         from elasticvit.accuracy.evaluate import known_accuracy
 
         tabled = accuracy_path(self.file).is_file()
         table, fitted = (self.table, self.accuracy) if tabled else (None, None)
-        known = known_accuracy(net, self.space, table, self.images, fitted)
-        return Accuracy() if known is None else Accuracy(value=known.value, source=known.source)
+        return known_accuracy(net, self.space, table, self.images, fitted)
 
 
 def accuracy_path(supernet: Path) -> Path:
-    return supernet.with_suffix(".accuracy.jsonl")
+    return table_path(supernet)
 
 
 def accuracy_file(supernet: Path) -> Path:

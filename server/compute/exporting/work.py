@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import FOLDERS, data_folder
 from elasticvit.errors import ExportError
@@ -23,7 +24,6 @@ from elasticvit.nn.supernet_file import read_card
 from server.compute.exporting.order import Order, Product
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.errors import Conflict
-from server.wire import Accuracy
 
 KEPT = 2
 NOT_THE_STORED = (
@@ -69,7 +69,7 @@ def run_order(order: Order, loaded: LoadedSupernets, say: Say) -> Product:
     net = _network(served, arch, as_cut, say)
     if order.what in ("onnx", "pt2"):
         return Product(served.images is not None, _converted(order, served, net, say))
-    accuracy = Accuracy()
+    accuracy = None
     if not as_cut:
         say("judging")
         accuracy = served.known_accuracy(net)
@@ -100,15 +100,14 @@ def _converted(order: Order, served: ServedSupernet, net: Net, say: Say) -> byte
     return other_format(net, card, Format(order.what), order.seed)
 
 
-def _export(order: Order, served: ServedSupernet, net: Net, accuracy: Accuracy, say: Say) -> Product:
+def _export(order: Order, served: ServedSupernet, net: Net, accuracy: Accuracy | None, say: Say) -> Product:
     say("writing and checking")
     precision = Precision(order.precision)
     exported = export_net(
         net,
         served.net.card,
         supernet_sha256=served.sha256,
-        accuracy=accuracy.value,
-        accuracy_source=accuracy.source or "measured",
+        accuracy=accuracy,
         seed=order.seed,
         precision=precision,
         calibration_set=None if precision is Precision.FLOAT32 else served.calibration_set,
@@ -117,8 +116,7 @@ def _export(order: Order, served: ServedSupernet, net: Net, accuracy: Accuracy, 
         images=served.images is not None if order.recalibrate else False,
         data=exported.tflite,
         manifest=json.loads(exported.manifest.to_json()),
-        accuracy=accuracy.value,
-        accuracy_source=accuracy.source,
+        accuracy=accuracy,
         ops=_ops(exported.ops),
     )
 

@@ -8,7 +8,7 @@ from elasticvit.archs.arch import HEAD_DIM
 from elasticvit.archs.space import Space
 from elasticvit.costs.blocks import Block, BlockKind
 from elasticvit.costs.cost_table import CostTable
-from elasticvit.costs.flops import params
+from elasticvit.costs.flops import block_params
 from elasticvit.latency.predictor import LatencyPredictor
 from elasticvit.search.evolution import Frontier, evolve
 from elasticvit.search.limits import Limit, latency_limit, table_limit
@@ -52,7 +52,7 @@ def size_mb(space: Space) -> CostTable:
 
     def of_block(block: Block) -> float:
         gathered = block.width_in // HEAD_DIM * block.side_in**4 if block.kind is BlockKind.ATTENTION else 0
-        return (BYTES_A_WEIGHT * (params(block) + gathered) + RECORD_BYTES) / MEGABYTE
+        return (BYTES_A_WEIGHT * (block_params(block) + gathered) + RECORD_BYTES) / MEGABYTE
 
     return CostTable.build(space, lambda blocks: np.array([of_block(block) for block in blocks]))
 

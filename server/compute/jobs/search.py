@@ -25,7 +25,7 @@ from server.compute.jobs.choose import choose
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
 from server.errors import Infeasible
-from server.services import accuracy_drop, measurements, model_latency, predictors
+from server.services import accuracy_drop, measurements, model_latency, models, predictors
 from server.store.tables import Measurement, Model
 from server.wire import (
     Accuracy,
@@ -223,7 +223,7 @@ class _Look:
             arch_id=arch.id,
             macs=macs(arch),
             params=params(arch),
-            accuracy=Accuracy(value=float(self.served.accuracy.predict(code[None])[0]), source="predicted"),
+            accuracy=models.wire_accuracy(self.served.accuracy.accuracy_of(code)),
             latency={self._device: self._latency(code)},
         )
 

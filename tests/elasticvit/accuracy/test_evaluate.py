@@ -8,9 +8,8 @@ from torch import Tensor
 
 from elasticvit.accuracy.evaluate import (
     EVALUATED_TOGETHER,
-    Accuracy,
     accuracy_of,
-    deployable,
+    calibrated,
     evaluate,
     recalibrate,
     top1_of,
@@ -124,12 +123,13 @@ def test_images_become_numbers_batch_by_batch() -> None:
 def test_measuring_changes_nothing_in_the_supernet_and_repeats_exactly() -> None:
     supernet, arch = _supernet(), tiny_space().smallest()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    net, accuracy = deployable(supernet, arch, digits())
+    net, accuracy = calibrated(supernet, arch, digits()), accuracy_of(supernet, arch, digits())
     accuracy_of(supernet, tiny_space().largest(), digits())
-    assert accuracy_of(supernet, arch, digits()) == accuracy == Accuracy(accuracy.top1, len(digits().search))
+    assert accuracy_of(supernet, arch, digits()) == accuracy
+    assert (accuracy.source, accuracy.images) == ("measured", len(digits().search))
     assert all(torch.equal(tensor, supernet.state_dict()[name]) for name, tensor in before.items())
     assert not net.training
-    assert evaluate(net, digits().scaled(digits().search.images), digits().search.labels) == accuracy.top1
+    assert evaluate(net, digits().scaled(digits().search.images), digits().search.labels) == accuracy.value
 
 
 def test_an_arch_outside_the_space_is_refused() -> None:

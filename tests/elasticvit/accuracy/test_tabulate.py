@@ -12,8 +12,8 @@ from elasticvit.accuracy.best_predicted import best_predicted
 from elasticvit.accuracy.evaluate import calibrated, evaluate
 from elasticvit.accuracy.front import Front, Point, front, undominated
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable
-from elasticvit.accuracy.tabulate import STEPS, spread, table_path, tabulate_file
+from elasticvit.accuracy.table import AccuracyTable, table_path
+from elasticvit.accuracy.tabulate import STEPS, spread, tabulate_file
 from elasticvit.cli.app import app
 from elasticvit.cli.arguments import find_arch
 from elasticvit.costs.flops import macs

@@ -14,6 +14,7 @@ from elasticvit.archs.arch import ConvBlock, ConvStage, VitLayer, VitStage
 from elasticvit.archs.published import PUBLISHED, published
 from elasticvit.archs.space import PRESETS, paper, small
 from elasticvit.costs.blocks import blocks
+from elasticvit.costs.flops import block_macs
 from elasticvit.costs.ops import trace
 from elasticvit.errors import ArchError, SpaceError
 
@@ -77,7 +78,7 @@ def test_texts_and_codes_round_trip(preset: str, seed: int) -> None:
     assert Arch.from_json(json.loads(arch.to_json())) == arch
     assert Arch.from_moonlit(arch.to_moonlit(), arch.hidden, arch.classes) == arch
     assert space.decode(space.encode(arch)) == arch
-    assert sum(op.macs for op in trace(arch)) == sum(macs(block) for block in blocks(arch))
+    assert sum(op.macs for op in trace(arch)) == sum(block_macs(block) for block in blocks(arch)) == macs(arch)
 
 
 @settings(max_examples=30, deadline=None)
@@ -182,6 +183,66 @@ def test_spaces_check_themselves() -> None:
         Space.from_json(data | {"resolutions": [64, 32]})
     with pytest.raises(SpaceError, match="not a space"):
         Space.from_json(data | {"colour": 1})
+
+
+def _widths(n: int) -> list[int]:
+    return list(range(4, 4 * n + 1, 4))
+
+
+def test_a_dimension_has_at_most_as_many_choices_as_a_code_can_count() -> None:
+    """An index above 127 would wrap around to a negative one, and so to another network."""
+    data = json.loads(small().to_json())
+    vit = [stage | {"widths": [512]} for stage in data["vit"]]
+    widest = Space.from_json(data | {"stem": data["stem"] | {"widths": _widths(128)}, "conv": [
+        stage | {"widths": [512]} for stage in data["conv"]
+    ], "vit": vit})  # fmt: skip
+    assert widest.largest().stem.width == 512
+    assert widest.decode(widest.encode(widest.largest())) == widest.largest()
+    assert widest.sample(np.random.default_rng(0), 2000)[:, 1].max() == 127
+    with pytest.raises(SpaceError, match=r"stem\.width has 129 choices; a dimension may have at most 128"):
+        Space.from_json(data | {"stem": data["stem"] | {"widths": _widths(129)}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resolutions": list(range(16, 1025))},
+        {"resolutions": list(range(-200, 65))},
+        {"resolutions": [32, 10**30]},
+        {"resolutions": [32, 40, 64]},
+        {"resolutions": [32, 48.0, 64]},
+        {"resolutions": "abc"},
+        {"resolutions": 64},
+        {"stem": {"widths": [8, 16], "depths": [1, 2], "kernels": [3, 4, 5], "expands": [1]}},
+        {"stem": {"widths": [8, 10, 16], "depths": [1, 2], "kernels": [3, 5], "expands": [1]}},
+        {"stem": {"widths": _widths(400), "depths": [1], "kernels": [3], "expands": [1]}},
+        {"hidden": 10**30},
+        {"conv": json.loads(small().to_json())["conv"] * 2},
+        {"vit": [*json.loads(small().to_json())["vit"], {}]},
+    ],
+)
+def test_what_is_no_space_is_refused(change: dict[str, object]) -> None:
+    """Also where only a choice in the middle is one that no network can have."""
+    with pytest.raises(SpaceError):
+        Space.from_json(json.loads(small().to_json()) | change)
+
+
+@pytest.mark.parametrize(
+    "row", [[0] * 28, [0] * 30, [0] * 28 + [-1], [128] + [0] * 28, [10**30] + [0] * 28, [0.5] + [0] * 28, ["0"] * 29]
+)
+def test_codes_from_outside_are_checked(row: list[int]) -> None:
+    space = small()
+    good = space.sample(np.random.default_rng(0), 3).tolist()
+    assert space.checked(good).tolist() == good and space.checked(good).dtype == np.int8
+    assert space.checked([]).shape == (0, 29)
+    with pytest.raises(SpaceError):
+        space.checked([*good[:2], row])
+
+
+def test_an_index_that_is_out_of_range_is_not_another_choice() -> None:
+    for index in (-1, 3, 127):
+        with pytest.raises(SpaceError, match="resolution has 3 choices"):
+            small().decode(np.array([index] + [0] * 28, np.int8))
 
 
 def test_values_need_no_torch() -> None:

@@ -31,7 +31,7 @@ def test_training_writes_a_supernet_that_evaluates(tmp_path: Path, capfd: pytest
     assert load_supernet(out).card.provenance["recipe"]["steps"] == 2
     table = AccuracyTable.load(tmp_path / "mine.accuracy.jsonl")
     found = evaluate(out, [small(1000).smallest(), small().largest()])
-    assert [accuracy.top1 for accuracy in found] == [table.top1[0], table.top1[-1]] and len(table.top1) == 8
+    assert [accuracy.value for accuracy in found] == [table.top1[0], table.top1[-1]] and len(table.top1) == 8
     said = capfd.readouterr()
     assert "train" in said.err and "evaluate" in said.err and not said.out
 

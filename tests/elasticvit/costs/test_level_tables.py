@@ -1,5 +1,6 @@
 """Tables of distinct networks: what is in them, and building them in the face of trouble."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -107,6 +108,23 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         load_tables(tmp_path)
     with pytest.raises(TableError, match="holds no tables"):
         load_tables(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float32])
+def test_codes_that_are_not_in_the_space_are_damage(tmp_path: Path, dtype: type) -> None:
+    """Files of others whose hashes fit: index 200 is none of int8, and -56 once it is read as one."""
+    build_tables(paper(), tmp_path, (200.0,), per_level=FEW)
+    path, header = tmp_path / "level-200.codes.npy", tmp_path / "level-200.json"
+    codes = np.load(path).astype(np.int64)
+    codes[7, 0] = 200
+    np.save(path, codes.astype(dtype))
+    content = json.loads(header.read_text())
+    content["sha256"][0] = hashlib.sha256(path.read_bytes()).hexdigest()
+    header.write_text(json.dumps(content))
+    with pytest.raises(TableError, match="is damaged"):
+        load_tables(tmp_path)
+    build_tables(paper(), tmp_path, (200.0,), per_level=FEW)
+    assert load_tables(tmp_path).levels[200.0].codes.dtype == np.int8
 
 
 def test_more_networks_than_there_are_is_an_error(tmp_path: Path) -> None:

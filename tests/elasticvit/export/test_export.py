@@ -7,9 +7,11 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from elasticvit import Arch, macs, params
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.published import published
 from elasticvit.archs.space import PRESETS, Space, small
 from elasticvit.costs.blocks import blocks
+from elasticvit.costs.flops import block_macs
 from elasticvit.errors import ExportError
 from elasticvit.export import Exported, anchor, export_net
 from elasticvit.export.graph.fold import fold
@@ -48,7 +50,7 @@ def net() -> Net:
 
 @pytest.fixture(scope="module")
 def exported(net: Net) -> Exported:
-    return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=0.5)
+    return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5))
 
 
 @pytest.mark.slow
@@ -105,7 +107,7 @@ def test_every_block_has_its_macs_in_graph_and_file(preset: str) -> None:
     arch = _archs(PRESETS[preset](), 1)[0]
     graph = fold(random_net(arch, seed=0))
     for i, block in enumerate(blocks(arch)):
-        assert graph_macs(graph, i) == macs(block), block.key
+        assert graph_macs(graph, i) == block_macs(block), block.key
     file = write_tflite(graph)
     assert tflite_macs(file.data) == graph_macs(graph) == macs(arch)
     assert sorted({op.block for op in file.ops}) == list(range(len(blocks(arch))))
@@ -149,7 +151,7 @@ def test_names_of_input_and_output(exported: Exported) -> None:
 
 
 def test_the_same_network_gives_the_same_bytes(exported: Exported) -> None:
-    again = export_net(random_net(small().smallest(), seed=3), CARD, supernet_sha256="ab" * 32, accuracy=0.5)
+    again = export_net(random_net(small().smallest(), seed=3), CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5))
     assert again.tflite == exported.tflite
     assert again.manifest.to_json() == exported.manifest.to_json()
     assert export_net(random_net(small().smallest(), seed=4), CARD).tflite != exported.tflite

@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import small
 from elasticvit.errors import ExportError
 from elasticvit.export import Exported, InputKind, Manifest, card_path, export_net, write_export
@@ -61,7 +62,7 @@ def net() -> Net:
 
 @pytest.fixture(scope="module")
 def exported(net: Net) -> Exported:
-    return export_net(net, CARD, accuracy=0.5, latency=LATENCY)
+    return export_net(net, CARD, accuracy=Accuracy(0.5), latency=LATENCY)
 
 
 def _front_matter(card: str) -> dict[str, object]:
@@ -181,5 +182,5 @@ def test_other_formats_have_no_card(exported: Exported) -> None:
 
 
 def test_the_same_export_gives_the_same_card(exported: Exported, net: Net) -> None:
-    again = export_net(net, CARD, accuracy=0.5, latency=LATENCY)
+    again = export_net(net, CARD, accuracy=Accuracy(0.5), latency=LATENCY)
     assert model_card(again.manifest) == model_card(exported.manifest)

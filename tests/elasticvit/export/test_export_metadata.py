@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from typer.testing import CliRunner
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import small
 from elasticvit.cli.app import app
 from elasticvit.cli.describe import described
@@ -52,7 +53,7 @@ def bare(net: Net) -> bytes:
 
 
 def _exported(net: Net) -> Exported:
-    return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=0.5, latency=(LATENCY,))
+    return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5), latency=(LATENCY,))
 
 
 def test_a_file_tells_what_its_manifest_does(exported: Exported) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from elasticvit.archs.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
+from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import PRESETS, Codes, Space
 from elasticvit.costs.blocks import Block, BlockKind, blocks
 from elasticvit.costs.cost_table import CostTable
@@ -134,25 +134,8 @@ def test_the_extremes_are_exact() -> None:
 def test_a_sum_over_blocks_is_what_the_table_gives() -> None:
     codes, _ = _held_out(20)
     predictor = _predictor()
-    singly = [predictor.predict_arch_ms(SMALL.decode(code)) for code in codes]
-    assert predictor.predict_ms(codes) == pytest.approx(singly)
-
-
-def test_architectures_that_mix_blocks_are_predicted_and_foreign_ones_refused() -> None:
-    arch = SMALL.smallest()
-    mixed = Arch(
-        arch.resolution,
-        arch.stem,
-        (ConvStage(arch.conv[0].width, (ConvBlock(3, 3), ConvBlock(5, 6))), arch.conv[1]),
-        arch.vit,
-        arch.hidden,
-        arch.classes,
-    )
-    assert not SMALL.contains(mixed)
-    assert _predictor().predict_arch_ms(mixed) > _predictor().predict_arch_ms(arch)
-    foreign = Arch(arch.resolution, arch.stem, arch.conv, (*arch.vit[:3], VitStage(256, (VitLayer(2, 2),))), 512, 10)
-    with pytest.raises(PredictorError, match="knows no block"):
-        _predictor().predict_arch_ms(foreign)
+    sums = [predictor.overhead_ms + sum(predictor.block_ms[b.key] for b in blocks(SMALL.decode(c))) for c in codes]
+    assert predictor.predict_ms(codes) == pytest.approx(predictor.calibrations["p50"].predict(np.array(sums)))
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from elasticvit.archs.space import PRESETS, Codes, ConvChoices, Space, VitChoices
 from elasticvit.costs.cost_table import CostTable
+from elasticvit.costs.flops import block_params
 from elasticvit.errors import InfeasibleError, PredictorError, SearchError
 from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.evolution import Frontier, evolve
@@ -145,7 +146,8 @@ def test_absurd_budgets_are_infeasible(budget: float) -> None:
 
 def test_several_limits_hold_together() -> None:
     predictor = _predictor("small")
-    macs, params = CostTable.of_macs(SMALL), CostTable.of_params(SMALL)
+    macs = CostTable.of_macs(SMALL)
+    params = CostTable.build(SMALL, lambda blocks: np.array([float(block_params(block)) for block in blocks]))
     limits = [
         latency_limit(predictor, 6.0, 0.9),
         table_limit("MACs", macs, 8e6),

@@ -11,6 +11,7 @@ import pytest
 
 from elasticvit.accuracy.evaluate import calibrated
 from elasticvit.accuracy.table import AccuracyTable, append
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet_file import load_supernet
 from server.compute.exporting.served_supernet import ServedSupernet
@@ -147,10 +148,9 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     codes = served_supernet.space.sample(np.random.default_rng(1), 100)
     net = calibrated(served_supernet.net, served_supernet.space.decode(next(c for c in codes if tuple(c) not in known)))
     accuracy = served_supernet.known_accuracy(net)
-    assert accuracy.source == "measured" and served_supernet.images is not None
-    assert accuracy.value is not None and (accuracy.value * len(served_supernet.images.search)) % 1 == pytest.approx(
-        0, abs=1e-6
-    )
+    assert accuracy is not None and served_supernet.images is not None
+    assert (accuracy.source, accuracy.images) == ("measured", len(served_supernet.images.search))
+    assert (accuracy.value * accuracy.images) % 1 == pytest.approx(0, abs=1e-6)
 
 
 def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: Path) -> None:
@@ -217,4 +217,4 @@ def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None
     accuracy = served_supernet.known_accuracy(
         calibrated(served_supernet.net, served_supernet.space.decode(table.codes[0]))
     )
-    assert accuracy.value == 0.125 and accuracy.source == "measured"
+    assert accuracy == Accuracy(0.125, "measured", table.images)

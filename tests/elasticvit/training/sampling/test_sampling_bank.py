@@ -8,6 +8,7 @@ from scipy.stats import binomtest, chisquare
 
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import paper, small
+from elasticvit.errors import SpaceError
 from elasticvit.training.sampling import (
     Bank,
     Choice,
@@ -144,6 +145,21 @@ def test_refresh_at_the_start_of_an_epoch_and_at_its_quarters() -> None:
     assert [sampler.space.encode(arch).tolist() for arch in archs] == [list(entry.code) for entry in state.banks[1]]
     quiet = Sampler(small(), Sampling(levels=3, bank=Bank(capacity=6, refresh=False)))
     assert quiet.refresh_due(state, 0, 20) == ()
+
+
+@pytest.mark.parametrize("index", [-1, 3, 128, 200])
+def test_a_code_of_a_checkpoint_that_is_not_in_the_space_is_refused(index: int) -> None:
+    sampler = Sampler(small(), Sampling(levels=2, bank=Bank(capacity=6, q=1.0)))
+    state = full_state(sampler, 5)
+    data = state.to_dict()
+    for bank in data["banks"]:
+        for entry in bank:
+            entry[0][0] = index
+    state = SamplerState.from_dict(json.loads(json.dumps(data)))
+    with pytest.raises(SpaceError, match="is not in space 'small'"):
+        sampler.refresh_due(state, 0, 20)
+    with pytest.raises(SpaceError, match="is not in space 'small'"):
+        sampler.step(state, np.random.default_rng(0))
 
 
 def test_a_state_survives_json_and_goes_on_as_if_nothing_had_happened() -> None:
