@@ -176,7 +176,7 @@ def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Far
     model = export_subnet(_compute(farm), Here(), served_supernet, served_supernet.space.largest(), "subnet")
     told = LatencyAnswer(predicted_ms=1.0, lower_ms=0.9, upper_ms=1.1, confidence=0.9)
     with farm.database.write() as session:
-        model_latency.tell_predicted(session, model.id, "host", None, told)
+        model_latency.add_predicted(session, model.id, "host", None, told)
     farm.blobs.path(model.sha256).unlink()
     again = export_subnet(_compute(farm), Here(), served_supernet, served_supernet.space.largest(), "subnet")
     assert again.id == model.id and [each["predicted_ms"] for each in again.manifest["latency"]] == [1.0]
