@@ -29,15 +29,9 @@ def model_id(farm: Farm) -> str:
 def _stored(farm: Farm, precision: str, source: Source = "search") -> str:
     exported = export_net(random_net(small().smallest(), seed=len(precision)), None)
     with farm.database.write() as session:
-        return models.store(
-            session,
-            farm.blobs,
-            file=exported.tflite,
-            source=source,
-            now=farm.clock(),
-            manifest=json.loads(exported.manifest.to_json()) | {"precision": precision},
-            precision=precision,
-        ).id
+        file = models.store_bytes(farm.blobs, exported.tflite)
+        manifest = json.loads(exported.manifest.to_json()) | {"precision": precision}
+        return models.add(session, models.NewModel(file, source, manifest, precision=precision), farm.clock()).id
 
 
 def _latency(farm: Farm, model_id: str) -> Any:  # noqa: ANN401
