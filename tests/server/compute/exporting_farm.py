@@ -18,9 +18,11 @@ from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import CALIBRATION, FORMAT, Card
 from server.compute import worker
-from server.compute.executor import Executor
+from server.compute.executor import execute
 from server.compute.exporting.loaded_supernet import LoadImages
 from server.compute.exporting.order import Exporter, ExportTflite, Order, Result, Watch
+from server.compute.jobs.tools import Tools
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Task
 from server.services import jobs
 from server.settings import Settings
@@ -126,17 +128,23 @@ def compute_of(farm: Farm, **settings: Any) -> Compute:  # noqa: ANN401
     return Compute(Settings(home=farm.home, **settings), farm.database, farm.blobs, farm.clock)
 
 
+def executing(compute: Compute, exporter: Exporter, converter: Exporter | None = None) -> worker.Execute:
+    """What a worker with these exporters does with a job."""
+    tools = Tools(SupernetCache(compute), exporter, converter or exporter)
+    return lambda task: execute(task, tools)
+
+
 def work_off(farm: Farm, exporter: Exporter, converter: Exporter | None = None) -> int:
     """Do all compute jobs that wait, as a worker does; returns how many attempts that took."""
     compute = compute_of(farm)
-    executor = Executor(compute, exporter, converter or exporter)
+    run = executing(compute, exporter, converter)
     done = 0
     while True:
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET, JobKind.CONVERT), farm.clock())
         if claimed is None:
             return done
-        worker.run_job(Task(compute, claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute, claimed, threading.Event()), run)
         done += 1
 
 

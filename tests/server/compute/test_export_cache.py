@@ -13,7 +13,6 @@ import elasticvit
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from server.compute import worker
-from server.compute.executor import Executor
 from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.loaded_supernet import LoadedSupernet
 from server.compute.exporting.work import LocalExporter
@@ -31,6 +30,7 @@ from tests.server.compute.exporting_farm import (
     Never,
     ask,
     compute_of,
+    executing,
     no_images,
     noted_images,
     served,
@@ -125,7 +125,7 @@ def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, s
         LocalExporter(noted_images(loads)),
         tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0]),
     )
-    executor = Executor(compute_of(farm), here, here)
+    execute = executing(compute_of(farm), here)
 
     def exported() -> Any:  # noqa: ANN401
         asked = ask(farm, supernet, arch)
@@ -133,7 +133,7 @@ def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, s
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
         assert claimed is not None
-        worker.run_job(Task(compute_of(farm), claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute_of(farm), claimed, threading.Event()), execute)
         return farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
 
     assert exported()["accuracy"]["source"] == "predicted"

@@ -13,7 +13,6 @@ import pytest
 
 from elasticvit.archs.published import published
 from server.compute import worker
-from server.compute.executor import Executor
 from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.order import ExportTflite
 from server.compute.exporting.process import Limits
@@ -34,6 +33,7 @@ from tests.server.compute.exporting_farm import (
     ask,
     compute_of,
     damaged,
+    executing,
     log_of,
     nothing_stored,
     only_failure,
@@ -181,8 +181,7 @@ def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, ch
     with farm.database.write() as session:
         claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
     assert claimed is not None
-    executor = Executor(compute, Meddled(child, "extracting", stop.set), child)
-    worker.run_job(Task(compute, claimed, stop), executor.execute)
+    worker.run_job(Task(compute, claimed, stop), executing(compute, Meddled(child, "extracting", stop.set)))
     assert farm.ok("GET", asked["url"])["status"] == "queued"
     nothing_stored(farm)
     assert work_off(farm, child) == 1 and farm.ok("GET", asked["url"])["status"] == "succeeded"
