@@ -70,7 +70,7 @@ def register_supernet(database: Database, file: Path, clock: Clock) -> None:
         row = session.get(Supernet, file.stem)
     if row is not None and row.size_bytes == file.stat().st_size and row.sha256 == file_sha256(file):
         return
-    supernet_files.know(database, file, clock())
+    supernet_files.register(database, file, clock())
 
 
 def keep_anchor(database: Database, blobs: Blobs, clock: Clock) -> None:
