@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     """Of the process that exports; beyond, it is ended and the job fails."""
     convert_wait_seconds: float = Field(default=60.0, ge=0, le=600)
     """How long a download waits for a file that has to be made first."""
+    answer_threads: int = Field(default=1, ge=1, le=64)
+    """How many searches and exports a worker does at once; they share one exporting process."""
+    calibration_threads: int = Field(default=1, ge=1, le=64)
+    conversion_threads: int = Field(default=1, ge=1, le=64)
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -1,8 +1,7 @@
-"""A listener between server and workers of one database on one machine, so that a new job is begun at once.
+"""Wake-ups from the server to the workers of the same database on the same machine, so that jobs start at once.
 
-A datagram to a few abstract Unix sockets, whose names follow from the database's URL: no file is left behind, and who
-is not there is not rung. It is only a hint. Whoever misses it, or works on another machine, finds the job when it next
-looks into the queue.
+The server sends a datagram to a few abstract Unix sockets, whose names follow from the database's URL; no file is left
+behind. A wake-up is only a hint: a worker that misses it, or runs on another machine, finds the job at its next poll.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import socket
 import threading
 from contextlib import suppress
 
-SLOTS = 8  # workers of one database on one machine that can be rung
+SLOTS = 8  # workers of one database on one machine that can be woken
 
 
 class Notifier:
-    """Rings all workers; never raises, never waits."""
+    """Wakes all workers; never raises, never waits."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -30,7 +29,7 @@ class Notifier:
 
 
 class WakeupListener:
-    """A worker's ear: threads wait here for something to do. Without a free slot it is never rung."""
+    """Receives wake-ups for the threads of a worker. Without a free slot it gets none, and its threads only poll."""
 
     def __init__(self, url: str) -> None:
         self._waiters: list[threading.Event] = []
@@ -39,7 +38,7 @@ class WakeupListener:
             threading.Thread(target=self._listen, args=(self._socket,), name="listener", daemon=True).start()
 
     def waiter(self) -> threading.Event:
-        """An event that is set at every ring; whoever waits for it clears it before looking for work."""
+        """An event that is set by every wake-up; its thread clears it before it looks for work."""
         event = threading.Event()
         self._waiters.append(event)
         return event
@@ -50,10 +49,10 @@ class WakeupListener:
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
 
-    def _listen(self, ear: socket.socket) -> None:
+    def _listen(self, receiver: socket.socket) -> None:
         while True:
             try:
-                if not ear.recv(1):
+                if not receiver.recv(1):
                     return
             except OSError:
                 return
@@ -64,15 +63,15 @@ class WakeupListener:
 def _bound(url: str) -> socket.socket | None:
     for slot in range(SLOTS):
         try:
-            ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         except OSError:
             return None
         try:
-            ear.bind(_address(url, slot))
+            receiver.bind(_address(url, slot))
         except OSError:
-            ear.close()
+            receiver.close()
         else:
-            return ear
+            return receiver
     return None
 
 

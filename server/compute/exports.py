@@ -1,30 +1,38 @@
-"""From an architecture to a stored model: found, where it was exported before, else made by the exporter and kept."""
+"""From an architecture to a stored model: one that was exported before is found, another is exported and stored."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-from elasticvit.archs.arch import Arch, arch_object
-from elasticvit.costs.flops import macs, params
+from elasticvit.archs.arch import Arch
 from elasticvit.latency.profile import FileOp
-from server.compute.exporting.order import Exporter, Order, Product, Unwatched, Watch, What
+from server.compute.exporting.order import ExportedFile, Exporter, ExportTflite, ListOps, Unwatched, Watch
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.compute.task import Compute, Task
+from server.compute.task import Compute
 from server.services import models
 from server.services.export_key import export_key
-from server.services.models import Source
+from server.services.models import NewModel, Source
 from server.store.tables import Model
 from server.wire import PrecisionName
 
 UNWATCHED = Unwatched()
 
 
+class Reporting(Protocol):
+    """What a progress reporter needs of a task."""
+
+    def say(self, stage: str, done: int = 0, total: int | None = None, detail: str | None = None) -> None: ...
+
+    def look(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class ProgressReporter:
-    """Tells a task's progress: the stages of an export, or, of one among `total`, as the detail of `what`."""
+    """Reports an export as a task's progress: its stages as they are, or, with `what`, as the detail of `what`, number
+    `done` of `total`."""
 
-    task: Task
+    task: Reporting
     what: str | None = None
     done: int = 0
     total: int | None = None
@@ -49,94 +57,58 @@ def export_subnet(
     precision: PrecisionName = "float32",
     watch: Watch = UNWATCHED,
 ) -> Model:
-    """One sub-network with recalibrated norms and what is known of its accuracy, checked against torch. One that was
-    exported before, by whatever kind of job, is that model.
+    """One recalibrated sub-network with its known accuracy, checked against torch. If any job exported it before, that
+    model is returned.
 
     Raises:
         SpaceError, DataError, ExportError, SupernetFileError, ExportCrashed, DiskFull, ReadOnlyHome; what `watch`
             raises.
     """
-    return _export(compute, exporter, served, arch, source, precision, watch)
+    order = ExportTflite(served.ref, served.space.adopt(arch), precision)
+    return _export(compute, exporter, order, source, watch)
 
 
 def export_for_timing(
     compute: Compute, exporter: Exporter, served: ServedSupernet, arch: Arch, watch: Watch = UNWATCHED
 ) -> Model:
-    """A sub-network as it is cut, for its latency only: norms and accuracy do not change what it does."""
-    return _export(compute, exporter, served, arch, "calibration", "float32", watch)
+    """A sub-network for its latency only: it keeps the supernet's norms, and its accuracy stays unknown."""
+    order = ExportTflite(served.ref, served.space.adopt(arch), recalibrate=False)
+    return _export(compute, exporter, order, "calibration", watch)
 
 
 def ops_of(exporter: Exporter, served: ServedSupernet, arch: Arch, watch: Watch = UNWATCHED) -> tuple[FileOp, ...]:
-    """What each operator of an arch's file belongs to; weights do not matter, so the supernet's do."""
-    return exporter.run(order_of(served, arch, "ops", recalibrate=False), watch).ops
+    """The operators of an architecture's file, in file order, each with its block; they do not depend on weights."""
+    return exporter.run(ListOps(served.ref, arch), watch)
 
 
-def order_of(
-    served: ServedSupernet,
-    arch: Arch,
-    what: What,
-    *,
-    recalibrate: bool = True,
-    precision: PrecisionName = "float32",
-    stored: Path | None = None,
-) -> Order:
-    return Order(
-        what,
-        served.name,
-        served.file,
-        served.sha256,
-        arch.to_json(),
-        precision,
-        recalibrate,
-        table_sha256=served.table_sha256,
-        stored=stored,
+def _export(compute: Compute, exporter: Exporter, order: ExportTflite, source: Source, watch: Watch) -> Model:
+    key = export_key(
+        order.supernet, order.arch, precision=order.precision, recalibrate=order.recalibrate, seed=order.seed
     )
-
-
-def _export(
-    compute: Compute,
-    exporter: Exporter,
-    served: ServedSupernet,
-    arch: Arch,
-    source: Source,
-    precision: PrecisionName,
-    watch: Watch,
-) -> Model:
-    arch = served.space.adopt(arch)
-    recalibrate = source != "calibration"
-    key = export_key(arch, served.sha256, served.table_sha256, precision=precision, recalibrate=recalibrate)
     with compute.database.read() as session:
-        found = models.exported(session, compute.blobs, key)
-    if found is not None:
-        return found
-    product = exporter.run(order_of(served, arch, "tflite", recalibrate=recalibrate, precision=precision), watch)
+        model = models.exported(session, compute.blobs, key)
+    if model is not None:
+        return model
+    exported = exporter.run(order, watch)
     watch.check()
-    return _keep(compute, product, served, arch, source, precision, key)
+    return _store(compute, order, exported, source, key)
 
 
-def _keep(
-    compute: Compute, product: Product, served: ServedSupernet, arch: Arch, source: Source, precision: str, key: str
-) -> Model:
+def _store(compute: Compute, order: ExportTflite, exported: ExportedFile, source: Source, key: str) -> Model:
     """Store the file and its row; the same bytes twice are one model."""
-    assert product.manifest is not None
-    # Outside the transaction: a large file takes a moment to reach the disk, and nobody else could write meanwhile.
-    kept = models.Kept(compute.blobs.put(product.data), len(product.data))
+    # Outside the transaction: a large file takes a moment to reach the disk, and SQLite has one writer at a time.
+    file = models.store_bytes(compute.blobs, exported.data)
+    new = NewModel(
+        file,
+        source,
+        exported.manifest,
+        precision=order.precision,
+        arch=order.arch,
+        accuracy=exported.accuracy,
+        supernet=order.supernet.name,
+        export_key=key,
+    )
     with compute.database.write() as session:
-        if product.images:
-            models.forget_unmeasured(session, served.name)
-        return models.store(
-            session,
-            compute.blobs,
-            file=kept,
-            source=source,
-            now=compute.clock(),
-            manifest=product.manifest,
-            precision=precision,
-            arch=arch_object(arch),
-            arch_id=arch.id,
-            macs=macs(arch),
-            params=params(arch),
-            accuracy=models.wire_accuracy(product.accuracy),
-            supernet=served.name,
-            export_key=key,
-        )
+        if exported.images:
+            models.forget_unmeasured(session, order.supernet.name)
+        return models.add(session, new, compute.clock())

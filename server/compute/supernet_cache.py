@@ -1,4 +1,4 @@
-"""Supernets by name for compute jobs: what their headers and tables say, kept for the last few."""
+"""Supernets by name for compute jobs; headers and tables of the last few are kept in memory."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import threading
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.task import Compute
 from server.services import supernets
-from server.store import supernet_file
+from server.store.supernet_file import SupernetRef
 
-KEPT = 2
+MAX_SUPERNETS = 2
 
 
 class SupernetCache:
-    """Supernets by name for executions, in any thread; keeps what it read of the last few."""
+    """Supernets by name, for all threads of a worker."""
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
         self._lock = threading.Lock()
-        self._kept: dict[ServedSupernet, ServedSupernet] = {}
+        self._served: dict[SupernetRef, ServedSupernet] = {}
 
     def get(self, name: str | None) -> ServedSupernet:
-        """As it is now, its table too. Raises NotFound, Conflict."""
+        """The supernet, the default one for None, with file and table as they are now. Raises NotFound, Conflict."""
         with self._compute.database.read() as session:
-            row = supernets.resolve(session, name)
-        path = supernets.path(row, self._compute.settings.supernets_folder)
-        wanted = ServedSupernet(row.name, row.sha256, path, supernet_file.table_sha256(path))
+            ref = supernets.ref(supernets.resolve(session, name), self._compute.settings.supernets_folder)
         with self._lock:
-            found = self._kept.setdefault(wanted, wanted)
-            while len(self._kept) > KEPT:
-                del self._kept[next(iter(self._kept))]
-            return found
+            served = self._served.setdefault(ref, ServedSupernet(ref))
+            while len(self._served) > MAX_SUPERNETS:
+                del self._served[next(iter(self._served))]
+            return served

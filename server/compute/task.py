@@ -14,12 +14,13 @@ from sqlalchemy.exc import DBAPIError
 
 from server.clock import Clock
 from server.errors import NotFound, StaleLease
-from server.services import jobs, submissions
+from server.services import jobs, measurements, submissions
 from server.services.jobs import Claimed
+from server.services.storable import digest
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
-from server.store.tables import Job
+from server.store.tables import Job, Measurement
 from server.wire import JobStatus, MeasureProtocol, Progress
 
 log = structlog.get_logger()
@@ -106,7 +107,11 @@ class Task:
         self.check()
 
     def measure(self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int) -> str:
-        """Queue a measuring session as this job's child, once for a key; the child's id."""
+        """Queue a measuring session as this job's child; returns the child's id.
+
+        The child is unique by key, model, device and protocol: a later attempt of this job finds the session of the
+        same file, and never that of another one.
+        """
         with self.compute.database.write() as session:
             return submissions.measure(
                 session,
@@ -115,10 +120,20 @@ class Task:
                 protocol,
                 self.compute.clock(),
                 parent_id=self.job.id,
-                key=key,
+                key=child_key(key, model_id, device, protocol),
                 priority=priority,
                 max_attempts=self.compute.settings.max_attempts,
             ).id
+
+    def measured(
+        self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int
+    ) -> Measurement | None:
+        """The measurement of this model by one session, queued like `measure` and waited for; None when the session
+        failed or was cancelled. Raises Stopped, Lost."""
+        job_id = self.measure(model_id, device, key, protocol, priority)
+        self.wait([job_id], f"measuring on {device}")
+        with self.compute.database.read() as session:
+            return measurements.of_job(session, job_id, model_id)
 
     def wait(self, job_ids: Iterable[str], stage: str) -> list[Job]:
         """The jobs once all are finished, in their order. Raises Stopped, Lost."""
@@ -156,3 +171,10 @@ class Task:
         except DBAPIError:
             # The next renewal may succeed; if none does, the lease runs out and the job is requeued.
             log.exception("a lease could not be renewed", job=self.job.id)
+
+
+def child_key(key: str, model_id: str, device: str, protocol: MeasureProtocol) -> str:
+    """`KEY:MODEL:HASH`, the hash of device and protocol. Children of older databases have the plain key; they stay as
+    they are and are not taken for a session of any model."""
+    conditions = digest({"device": device, "protocol": protocol.model_dump(mode="json")})
+    return f"{key}:{model_id}:{conditions[:16]}"

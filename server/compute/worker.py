@@ -1,9 +1,10 @@
-"""The compute worker: takes searches, exports and calibrations from the queue and does them, one of a lane at a time.
+"""The compute worker: takes searches, exports, calibrations and conversions from the queue and does them in lanes.
 
-Answers, calibrations and conversions have a lane each, because a calibration mostly waits for a device and a conversion
-takes long, and neither must hold up a search. Networks are exported in a process of their own, which is kept warm. A
-worker that is asked to stop gives its jobs back; one that is killed loses its leases, and the queue does the
-rest. Workers of a supervised home start by giving back what their predecessors held.
+A lane is a number of threads for some kinds of jobs. Answers, calibrations and conversions have separate lanes, because
+a calibration mostly waits for a device and a conversion takes long, and neither may delay a search. Networks are
+exported in a warm process of their own, one at a time for all lanes. A worker that is asked to stop gives its jobs
+back; the leases of one that is killed run out. The worker of a supervised home starts by returning the jobs of its
+predecessor.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -33,18 +35,31 @@ from server.wakeup import WakeupListener
 from server.wire import Failure, JobKind
 
 log = structlog.get_logger()
-LANES: Mapping[str, tuple[JobKind, ...]] = {
-    "answers": (JobKind.SEARCH, JobKind.SUBNET),
-    "calibrations": (JobKind.CALIBRATE,),
-    "conversions": (JobKind.CONVERT,),
-}
 IDLE_SECONDS = 0.2
 Execute = Callable[[Task], Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Lane:
+    """`threads` threads that do jobs of these kinds, each one job at a time."""
+
+    name: str
+    kinds: tuple[JobKind, ...]
+    threads: int
+
+
+def lanes(settings: Settings) -> tuple[Lane, ...]:
+    """The lanes of a worker; together they do every kind of compute job."""
+    return (
+        Lane("answers", (JobKind.SEARCH, JobKind.SUBNET), settings.answer_threads),
+        Lane("calibrations", (JobKind.CALIBRATE,), settings.calibration_threads),
+        Lane("conversions", (JobKind.CONVERT,), settings.conversion_threads),
+    )
+
+
 def run(settings: Settings, alone: bool = False) -> None:
-    """Work until SIGTERM or SIGINT. `alone` says that no other worker serves this database, so that whatever compute
-    is leased belongs to a dead predecessor and goes back to the queue at once."""
+    """Work until SIGTERM or SIGINT. With `alone` no other worker serves this database: compute jobs that are leased
+    belong to a dead predecessor and go back to the queue at once."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -57,7 +72,7 @@ def run(settings: Settings, alone: bool = False) -> None:
     if alone:
         with database.write() as session:
             jobs.expire(session, jobs.COMPUTE_KINDS, utc_now())
-    # Threads that spin while they wait make a busy machine many times slower, and disturb what is measured on it.
+    # Threads that spin while they wait make a busy machine many times slower, and disturb measurements on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
     exporter.start()
@@ -70,42 +85,52 @@ def run(settings: Settings, alone: bool = False) -> None:
 
 
 def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, stop: threading.Event) -> None:
-    # Imported late: it takes seconds, and signals should be answered from the first moment on.
+    # Imported late: it takes seconds, and signals are handled from the start.
     from elasticvit.latency.nnmeter import load as load_nn_meter
-    from server.compute.executor import Executor
+    from server.compute.executor import execute
+    from server.compute.jobs.tools import Tools
     from server.compute.jobs.warm import warm
+    from server.compute.supernet_cache import SupernetCache
 
-    settings = compute.settings
-    # Importing nn-Meter changes HOME for a moment, so it is done while there is one thread.
+    # Importing nn-Meter changes HOME for a moment, so it is done while there is only one thread.
     load_nn_meter()
-    executor = Executor(compute, exporter, converter)
-    listener = WakeupListener(settings.url)
-    lanes = [
-        threading.Thread(target=work, args=(compute, lane, kinds, executor.execute, stop, listener.waiter()), name=lane)
-        for lane, kinds in LANES.items()
-    ]
-    lanes.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
-    if settings.expect_host:
-        lanes.append(threading.Thread(target=_keep_calibrated, args=(compute, stop), name="keep-calibrated"))
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
+    tools = Tools(SupernetCache(compute), exporter, converter)
+    listener = WakeupListener(compute.settings.url)
+    threads = lane_threads(compute, lambda task: execute(task, tools), stop, listener)
+    threads.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
+    if compute.settings.expect_host:
+        threads.append(threading.Thread(target=_keep_calibrated, args=(compute, stop), name="keep-calibrated"))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     listener.close()
+
+
+def lane_threads(
+    compute: Compute, execute: Execute, stop: threading.Event, listener: WakeupListener
+) -> list[threading.Thread]:
+    """The threads of all lanes, not started yet; each has a name of its own."""
+    return [
+        threading.Thread(target=work, args=(compute, name, lane.kinds, execute, stop, listener.waiter()), name=name)
+        for lane in lanes(compute.settings)
+        for name in (f"{lane.name}-{number}" for number in range(lane.threads))
+    ]
 
 
 def work(
     compute: Compute,
-    lane: str,
+    name: str,
     kinds: tuple[JobKind, ...],
     execute: Execute,
     stop: threading.Event,
-    woken: threading.Event,
+    wakeup: threading.Event,
 ) -> None:
-    """Claim and do jobs of some kinds until told to stop; `woken` says that it is worth looking again."""
-    worker_id = f"worker-{socket.gethostname()}-{os.getpid()}-{lane}"
+    """Claim and do jobs of some kinds until `stop` is set; `wakeup` is set when a job may have been queued. `name` is
+    unique in this process."""
+    worker_id = f"worker-{socket.gethostname()}-{os.getpid()}-{name}"
     while not stop.is_set():
-        woken.clear()
+        wakeup.clear()
         try:
             claimed = _claim(compute, worker_id, kinds)
         except (DBAPIError, ServerError):
@@ -113,7 +138,7 @@ def work(
             stop.wait(2.0)
             continue
         if claimed is None:
-            woken.wait(IDLE_SECONDS)
+            wakeup.wait(IDLE_SECONDS)
         else:
             run_job(Task(compute, claimed, stop), execute)
 
@@ -127,18 +152,18 @@ def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
                 with compute.database.write() as session:
                     host_calibration.submit_calibration(session, compute.clock(), compute.settings.max_attempts)
         except (DBAPIError, ServerError):
-            log.exception("could not look whether this machine is calibrated")
+            log.exception("could not check whether this machine is calibrated")
 
 
 def run_job(task: Task, execute: Execute) -> None:
-    """Do one job and say how it ended; never raises."""
+    """Do one job and record how it ended; never raises."""
     bound = log.bind(job=task.job.id, kind=task.job.kind, attempt=task.claimed.attempt)
     bound.info("job begun")
     try:
         try:
             with task:
                 result = execute(task)
-            task_end(task, result)
+            _finish(task, result)
             bound.info("job done")
         except Stopped:
             _release(task)
@@ -154,12 +179,12 @@ def run_job(task: Task, execute: Execute) -> None:
             detail = f"{type(error).__name__}: {error}; the server's log has more"
             _fail(task, Failure(kind="infra", detail=detail[:4000]), traceback.format_exc())
     except (StaleLease, NotFound, Finished):
-        bound.warning("job was finished or taken meanwhile; its result is dropped")
+        bound.warning("job was finished or taken by another worker; its result is dropped")
     except DBAPIError:
         bound.exception("the end of the job could not be written; its lease will run out")
 
 
-def task_end(task: Task, result: Mapping[str, Any]) -> None:
+def _finish(task: Task, result: Mapping[str, Any]) -> None:
     """Write the result. Raises StaleLease."""
     with task.compute.database.write() as session:
         jobs.finish(session, task.claimed.lease_id, task.claimed.attempt, result, task.compute.clock())

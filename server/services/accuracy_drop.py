@@ -1,4 +1,4 @@
-"""What a precision may cost a model of its top-1, as far as that is known."""
+"""The bound on the top-1 that a precision costs a model, where that change is known."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from server.store.tables import Model
 
 
 def exceeds(model: Model, max_drop: float | None) -> bool:
-    """Whether the precision alone costs more than `max_drop`, a part of 1; never where either is None."""
+    """Whether the precision alone costs more top-1 than `max_drop`, a fraction (0 to 1); False where either is unknown
+    or None."""
     change = model.manifest.get("top1_change")
     return change is not None and max_drop is not None and -change["value"] > max_drop
 
 
 def check(model: Model, max_drop: float | None) -> None:
-    """Raises BadValue where it `exceeds`."""
+    """Raises BadValue if the drop `exceeds` the bound."""
     if exceeds(model, max_drop):
         change = model.manifest["top1_change"]
         raise BadValue(

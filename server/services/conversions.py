@@ -1,4 +1,4 @@
-"""Models in other formats: made by a job when they are first asked for, then stored."""
+"""Models in other formats: made by a job at the first request, then stored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OtherFormat = Literal["onnx", "pt2"]
 
 
 def find(session: Session, blobs: Blobs, model: Model, format: OtherFormat) -> ModelFile | None:
-    """The model's file in this format, None while it has to be made."""
-    file = models.other_file(session, model.id, format)
+    """The model's file in this format, None until it was made."""
+    file = models.converted_file(session, model.id, format)
     return file if file is not None and blobs.path(file.sha256).is_file() else None
 
 
-def order(session: Session, model: Model, format: OtherFormat, now: datetime) -> Job:
-    """The open job that makes it, queued where there is none. Raises NotFound for a model that has no such file."""
+def enqueue(session: Session, model: Model, format: OtherFormat, now: datetime) -> Job:
+    """The open conversion job, queued if there is none. Raises NotFound for a model that cannot be converted."""
     if model.source in ("upload", "anchor") or model.supernet is None:
         raise NotFound(f"model '{model.id}' comes from no supernet and has one file only: ask for format=tflite")
     if model.precision != "float32":
@@ -33,7 +33,7 @@ def order(session: Session, model: Model, format: OtherFormat, now: datetime) ->
             "POST /subnets for the same architecture in float32, then ask for that model"
         )
     same = jobs.find_open(session, JobKind.CONVERT, model.id, format)
-    # One attempt: somebody waits for it, and will ask again.
+    # One attempt: a client waits for it, and can repeat its request.
     return same or jobs.enqueue(
         session,
         kind=JobKind.CONVERT,
@@ -47,10 +47,10 @@ def order(session: Session, model: Model, format: OtherFormat, now: datetime) ->
 
 
 def finished(session: Session, job_id: str) -> bool:
-    """Whether the job has made the file. Raises Conflict or InfraError where it will not."""
+    """Whether the job has made the file. Raises Conflict or InfraError when it was cancelled or failed."""
     job = jobs.get(session, job_id)
     if job.status == JobStatus.CANCELLED:
-        raise Conflict(f"the conversion, job '{job_id}', was cancelled: ask again to begin anew")
+        raise Conflict(f"the conversion, job '{job_id}', was cancelled: ask again to start another")
     if (error := jobs.error(job)) is not None:
         raise (Conflict if error.kind == "user" else InfraError)(error.detail)
     return job.status == JobStatus.SUCCEEDED

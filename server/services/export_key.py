@@ -1,7 +1,7 @@
-"""Under what a finished export is found again: everything that decides the bytes of its file.
+"""The key under which an export is found again: a hash of everything that decides the bytes of its file.
 
-The code itself counts by a hash of its sources, recipes among them, so that a newer version never answers with what an
-older one made; so do the versions of the packages that do the sums and write the file.
+This includes the sources, with the quantization recipes, so that a newer version never returns a file of an older one,
+and the versions of the packages that compute and write the file.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from pathlib import Path
 import elasticvit
 from elasticvit.archs.arch import Arch
 from elasticvit.export.manifest import package_versions
+from server.store.supernet_file import SupernetRef
 
-# What the files of this server take (`elasticvit.export.input_form`); part of the key, so that other forms can come.
+# The input form of this server's files (`elasticvit.export.input_form`); part of the key, so that others can be added.
 INPUT_FORM = "normalised"
 
 
-def export_key(
-    arch: Arch, sha256: str, table_sha256: str | None, *, precision: str, recalibrate: bool, seed: int = 0
-) -> str:
+def export_key(supernet: SupernetRef, arch: Arch, *, precision: str, recalibrate: bool, seed: int = 0) -> str:
     """64 hex digits.
 
     Args:
+        supernet: its weights count, and with `recalibrate` its table, because files state their accuracy; name and
+            place do not.
         arch: with the supernet's head.
-        sha256: of the supernet's file. table_sha256: of the table beside it, None where there is none; it counts since
-            files state the accuracy that it tells.
-        recalibrate: False for a network with the norms as they are cut, whose accuracy is not told.
+        recalibrate: False for a network with the supernet's norms, whose file states no accuracy.
     """
     decides = {
         "arch": json.loads(arch.to_json()),
-        "supernet": sha256,
-        "table": table_sha256 if recalibrate else None,
+        "supernet": supernet.sha256,
+        "table": supernet.table_sha256 if recalibrate else None,
         "precision": precision,
         "recalibrate": recalibrate,
         "seed": seed,
@@ -45,14 +44,14 @@ def export_key(
 
 
 def code_files() -> dict[str, Path]:
-    """The sources that decide the bytes, by name: the library's, its recipes, and what is done with them here."""
+    """The sources that decide the bytes, by name: the library, its recipes, and the exporting process."""
     library, server = Path(elasticvit.__file__).parent, Path(__file__).parents[1]
-    found = [*library.rglob("*.py"), *library.rglob("export/quantize/recipes/*.json")]
-    found += [*(server / "compute" / "exporting").glob("*.py"), Path(__file__)]
+    paths = [*library.rglob("*.py"), *library.rglob("export/quantize/recipes/*.json")]
+    paths += [*(server / "compute" / "exporting").glob("*.py"), Path(__file__)]
     folders = {library: "elasticvit", server: "server"}
     return {
         f"{name}/{path.relative_to(folder).as_posix()}": path
-        for path in found
+        for path in paths
         for folder, name in folders.items()
         if path.is_relative_to(folder)
     }
@@ -60,7 +59,7 @@ def code_files() -> dict[str, Path]:
 
 @lru_cache(maxsize=1)
 def code_sha256() -> str:
-    """Of `code_files`, names and contents; read once a process."""
+    """Hash of the names and contents of `code_files`; computed once per process."""
     digest = hashlib.sha256()
     for name, path in sorted(code_files().items()):
         digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")

@@ -149,9 +149,10 @@ def get(session: Session, measurement_id: str) -> Measurement:
     return measurement
 
 
-def of_job(session: Session, job_id: str) -> Measurement | None:
-    """What a measuring job brought, None when it brought nothing."""
-    return session.exec(select(Measurement).where(Measurement.job_id == job_id)).first()
+def of_job(session: Session, job_id: str, model_id: str | None = None) -> Measurement | None:
+    """The measurement of a job, None when it has none or, with `model_id`, when it is of another model."""
+    row = session.exec(select(Measurement).where(Measurement.job_id == job_id)).first()
+    return row if row is None or model_id in (None, row.model_id) else None
 
 
 def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
@@ -200,7 +201,7 @@ def _measured(session: Session, report: Report, measured: MeasurementSession, no
     row = _row(session, job, report.lease_id, measurement_id, measured, now)
     session.add(row)
     session.flush()
-    model_latency.tell_measured(session, row)
+    model_latency.add_measured(session, row)
     for position, op in enumerate(measured.profile or ()):
         session.add(OpRow(measurement_id=measurement_id, position=position, **op.model_dump()))
     return job

@@ -1,7 +1,7 @@
-"""What is known of a model's latency, kept in its manifest: predicted when a search answered, measured by a session.
+"""Latencies in a model's manifest: predicted by searches, measured by sessions.
 
-A file cannot hold a latency that was measured of it without becoming another file, so this goes beside it: into the
-manifest and the card, as they are downloaded.
+The file itself cannot hold its measured latency, since that would change its bytes. Manifest and card, which are
+downloaded separately, can.
 """
 
 from __future__ import annotations
@@ -15,39 +15,42 @@ from server.store.tables import Measurement, Model
 from server.wire import LatencyAnswer
 
 
-def tell_predicted(session: Session, model_id: str, device: str, profile: str | None, answer: LatencyAnswer) -> None:
-    """Keep a prediction: of the network in float32, so it says nothing of a file in another precision."""
+def add_predicted(session: Session, model_id: str, device: str, profile: str | None, answer: LatencyAnswer) -> None:
+    """Write a prediction into the manifest; ignored for other precisions than float32, which is what predictors are
+    fitted to, and for uncalibrated estimates."""
     model = models.get(session, model_id)
     if model.precision == "float32" and answer.calibrated:
         figures = answer.model_dump(include={"predicted_ms", "lower_ms", "upper_ms", "confidence"})
-        _tell(session, model_id, {"device": device, "profile": profile, "statistic": answer.statistic}, figures)
+        place = {"device": device, "profile": profile, "statistic": answer.statistic}
+        _update(session, model_id, place, figures)
 
 
-def tell_measured(session: Session, row: Measurement) -> None:
-    """Keep what a session measured, at the anchor's reference speed once there is one; not if unstable or emulated."""
+def add_measured(session: Session, row: Measurement) -> None:
+    """Write a session's latencies, at the anchor's reference speed, into the manifest of its model; ignored for
+    unstable and emulated sessions, and before the profile has an anchor reference."""
     if not row.stable or row.emulated:
         return
     for statistic, ms in (("p50", row.p50_ms), ("p90", row.p90_ms)):
         if ms is not None:
-            where = {"device": row.device, "profile": row.profile_id, "statistic": statistic}
-            _tell(session, row.model_id, where, {"measured_ms": ms})
+            place = {"device": row.device, "profile": row.profile_id, "statistic": statistic}
+            _update(session, row.model_id, place, {"measured_ms": ms})
 
 
-def _tell(session: Session, model_id: str, where: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Add to the entry for the same place and statistic, or begin one. Files that are not ours have no such list."""
-    # Locked, since another session may tell of the same model meanwhile; SQLite has one writer at a time anyway.
+def _update(session: Session, model_id: str, place: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Update the entry of this device, profile and statistic, or add one. Manifests of uploads have no latencies."""
+    # Locked, since another transaction may update the same model; SQLite has one writer at a time anyway.
     session.get(Model, model_id, with_for_update=True, populate_existing=True)
     model = models.get(session, model_id)
     if "latency" not in model.manifest:
         return
-    before = [dict(entry) for entry in model.manifest["latency"]]
-    entry = next((each for each in before if all(each.get(name) == value for name, value in where.items())), None)
+    rows = [dict(entry) for entry in model.manifest["latency"]]
+    entry = next((row for row in rows if all(row.get(name) == value for name, value in place.items())), None)
     if entry is None:
-        entry = dict(where)
-        before.append(entry)
+        entry = dict(place)
+        rows.append(entry)
     entry.update(figures)
-    latency = sorted(before, key=lambda each: (each["device"], each.get("profile") or "", each["statistic"]))
-    # A new object: the database looks at identity to see what changed.
+    latency = sorted(rows, key=lambda row: (row["device"], row.get("profile") or "", row["statistic"]))
+    # A new object: SQLAlchemy detects changes of a JSON column by identity.
     model.manifest = {**model.manifest, "latency": latency}
     session.add(model)
     session.flush()

@@ -1,4 +1,4 @@
-"""Searches: what can be refused at once is; the rest is a job that `server.compute.executor` does."""
+"""Searches: a request is checked, then queued as a job for a compute worker (`server.compute.jobs.search`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from server.wire import (
     Target,
 )
 
-PRIORITY = 10  # somebody waits for the answer
+PRIORITY = 10  # above calibrations: a user waits for the answer
 
 
 def create(session: Session, request: SearchRequest, now: datetime, max_attempts: int) -> Accepted:
@@ -30,8 +30,7 @@ def create(session: Session, request: SearchRequest, now: datetime, max_attempts
 
     Raises BadValue, NotFound, NoPredictor, Infeasible, Conflict.
     """
-    if len(request.targets) > 1:
-        raise BadValue("a fleet of more than one device is not supported yet: search for each device by itself")
+    check_supported(request)
     target = request.targets[0]
     device = devices.get(session, target.device)
     supernet = supernets.resolve(session, request.supernet)
@@ -41,16 +40,16 @@ def create(session: Session, request: SearchRequest, now: datetime, max_attempts
             f"there is no latency predictor for '{device.name}' and supernet '{supernet.name}' yet: keep it idle "
             f'and POST /jobs {{"kind": "calibrate", "device": "{device.name}", "supernet": "{supernet.name}"}}, '
             'or set "allow_uncalibrated": true '
-            "for an estimate without a promise"
+            "for an estimate without a confidence"
         )
     if predictor is not None:
         smallest_ms = predictors.smallest_upper_ms(session, predictor, supernet, request.confidence, request.statistic)
         check_feasible(target, smallest_ms)
     search_id = new_id("search", now)
-    asked = request.model_dump(mode="json")
+    request_json = request.model_dump(mode="json")
     payload = {
         "search_id": search_id,
-        "request": asked,
+        "request": request_json,
         "supernet": supernet.name,
         "predictor_id": predictor.id if predictor else None,
     }
@@ -63,9 +62,17 @@ def create(session: Session, request: SearchRequest, now: datetime, max_attempts
         priority=PRIORITY,
         max_attempts=max_attempts,
     )
-    session.add(Search(id=search_id, job_id=job.id, request=asked, created_at=now))
+    session.add(Search(id=search_id, job_id=job.id, request=request_json, created_at=now))
     session.flush()
     return Accepted(id=search_id, status=JobStatus(job.status), url=url(search_id))
+
+
+def check_supported(request: SearchRequest) -> None:
+    """Refuse fields of the API that are not implemented, before anything is queued. Raises BadValue."""
+    if len(request.targets) > 1:
+        raise BadValue("a fleet of more than one device is not supported yet: search for each device separately")
+    if request.max_peak_memory_mb is not None:
+        raise BadValue('"max_peak_memory_mb" is not supported yet: bound the size of the file by "max_size_mb" instead')
 
 
 def check_feasible(target: Target, smallest_ms: float | None) -> None:
@@ -89,7 +96,7 @@ def get(session: Session, search_id: str) -> tuple[Search, Job]:
 
 
 def cancel(session: Session, search_id: str, now: datetime) -> SearchView:
-    """Cancel the search and what it queued. Raises NotFound, Finished."""
+    """Cancel the search and the jobs that it queued. Raises NotFound, Finished."""
     search, job = get(session, search_id)
     return view(search, jobs.cancel(session, job.id, now))
 

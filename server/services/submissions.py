@@ -1,4 +1,4 @@
-"""Work ordered by POST /jobs and /subnets: checked against what is known, then queued."""
+"""Jobs submitted by POST /jobs and /subnets, or by other jobs: checked, then queued."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from server.errors import BadValue, NotFound
 from server.services import accuracy_drop, devices, jobs, models, supernets
 from server.services.export_key import export_key
 from server.services.storable import storable
-from server.store import supernet_file
 from server.store.blobs import Blobs
 from server.store.tables import Job, Model, Supernet
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol, SubnetRequest
 
 MEASURE_PRIORITY = 5
-UNJUDGED = (
-    "norms were not recalibrated and accuracy is not known: the supernet carries no calibration images and its "
-    "training images are not at hand"
+UNKNOWN_ACCURACY = (
+    "norms were not recalibrated and accuracy is unknown: the supernet carries no calibration images and its "
+    "training images are not on the server's machine"
 )
 
 
@@ -62,7 +61,7 @@ def measure(
     priority: int = 0,
     max_attempts: int = 3,
 ) -> Job:
-    """Queue one measuring session; with `parent_id` and `key` it is queued once."""
+    """Queue one measuring session; with `parent_id` and `key` it is queued only once."""
     return jobs.enqueue(
         session,
         kind=JobKind.MEASURE,
@@ -80,8 +79,9 @@ def measure(
 def subnet(
     session: Session, blobs: Blobs, folder: Path, request: SubnetRequest, now: datetime, max_attempts: int
 ) -> Accepted:
-    """Queue the extraction and export of one arch; the payload is the request with the supernet's name. What was
-    exported before is answered by a job that has succeeded already. `folder` holds the supernets."""
+    """Queue the extraction and export of one arch; the payload is the request with the supernet's name. A model that
+    was exported before is returned by a job that has already succeeded. `folder` holds the supernets. Raises NotFound,
+    Conflict, BadValue."""
     supernet = supernets.resolve(session, request.supernet)
     payload = {
         "arch": storable(request.arch),
@@ -97,40 +97,40 @@ def subnet(
 
 
 def subnet_result(model: Model) -> dict[str, Any]:
-    """What a `subnet` job answers."""
+    """The result of a `subnet` job."""
     return {
         "model_id": model.id,
         "arch_id": model.arch_id,
         "precision": model.precision,
         "terms": model.manifest.get("terms"),
-        "warning": None if model.accuracy.get("value") is not None else UNJUDGED,
+        "warning": None if model.accuracy.get("value") is not None else UNKNOWN_ACCURACY,
         "url": f"/models/{model.id}",
         "download_url": f"/models/{model.id}/download",
     }
 
 
-def find_arch(session: Session, wanted: dict[str, Any] | list[Any] | str) -> Arch:
-    """An architecture from canonical JSON, the official 10-list, a published name, or the id of one seen before.
+def find_arch(session: Session, description: dict[str, Any] | list[Any] | str) -> Arch:
+    """An architecture from canonical JSON, the official 10-list, a published name, or the id of a stored model's.
 
     Raises BadValue, NotFound.
     """
     try:
-        if isinstance(wanted, dict):
-            return Arch.from_json(wanted)
-        if isinstance(wanted, list):
-            return Arch.from_moonlit(wanted)
-        if wanted in PUBLISHED:
-            return PUBLISHED[wanted]
-        if wanted.lstrip().startswith("{"):
-            return Arch.from_json(wanted)
-        known = session.exec(select(Model.arch).where(Model.arch_id == wanted).limit(1)).first()
+        if isinstance(description, dict):
+            return Arch.from_json(description)
+        if isinstance(description, list):
+            return Arch.from_moonlit(description)
+        if description in PUBLISHED:
+            return PUBLISHED[description]
+        if description.lstrip().startswith("{"):
+            return Arch.from_json(description)
+        known = session.exec(select(Model.arch).where(Model.arch_id == description).limit(1)).first()
         if known is not None:
             return Arch.from_json(known)
     except ArchError as error:
         raise BadValue(str(error)) from error
     raise NotFound(
-        f"there is no architecture '{wanted}': give a published name ({', '.join(PUBLISHED)}), an id from GET /models, "
-        "canonical JSON or the 10-list"
+        f"there is no architecture '{description}': give a published name ({', '.join(PUBLISHED)}), an id from GET "
+        "/models, canonical JSON or the 10-list"
     )
 
 
@@ -139,18 +139,17 @@ def accepted(job: Job) -> Accepted:
 
 
 def _exported(session: Session, blobs: Blobs, folder: Path, supernet: Supernet, request: SubnetRequest) -> Model | None:
-    """The model that this request would be answered with, where it is there. What is wrong with the request is left to
-    the job to say."""
+    """The stored model that answers this request, None if it has to be exported. Errors of the request are reported by
+    the job."""
     if not isinstance(supernet.space, dict):
         return None
     try:
         arch = _space(json.dumps(supernet.space, sort_keys=True)).adopt(find_arch(session, request.arch))
     except (BadValue, NotFound, ArchError):
         return None
-    table_sha256 = supernet_file.table_sha256(supernets.path(supernet, folder))
-    key = export_key(arch, supernet.sha256, table_sha256, precision=request.precision, recalibrate=True)
+    key = export_key(supernets.ref(supernet, folder), arch, precision=request.precision, recalibrate=True)
     model = models.exported(session, blobs, key)
-    # One that costs too much is refused by the job, like one that is made for it.
+    # A model that costs too much top-1 is refused by the job, as a new export would be.
     return None if model is None or accuracy_drop.exceeds(model, request.max_accuracy_drop) else model
 
 

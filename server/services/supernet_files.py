@@ -1,11 +1,9 @@
-"""Supernet files on the disk: looked at without their weights, and brought into the home folder."""
+"""Supernet files on the disk: checked without their weights, and copied into the home folder."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 from datetime import datetime
 from pathlib import Path
 
@@ -15,31 +13,31 @@ from elasticvit.errors import PredictorError
 from server.errors import BadValue, from_os_error
 from server.services import supernets
 from server.settings import NAME
-from server.store.blobs import CHUNK, PART, file_sha256
+from server.store.blobs import copy_file, file_sha256
 from server.store.db import Database
 from server.store.supernet_file import ENDING, Description, describe, table_of
 from server.store.tables import Supernet
 
 
 def add(database: Database, file: Path, name: str | None, folder: Path, now: datetime) -> Supernet:
-    """Copy a supernet file and its table into the supernets folder and know it; the same file twice is harmless.
+    """Copy a supernet file and its table into the supernets folder and register it; may be repeated.
 
     Args:
-        name: what it is called from now on, by default the file's name.
+        name: of the supernet, by default the file's name without its ending.
 
     Raises:
-        BadValue, Conflict: it cannot be served, or not under this name; nothing was changed.
+        BadValue, Conflict: the file cannot be served, or not under this name; nothing was changed.
         DiskFull, ReadOnlyHome.
     """
     name = file.stem if name is None else name
     _check(file, name)
     with database.read() as session:
         supernets.check_free(session, name, file_sha256(file))
-    return know(database, bring(file, folder, name), now)
+    return register(database, bring(file, folder, name), now)
 
 
-def know(database: Database, file: Path, now: datetime) -> Supernet:
-    """Know a file that lies in the supernets folder by its name there, as it is now. Raises BadValue."""
+def register(database: Database, file: Path, now: datetime) -> Supernet:
+    """Register a file of the supernets folder under its name there, as it is now. Raises BadValue."""
     described = _check(file, file.stem)
     with database.write() as session:
         return supernets.register(
@@ -54,31 +52,31 @@ def know(database: Database, file: Path, now: datetime) -> Supernet:
 
 
 def check_table(file: Path, space: Space) -> Path:
-    """The table of evaluated sub-networks beside a supernet file. Raises BadValue where it is missing or of no use."""
+    """The table of evaluated sub-networks beside a supernet file. Raises BadValue if it is missing or unusable."""
     table = table_of(file)
     how = f"evaluate some by `elasticvit tabulate {file} --n 600`"
     if not table.is_file():
         raise BadValue(f"{file} has no table of evaluated sub-networks, from which accuracies are predicted: {how}")
     try:
-        known = AccuracyTable.load(table)
+        evaluated = AccuracyTable.load(table)
     except PredictorError as error:
         raise BadValue(f"{error}: {how}") from error
-    if known.space != space or len(known.top1) < FEWEST_SUBNETS:
+    if evaluated.space != space or len(evaluated.top1) < FEWEST_SUBNETS:
         raise BadValue(f"{table} is of another space or has fewer than {FEWEST_SUBNETS} sub-networks: {how}")
     return table
 
 
 def bring(file: Path, folder: Path, name: str) -> Path:
-    """Copy a supernet file and its table into the supernets folder; where it lies there, under that name.
+    """Copy a supernet file and its table into the supernets folder under this name; returns the path of the copy.
 
     Raises DiskFull, ReadOnlyHome.
     """
     to = folder / f"{name}{ENDING}"
     try:
         if not (to.exists() and to.samefile(file)):
-            # The table first: a file that is there is served at the next start.
-            _copy(table_of(file), table_of(to))
-            _copy(file, to)
+            # The table first: a supernet file in this folder is served at the next start.
+            copy_file(table_of(file), table_of(to))
+            copy_file(file, to)
     except OSError as error:
         raise from_os_error(error, f"the folder {folder}") from error
     return to
@@ -90,16 +88,3 @@ def _check(file: Path, name: str) -> Description:
     described = describe(file)
     check_table(file, described.space)
     return described
-
-
-def _copy(file: Path, to: Path) -> None:
-    part = to.with_name(f"{PART}{secrets.token_hex(6)}")
-    try:
-        with file.open("rb") as source, part.open("xb") as target:
-            while chunk := source.read(CHUNK):
-                target.write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
-        part.replace(to)
-    finally:
-        part.unlink(missing_ok=True)

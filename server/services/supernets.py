@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from server.errors import Conflict, NotFound
 from server.services.pages import page
 from server.store.blobs import file_sha256
+from server.store.supernet_file import SupernetRef, table_sha256
 from server.store.tables import Supernet
 from server.wire import Page, SupernetView
 
@@ -26,7 +27,7 @@ def register(
     classes: int | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Supernet:
-    """Know a file that lies in the supernets folder; the first one is the default. Registering it again updates it."""
+    """Add the row of a file in the supernets folder, or update it; the first supernet becomes the default."""
     row = session.get(Supernet, name)
     if row is None:
         default = session.exec(select(Supernet.name).where(col(Supernet.is_default).is_(True))).first()
@@ -40,14 +41,14 @@ def register(
 
 
 def check_free(session: Session, name: str, sha256: str) -> None:
-    """Raises Conflict where another file has this name: models and predictors refer to it."""
+    """Raises Conflict when another file has this name: models and predictors refer to it."""
     row = session.get(Supernet, name)
     if row is not None and row.sha256 != sha256:
         raise Conflict(f"there is a supernet '{name}' with other weights: give this one another name")
 
 
 def make_default(session: Session, name: str) -> None:
-    """From now on this one answers where none is named. Raises NotFound."""
+    """Use this supernet for requests that name none. Raises NotFound."""
     chosen = get(session, name)
     for row in session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))):
         row.is_default = False
@@ -58,7 +59,7 @@ def make_default(session: Session, name: str) -> None:
 
 
 def resolve(session: Session, name: str | None) -> Supernet:
-    """The named supernet, or the default one. Raises NotFound, Conflict while there is none at all."""
+    """The named supernet, or the default one. Raises NotFound, and Conflict while no supernet is registered."""
     if name is not None:
         return get(session, name)
     row = session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))).first()
@@ -68,7 +69,7 @@ def resolve(session: Session, name: str | None) -> Supernet:
 
 
 def get(session: Session, name: str) -> Supernet:
-    """Raises NotFound, naming those there are."""
+    """Raises NotFound, which lists the known names."""
     row = session.get(Supernet, name)
     if row is None:
         known = list(session.exec(select(Supernet.name).order_by(col(Supernet.name)).limit(100)))
@@ -78,6 +79,12 @@ def get(session: Session, name: str) -> Supernet:
 
 def path(supernet: Supernet, folder: Path) -> Path:
     return folder / supernet.file
+
+
+def ref(supernet: Supernet, folder: Path) -> SupernetRef:
+    """The file in the supernets folder, with its table as it is now."""
+    file = path(supernet, folder)
+    return SupernetRef(supernet.name, file, supernet.sha256, table_sha256(file))
 
 
 def listing(session: Session, page_token: str | None, max_results: int) -> Page[SupernetView]:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import time
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from server.errors import InfraError, NotFound, TooLarge, from_os_error
+from server.store.part_files import PartFile, part_file
 
-PART = ".part-"
 CHUNK = 1 << 20
-STALE_PART_SECONDS = 3600.0
 
 
 class Draft:
-    """A blob being written. `path` may be read for checks after `flush`; nothing stays unless `keep` is called."""
+    """A blob that is being written. After `flush` it can be read at `path`; it is removed unless `keep` is called."""
 
-    def __init__(self, blobs: Blobs, file: BinaryIO, path: Path, max_bytes: int | None) -> None:
+    def __init__(self, blobs: Blobs, part: PartFile, max_bytes: int | None) -> None:
         self._blobs = blobs
-        self._file = file
+        self._part = part
         self._digest = hashlib.sha256()
         self._max_bytes = max_bytes
-        self.path = path
         self.size_bytes = 0
+
+    @property
+    def path(self) -> Path:
+        return self._part.path
 
     @property
     def sha256(self) -> str:
@@ -41,21 +40,18 @@ class Draft:
                 f"the file is larger than the {self._max_bytes / 1e6:g} MB allowed", max_bytes=self._max_bytes
             )
         self._digest.update(chunk)
-        self._file.write(chunk)
+        self._part.file.write(chunk)
 
     def flush(self) -> None:
-        self._file.flush()
+        self._part.file.flush()
 
     def keep(self, expected_sha256: str | None = None) -> str:
-        """Make it durable under its hash and return that. Raises InfraError when it is not the expected one."""
+        """Make it durable under its hash, which is returned. Raises InfraError if the hash is not the expected one."""
         if expected_sha256 not in (None, self.sha256):
-            raise InfraError(f"the file has sha256 {self.sha256}, not {expected_sha256}: it was damaged on the way")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+            raise InfraError(f"the file has sha256 {self.sha256}, not {expected_sha256}: it was damaged in transit")
         target = self._blobs.path(self.sha256)
         target.parent.mkdir(exist_ok=True)
-        self.path.replace(target)
-        _sync_folder(target.parent)
+        self._part.keep(target)
         return self.sha256
 
 
@@ -64,7 +60,7 @@ class Blobs:
         self.root = root
 
     def path(self, sha256: str) -> Path:
-        """Where the blob lies, if it does."""
+        """Where the blob is, if it exists."""
         return self.root / sha256[:2] / sha256
 
     def find(self, sha256: str) -> Path:
@@ -76,38 +72,19 @@ class Blobs:
 
     @contextmanager
     def draft(self, max_bytes: int | None = None) -> Iterator[Draft]:
-        """Write a blob in pieces; the part file is gone afterwards, whatever happens. Raises InfraError."""
-        part = self.root / f"{PART}{os.getpid()}-{secrets.token_hex(6)}"
+        """Write a blob in pieces; without `keep` nothing is left of it. Raises InfraError."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                yield Draft(self, file, part, max_bytes)
+            with part_file(self.root) as part:
+                yield Draft(self, part, max_bytes)
         except OSError as error:
             raise from_os_error(error, f"the folder {self.root}") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def put(self, data: bytes) -> str:
         """Store bytes and return their sha256."""
         with self.draft() as draft:
             draft.write(data)
             return draft.keep()
-
-    def put_file(self, source: Path) -> tuple[str, int]:
-        """Store a copy of a file; returns sha256 and size in bytes."""
-        with source.open("rb") as file, self.draft() as draft:
-            while chunk := file.read(CHUNK):
-                draft.write(chunk)
-            return draft.keep(), draft.size_bytes
-
-    def remove_stale_parts(self) -> None:
-        """Drop what killed processes left; the young ones may belong to a living one."""
-        for part in self.root.glob(f"{PART}*"):
-            try:
-                if time.time() - part.stat().st_mtime > STALE_PART_SECONDS:
-                    part.unlink(missing_ok=True)
-            except FileNotFoundError:
-                continue
 
 
 def file_sha256(path: Path) -> str:
@@ -116,26 +93,17 @@ def file_sha256(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a secret atomically with mode 0600. Raises InfraError."""
-    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    """Write a secret with mode 0600; the file appears whole or not at all. Raises InfraError."""
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
+        with part_file(path.parent, mode=0o600) as part:
+            part.file.write(text.encode())
+            part.keep(path)
     except OSError as error:
         raise from_os_error(error, str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """So that the rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file; `target` appears whole or not at all. Raises OSError."""
+    with source.open("rb") as file, part_file(target.parent) as part:
+        shutil.copyfileobj(file, part.file, CHUNK)
+        part.keep(target)

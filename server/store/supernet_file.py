@@ -1,4 +1,4 @@
-"""A supernet file on the disk, described by its header without its weights, and the table beside it."""
+"""A supernet file on the disk, read by its header without its weights, and the accuracy table beside it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,35 @@ MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
+class SupernetRef:
+    """A supernet file as it is now, by what decides the models that come from it.
+
+    Attributes:
+        name, sha256: of its row in the database.
+        table_sha256: of the accuracy table beside the file, None without a table.
+    """
+
+    name: str
+    file: Path
+    sha256: str
+    table_sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Description:
-    """What the header of a supernet file says; `card` as it stands there."""
+    """The header of a supernet file; `card` as it is written there."""
 
     space: Space
     card: dict[str, Any]
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is stored of the card."""
+        """The part of the card that is stored in the database."""
         return {**self.card.get("provenance", {}), "data": self.card.get("data"), "terms": self.card.get("terms")}
 
 
 def describe(file: Path) -> Description:
-    """Read a whole supernet file's header. Raises BadValue for what is none, or is cut off."""
+    """Read the header of a supernet file. Raises BadValue for another file, or one that is cut off."""
     if not file.is_file():
         raise BadValue(f"there is no file {file} on the server's machine")
     try:
@@ -50,15 +65,16 @@ def describe(file: Path) -> Description:
 
 
 def table_of(file: Path) -> Path:
-    return table_path(file)
+    """Where the accuracy table of a supernet file is."""
+    return file.with_suffix(".accuracy.jsonl")
 
 
 def table_sha256(file: Path) -> str | None:
-    """Of the table beside a supernet file, as it is now; None where there is none."""
+    """The SHA-256 of the accuracy table as it is now; None without a table."""
     table = table_of(file)
     try:
-        found = table.stat()
-        return _sha256_at(table, found.st_size, found.st_mtime_ns)
+        status = table.stat()
+        return _sha256_at(table, status.st_size, status.st_mtime_ns)
     except OSError:
         return None
 

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from elasticvit.archs.arch import arch_object
-from elasticvit.costs.flops import macs, params
 from elasticvit.export.api import anchor
 from elasticvit.pretrained.prepare import prepare_default
 from server.clock import Clock, utc_now
@@ -72,7 +70,7 @@ def register_supernet(database: Database, file: Path, clock: Clock) -> None:
         row = session.get(Supernet, file.stem)
     if row is not None and row.size_bytes == file.stat().st_size and row.sha256 == file_sha256(file):
         return
-    supernet_files.know(database, file, clock())
+    supernet_files.register(database, file, clock())
 
 
 def keep_anchor(database: Database, blobs: Blobs, clock: Clock) -> None:
@@ -81,21 +79,16 @@ def keep_anchor(database: Database, blobs: Blobs, clock: Clock) -> None:
         if models.anchor(session) is not None:
             return
     exported = anchor()
-    arch = exported.manifest.read_arch()
+    new = models.NewModel(
+        models.store_bytes(blobs, exported.tflite),
+        "anchor",
+        json.loads(exported.manifest.to_json()),
+        name="anchor",
+        precision="float32",
+        arch=exported.manifest.read_arch(),
+    )
     with database.write() as session:
-        models.store(
-            session,
-            blobs,
-            file=exported.tflite,
-            source="anchor",
-            now=clock(),
-            manifest=json.loads(exported.manifest.to_json()),
-            name="anchor",
-            precision="float32",
-            arch=arch_object(arch),
-            macs=macs(arch),
-            params=params(arch),
-        )
+        models.add(session, new, clock())
 
 
 def agent_token_file(settings: Settings) -> Path:

@@ -165,9 +165,8 @@ class Farm:
 
     def anchor(self) -> Model:
         with self.database.write() as session:
-            return models.store(
-                session, self.blobs, file=tiny_tflite(7.0), source="anchor", now=self.clock(), manifest={}
-            )
+            file = models.store_bytes(self.blobs, tiny_tflite(7.0))
+            return models.add(session, models.NewModel(file, "anchor", {}), self.clock())
 
     def supernet(self, name: str = "digits") -> str:
         """A supernet file that is known; what is in it does not matter to this package."""

@@ -46,7 +46,7 @@ UPLOAD = {
 async def upload_model(
     request: Request, state: TheState, _token: Worker, response: Response, name: Annotated[Name | None, Query()] = None
 ) -> ModelView:
-    """Upload a .tflite of your own: its bytes as the body, or as `file` of a form. It can then be measured."""
+    """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
     with state.blobs.draft(state.settings.max_upload_bytes) as draft:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             await _read_form(request, draft)
@@ -85,8 +85,8 @@ async def download_model(
     format: Annotated[Format, Query()] = "tflite",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made when they are first asked for: until they are
-    there, the answer waits, and after a while is 503 with Retry-After."""
+    """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made at the first request, which waits for them; if
+    that takes too long, the answer is 503 with Retry-After."""
     model = await run_in_threadpool(_model, state, model_id)
     if format == "manifest":
         return _text(models.manifest_bytes(model), "application/json", if_none_match)
@@ -127,31 +127,32 @@ def _model(state: State, model_id: str) -> Model:
 
 
 async def _converted(state: State, model: Model, format: conversions.OtherFormat) -> str:
-    """The hash of the model's file in another format, as soon as it is there. Raises NotFound, Conflict, NotYet."""
-    found = await run_in_threadpool(_find_or_order, state, model, format)
-    if isinstance(found, ModelFile):
-        return found.sha256
+    """The hash of the model's file in another format, once it is made. Raises NotFound, Conflict, NotYet."""
+    file_or_job = await run_in_threadpool(_find_or_enqueue, state, model, format)
+    if isinstance(file_or_job, ModelFile):
+        return file_or_job.sha256
+    job_id = file_or_job.id
     state.notifier.notify()
     deadline = time.monotonic() + state.settings.convert_wait_seconds
-    while not await run_in_threadpool(_is_made, state, found.id):
+    while not await run_in_threadpool(_is_made, state, job_id):
         if time.monotonic() > deadline:
             raise NotYet(
-                f"the {format} file is still being made, by job '{found.id}': ask again in {RETRY_SECONDS} s",
+                f"the {format} file is still being made, by job '{job_id}': ask again in {RETRY_SECONDS} s",
                 retry_after_seconds=RETRY_SECONDS,
             )
         await asyncio.sleep(LOOK_SECONDS)
-    made = await run_in_threadpool(_find_or_order, state, model, format)
-    if not isinstance(made, ModelFile):
+    file = await run_in_threadpool(_find_or_enqueue, state, model, format)
+    if not isinstance(file, ModelFile):
         raise InfraError(f"the {format} file of model '{model.id}' was removed as soon as it was made: ask again")
-    return made.sha256
+    return file.sha256
 
 
-def _find_or_order(state: State, model: Model, format: conversions.OtherFormat) -> ModelFile | Job:
+def _find_or_enqueue(state: State, model: Model, format: conversions.OtherFormat) -> ModelFile | Job:
     with state.database.read() as session:
         if (file := conversions.find(session, state.blobs, model, format)) is not None:
             return file
     with state.database.write() as session:
-        return conversions.order(session, model, format, state.now)
+        return conversions.enqueue(session, model, format, state.now)
 
 
 def _is_made(state: State, job_id: str) -> bool:
@@ -175,5 +176,5 @@ def _text(content: bytes, media_type: str, if_none_match: str | None) -> Respons
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:
-    given = [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]
-    return "*" in given or etag in given
+    etags = [text.strip().removeprefix("W/") for text in (if_none_match or "").split(",")]
+    return "*" in etags or etag in etags

@@ -1,7 +1,7 @@
-"""The exporting process: `python -m server.compute.exporting.child FD BYTES` does the orders that come over a socket.
+"""The exporting process: `python -m server.compute.exporting.child FD BYTES` runs the orders that come over a socket.
 
-It ends when the other end is closed, or with its parent. BYTES bounds its own data (RLIMIT_DATA), so that what grows
-without end fails here before it takes the machine's memory.
+It ends when the other end is closed, or with its parent. BYTES bounds its data (RLIMIT_DATA), so that an export that
+grows without end fails here before it takes the machine's memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from server.parent import exit_with_parent
 
 
 def serve(connection: Connection) -> None:
-    """Answer orders until there are no more: ("stage", name)s, then ("done", Product) or ("error", RemoteError)."""
-    from server.compute.exporting.work import LoadedSupernets, run_order
+    """Answer orders until the socket is closed: each with any number of ("stage", name), then ("done", result) or
+    ("error", RemoteError)."""
+    from server.compute.exporting.loaded_supernet import LoadedSupernets
+    from server.compute.exporting.work import run_order
 
     loaded = LoadedSupernets()
-    settled: set[tuple[str, str]] = set()
+    settled: set[tuple[str, type]] = set()
     connection.send(("ready", None))
     while True:
         try:
@@ -35,14 +37,14 @@ def serve(connection: Connection) -> None:
         except Exception as error:
             answer = ("error", remote_error(error))
         connection.send(answer)
-        if (kind := (order.sha256, order.what)) not in settled:
+        if (kind := (order.supernet.sha256, type(order))) not in settled:
             settled.add(kind)
             _settle()
         del answer, order
 
 
 def _settle() -> None:
-    """Put what was loaded aside from garbage collection: to look through torch's objects takes 0.15 s now and then."""
+    """Exclude what was loaded from garbage collection: a pass over torch's objects takes 0.15 s."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> None:
     try:
         serve(connection)
     except (BrokenPipeError, ConnectionResetError):
-        return  # nobody waits any more
+        return  # the worker is gone
 
 
 if __name__ == "__main__":

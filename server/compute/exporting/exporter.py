@@ -1,4 +1,4 @@
-"""The worker's exports in a process of their own, kept warm: started early, replaced when it dies."""
+"""Exports in a process of their own, which is started early, kept warm, and replaced when it dies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from server.compute.exporting.order import Order, Product, Watch
+from server.compute.exporting.order import Order, Result, Watch
 from server.compute.exporting.process import Limits, Process
 from server.settings import Settings
 
@@ -14,8 +14,8 @@ TURN_SECONDS = 0.1
 
 
 class ChildExporter:
-    """Does orders in one child process, in turns. `kept` says that the process outlives an order, with what it loaded;
-    otherwise it ends with each, for work that is rare and takes much memory."""
+    """Runs orders in one child process, one at a time. With `kept` the process stays between orders, with the supernets
+    that it loaded; otherwise it ends after each, for work that is rare and takes much memory."""
 
     def __init__(self, limits: Limits, kept: bool = True) -> None:
         self._limits = limits
@@ -25,23 +25,23 @@ class ChildExporter:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to load what every order needs, without waiting for it."""
+        """Start the process, which begins to load what every order needs; does not wait for it."""
         with self._turn:
             self._ensure()
 
-    def run(self, order: Order, watch: Watch) -> Product:
-        """The order's product.
+    def run(self, order: Order[Result], watch: Watch) -> Result:
+        """The order's result.
 
         Raises:
-            ExportCrashed: the process died, or took too long or too much memory; the next order gets a fresh one.
+            ExportCrashed: the process died, or took too long or too much memory; the next order gets a new process.
             ElasticVitError, ServerError: of the work itself; and what `watch` raises, which ends the work.
         """
-        with self._mine(watch) as process:
+        with self._exclusive(watch) as process:
             return process.run(order, watch)
 
     @property
     def pid(self) -> int | None:
-        """Of the process that is alive, None while there is none."""
+        """Of the living process, None without one."""
         process = self._process
         return process.pid if process is not None and process.alive else None
 
@@ -55,7 +55,7 @@ class ChildExporter:
             self._drop()
 
     @contextmanager
-    def _mine(self, watch: Watch) -> Iterator[Process]:
+    def _exclusive(self, watch: Watch) -> Iterator[Process]:
         while not self._turn.acquire(timeout=TURN_SECONDS):
             watch.check()
         try:

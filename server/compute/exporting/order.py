@@ -1,55 +1,80 @@
-"""What a worker asks of its exporting process and what it gets back. Plain values: neither side brings torch."""
+"""What a worker orders of its exporting process, and what comes back. Plain values: neither side imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from elasticvit.accuracy.value import Accuracy
+from elasticvit.archs.arch import Arch
 from elasticvit.latency.profile import FileOp
+from server.store.supernet_file import SupernetRef
+from server.wire import Accuracy, PrecisionName
 
-What = Literal["tflite", "onnx", "pt2", "ops", "load", "images"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Order:
-    """One piece of work on a supernet file.
+class Order(Generic[Result]):
+    """One piece of work on a supernet file; `Result` is the type of what comes back."""
 
-    `what`: a `tflite` with its manifest; the same network as `onnx` or `pt2`; only the `ops` of its file, unchecked; or
-    no network at all: `load` the supernet, so that the next order finds it there, or look whether its `images` lie on
-    this machine. `arch` is canonical JSON, None for those two. Without `recalibrate` the network keeps its norms as
-    they are cut, for its latency only. `table_sha256` is of the table beside the supernet, None where there is none.
-    `stored` is the model's own `.tflite`, which another format of it is compared with.
-    """
+    supernet: SupernetRef
 
-    what: What
-    supernet: str
-    file: Path
-    sha256: str
-    arch: str | None = None
-    precision: str = "float32"
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A `.tflite` with its manifest and the top-1 of its network. `images` says whether the supernet's images were
+    there, so that accuracies were measured; False when none were needed."""
+
+    data: bytes
+    manifest: Mapping[str, Any]
+    accuracy: Accuracy
+    images: bool
+
+
+@dataclass(frozen=True)
+class ExportTflite(Order[ExportedFile]):
+    """A sub-network as `.tflite`. Without `recalibrate` it keeps the supernet's batch norms, and its accuracy stays
+    unknown: enough to measure its latency."""
+
+    arch: Arch
+    precision: PrecisionName = "float32"
     recalibrate: bool = True
     seed: int = 0
-    table_sha256: str | None = None
-    stored: Path | None = None
 
 
 @dataclass(frozen=True)
-class Product:
-    """What came of an order: the file's bytes, for a `.tflite` the manifest, its accuracy where that is known,
-    and the operators. `images` says whether the supernet's images are at hand, so that accuracies are measured."""
+class ConvertFile(Order[bytes]):
+    """The float32 network of a stored model in another format. `tflite` is the model's own file: the work fails with
+    Conflict when the supernet no longer gives that network."""
 
-    images: bool
-    data: bytes = b""
-    manifest: Mapping[str, Any] | None = None
-    accuracy: Accuracy | None = None
-    ops: tuple[FileOp, ...] = ()
+    arch: Arch
+    format: Literal["onnx", "pt2"]
+    tflite: Path
+    recalibrate: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ListOps(Order[tuple[FileOp, ...]]):
+    """The operators of the `.tflite` of an architecture, in file order, each with its block; no file is kept."""
+
+    arch: Arch
+
+
+@dataclass(frozen=True)
+class LoadSupernet(Order[bool]):
+    """Load the supernet, so that the next order finds it in memory; the result says whether its images were loaded."""
+
+
+@dataclass(frozen=True)
+class FindImages(Order[bool]):
+    """Whether this machine has a folder of the supernet's images; nothing is loaded."""
 
 
 class Watch(Protocol):
-    """Who waits for an order: told of every stage, asked often whether it is still wanted; both may raise to end it."""
+    """Who waits for an order: called at every stage, and often while it runs. Both methods may raise to end it."""
 
     def stage(self, name: str) -> None: ...
 
@@ -57,7 +82,7 @@ class Watch(Protocol):
 
 
 class Unwatched:
-    """Nobody is told, nothing is asked."""
+    """Ignores stages and never ends an order."""
 
     def stage(self, name: str) -> None:
         del name
@@ -67,8 +92,8 @@ class Unwatched:
 
 
 class Exporter(Protocol):
-    """Does orders, one at a time; callable from any thread."""
+    """Runs orders, one at a time; callable from any thread."""
 
-    def run(self, order: Order, watch: Watch) -> Product:
-        """Raises what the work raises: ElasticVitError, ServerError; and what `watch` raises."""
+    def run(self, order: Order[Result], watch: Watch) -> Result:
+        """Raises what the work raises, ElasticVitError or ServerError, and what `watch` raises."""
         ...

@@ -1,4 +1,4 @@
-"""One exporting process as its parent sees it: started, given an order, guarded meanwhile, ended."""
+"""One exporting process, seen from its parent: started, given orders within limits, ended."""
 
 from __future__ import annotations
 
@@ -17,28 +17,33 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from server.compute.exporting.order import Order, Product, Watch
+from server.compute.exporting.order import Order, Result, Watch
 from server.compute.exporting.remote_errors import RemoteError, restored
 from server.errors import ExportCrashed
 
 LOOK_SECONDS = 0.05
-ASK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 LOG_BYTES = 8_000
-START_SECONDS = 120.0
 TIMEOUT_SAYS = "raise ELASTICVIT_EXPORT_TIMEOUT_SECONDS if that is too little for this machine"
 MEMORY_SAYS = "raise ELASTICVIT_EXPORT_MEMORY_MB if the machine has more, or ask for a smaller network"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one order may take: seconds, and bytes of memory of the process."""
+    """The limits of one order, seconds and bytes of memory of the process, and of the start of the process."""
 
     timeout_seconds: float
     memory_bytes: int
+    start_seconds: float = 120.0
 
 
 class Process:
-    """A child that is starting or ready. Its words go to a file without a name; `words` are the last of them."""
+    """A child that is starting or ready. Its output goes to an unnamed file; `output` is the end of that.
+
+    `pebble` (a pool of killable processes) was considered: it gives time limits and cancellation, but no stages while a
+    task runs, no limit on memory, no output of a process that died, and no end with the parent; these are most of this
+    module and `child`.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -46,9 +51,9 @@ class Process:
         self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - as long as the process
         mine, its = socket.socketpair()
         with its:
-            # -P: a folder that happens to be the working directory does not stand in for our packages.
+            # -P: modules in the working directory must not shadow our packages.
             python = [sys.executable, "-P", "-m", "server.compute.exporting.child"]
-            # In a session of its own: what stops the worker's group is answered by the worker, which then ends this.
+            # In a session of its own: signals to the worker's group reach only the worker, which then ends the child.
             self._process = subprocess.Popen(
                 [*python, str(its.fileno()), str(limits.memory_bytes)],
                 stdin=subprocess.DEVNULL,
@@ -67,19 +72,19 @@ class Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, order: Order, watch: Watch) -> Product:
+    def run(self, order: Order[Result], watch: Watch) -> Result:
         """Raises what the work and `watch` raise, and ExportCrashed; the process may be dead afterwards."""
         if not self._ready:
-            with _Guard(self, watch, START_SECONDS) as guard:
+            with _Guard(self, watch, self.limits.start_seconds) as guard:
                 self._talk(guard, watch)
                 self._ready = True
         os.ftruncate(self._log.fileno(), 0)
         with _Guard(self, watch, self.limits.timeout_seconds) as guard:
-            product = self._talk(guard, watch, order)
-        assert isinstance(product, Product)
-        return product
+            result: Result = self._talk(guard, watch, order)
+        return result
 
-    def _talk(self, guard: _Guard, watch: Watch, order: Order | None = None) -> Product | None:
+    def _talk(self, guard: _Guard, watch: Watch, order: Order[Any] | None = None) -> Any:  # noqa: ANN401
+        """Send an order and wait for its result; without an order, wait until the process is ready."""
         try:
             if order is not None:
                 self._connection.send(order)
@@ -92,7 +97,7 @@ class Process:
         except (EOFError, OSError, UnpicklingError) as error:
             raise guard.reason() from error
         except BaseException:
-            # Nobody waits for the rest of it.
+            # The rest of the answer is not wanted any more.
             self.end()
             raise
         if isinstance(value, RemoteError):
@@ -100,11 +105,10 @@ class Process:
                 self.end()
                 raise ExportCrashed(self._no_memory(), log=value.trace)
             raise restored(value)
-        product: Product | None = value
-        return product
+        return value
 
     def end(self) -> None:
-        """Kill it with all that it may have started, at once."""
+        """Kill the process and its children."""
         if self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -116,16 +120,14 @@ class Process:
         self._log.close()
 
     def died(self) -> ExportCrashed:
-        """Why it ended by itself, as its status says."""
+        """The error for a process that ended by itself, by its exit status."""
         status = self._process.wait()
-        how = f"status {status}"
-        if status < 0:
-            how = f"signal {signal.Signals(-status).name}"
-        hint = "; the kernel kills so when memory is short" if -status == signal.SIGKILL else ""
+        how = f"signal {_signal_name(-status)}" if status < 0 else f"status {status}"
+        hint = "; the kernel does this when memory is short" if -status == signal.SIGKILL else ""
         return ExportCrashed(
             f"the exporting process ended by {how} in the middle of its work{hint}; nothing was stored. "
             "Try again; if it happens again, read the log of this job's attempt",
-            log=self.words(),
+            log=self.output(),
         )
 
     def too_slow(self, seconds: float) -> ExportCrashed:
@@ -133,24 +135,26 @@ class Process:
             return ExportCrashed(
                 f"the exporting process was not ready after {seconds:g} s and was ended; nothing was stored. "
                 "Try again when this machine has less to do; if it happens again, read the log of this job's attempt",
-                log=self.words(),
+                log=self.output(),
             )
-        return ExportCrashed(f"the export took more than {seconds:g} s and was ended: {TIMEOUT_SAYS}", log=self.words())
+        return ExportCrashed(
+            f"the export took more than {seconds:g} s and was ended: {TIMEOUT_SAYS}", log=self.output()
+        )
 
     def too_large(self) -> ExportCrashed:
-        return ExportCrashed(self._no_memory(), log=self.words())
+        return ExportCrashed(self._no_memory(), log=self.output())
 
     def _no_memory(self) -> str:
         return f"the export needed more than {self.limits.memory_bytes / 1e6:g} MB and was ended: {MEMORY_SAYS}"
 
-    def words(self) -> str:
-        """The tail of what the process said during this order."""
+    def output(self) -> str:
+        """The last `LOG_BYTES` that the process printed during this order."""
         size = os.fstat(self._log.fileno()).st_size
-        said = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
-        return said.decode(errors="replace").replace("\0", "")
+        tail = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        return tail.decode(errors="replace").replace("\0", "")
 
     def resident_bytes(self) -> int:
-        """What it holds in memory now; 0 once it is gone."""
+        """Its resident memory now; 0 once it has ended."""
         try:
             return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, IndexError):
@@ -158,9 +162,9 @@ class Process:
 
 
 class _Guard:
-    """A thread beside an order: ends the process when its time or memory is up, or when nobody wants it any more.
+    """A thread that watches an order: ends the process when it exceeds its time or memory, or when `watch` objects.
 
-    The thread that waits for the answer then reads an end of file, and asks `reason` what to raise.
+    The thread that waits for the result then reads an end of file, and asks `reason` what to raise.
     """
 
     def __init__(self, process: Process, watch: Watch, seconds: float) -> None:
@@ -180,21 +184,21 @@ class _Guard:
         self._thread.join()
 
     def reason(self) -> BaseException:
-        """Why the process is gone."""
+        """Why the process has ended."""
         self._done.set()
         self._thread.join()
         return self._why or self._process.died()
 
     def _look(self) -> None:
-        begun = asked = time.monotonic()
+        started = checked = time.monotonic()
         while not self._done.wait(min(LOOK_SECONDS, self._seconds)):
             now = time.monotonic()
             if self._process.resident_bytes() > self._process.limits.memory_bytes:
                 self._why = self._process.too_large()
-            elif now - begun > self._seconds:
+            elif now - started > self._seconds:
                 self._why = self._process.too_slow(self._seconds)
-            elif now - asked > ASK_SECONDS:
-                asked = now
+            elif now - checked > CHECK_SECONDS:
+                checked = now
                 self._why = _objection(self._watch)
             if self._why is not None:
                 self._process.end()
@@ -207,3 +211,11 @@ def _objection(watch: Watch) -> BaseException | None:
     except BaseException as error:
         return error
     return None
+
+
+def _signal_name(number: int) -> str:
+    """Also of signals that Python has no name for, such as 40."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -1,15 +1,15 @@
-"""What the exporting process does with an order: extract, recalibrate, judge, write and check; this brings torch."""
+"""What the exporting process does for each kind of order; this imports torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
-from elasticvit.data.image_set import FOLDERS, data_folder
+from elasticvit.data.image_set import FOLDERS, data_folder, load_named
 from elasticvit.errors import ExportError
 from elasticvit.export.api import export_net
 from elasticvit.export.file_kinds import Format
@@ -21,127 +21,125 @@ from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.latency.profile import FileOp
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet_file import read_card
-from server.compute.exporting.order import Order, Product
-from server.compute.exporting.served_supernet import ServedSupernet
+from server.compute.exporting.loaded_supernet import LoadedSupernets, LoadImages, Weights
+from server.compute.exporting.order import (
+    ConvertFile,
+    ExportedFile,
+    ExportTflite,
+    FindImages,
+    ListOps,
+    LoadSupernet,
+    Order,
+    Result,
+    Watch,
+)
 from server.errors import Conflict
 
-KEPT = 2
-NOT_THE_STORED = (
-    "the stored model is not what its supernet gives now: export it anew by POST /subnets, then convert that"
+OTHER_NETWORK = (
+    "the supernet no longer gives the network of this model: export its architecture again by POST /subnets, then "
+    "convert that model"
 )
 Say = Callable[[str], None]
 
 
-class LoadedSupernets:
-    """The supernets that were used last, loaded."""
+def run_order(order: Order[Result], loaded: LoadedSupernets, say: Say) -> Result:
+    """The order's result; `say` is called with the name of every stage.
 
-    def __init__(self) -> None:
-        self._kept: dict[str, ServedSupernet] = {}
-
-    def get(self, order: Order) -> ServedSupernet:
-        """Raises SupernetFileError, Conflict where the file is another one than was registered."""
-        served = self._kept.pop(order.sha256, None)
-        if served is None:
-            served = ServedSupernet(order.supernet, order.sha256, order.file, order.table_sha256)
-            served.load()
-        elif (served.file, served.table_sha256) != (order.file, order.table_sha256):
-            served = served.with_table(order.file, order.table_sha256)
-        self._kept[order.sha256] = served
-        while len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
-        return served
+    Raises SpaceError, DataError, ExportError, SupernetFileError, PredictorError, ServerError.
+    """
+    result: Result = WORK[type(order)](order, loaded, say)
+    return result
 
 
-def run_order(order: Order, loaded: LoadedSupernets, say: Say) -> Product:
-    """Raises SpaceError, DataError, ExportError, SupernetFileError, PredictorError, ServerError."""
-    if order.what == "images":
-        return Product(images=_lie_here(read_card(order.file)[1].data))
+def _export_tflite(order: ExportTflite, loaded: LoadedSupernets, say: Say) -> ExportedFile:
     say("loading the supernet")
-    served = loaded.get(order)
-    if order.what == "load":
-        return Product(images=served.images is not None)
-    assert order.arch is not None
-    say("extracting")
-    arch = Arch.from_json(order.arch)
-    if order.what == "ops":
-        return Product(images=False, ops=_ops(write_tflite(fold(served.net.extract(arch))).ops))
-    as_cut = not order.recalibrate or served.as_stored
-    net = _network(served, arch, as_cut, say)
-    if order.what in ("onnx", "pt2"):
-        return Product(served.images is not None, _converted(order, served, net, say))
-    accuracy = None
-    if not as_cut:
+    supernet = loaded.get(order.supernet)
+    weights, precision = supernet.weights, Precision(order.precision)
+    recalibrated = order.recalibrate and weights.can_recalibrate
+    net = _network(weights, order.arch, recalibrated, say)
+    accuracy = Accuracy()
+    if recalibrated:
         say("judging")
-        accuracy = served.known_accuracy(net)
-    return _export(order, served, net, accuracy, say)
-
-
-def _network(served: ServedSupernet, arch: Arch, as_cut: bool, say: Say) -> Net:
-    """As it is deployed, or as it is cut where that is asked for or no image could recalibrate."""
-    if as_cut:
-        return served.net.extract(arch)
-    say("calibrating")
-    return served.deployed(arch)
-
-
-def _converted(order: Order, served: ServedSupernet, net: Net, say: Say) -> bytes:
-    """The network in another format, once it is known to be the stored model: other norms make it another one, where
-    images have come or the code has changed."""
-    # Late: converters take a while to load, and most processes never convert.
-    from elasticvit.export.converters.convert import other_format
-
-    card = served.net.card
-    if order.stored is not None:
-        try:
-            check(order.stored.read_bytes(), net, InputForm(mean=card.mean, std=card.std), order.seed)
-        except ExportError as error:
-            raise Conflict(NOT_THE_STORED) from error
-    say(f"converting to {order.what}")
-    return other_format(net, card, Format(order.what), order.seed)
-
-
-def _export(order: Order, served: ServedSupernet, net: Net, accuracy: Accuracy | None, say: Say) -> Product:
+        accuracy = supernet.known_accuracy(net)
     say("writing and checking")
-    precision = Precision(order.precision)
     exported = export_net(
         net,
-        served.net.card,
-        supernet_sha256=served.sha256,
-        accuracy=accuracy,
+        weights.net.card,
+        supernet_sha256=order.supernet.sha256,
+        accuracy=accuracy.value,
+        accuracy_source=accuracy.source or "measured",
         seed=order.seed,
         precision=precision,
-        calibration_set=None if precision is Precision.FLOAT32 else served.calibration_set,
+        calibration_set=None if precision is Precision.FLOAT32 else weights.calibration_set,
     )
-    return Product(
-        images=served.images is not None if order.recalibrate else False,
-        data=exported.tflite,
-        manifest=json.loads(exported.manifest.to_json()),
-        accuracy=accuracy,
-        ops=_ops(exported.ops),
-    )
+    manifest = json.loads(exported.manifest.to_json())
+    return ExportedFile(exported.tflite, manifest, accuracy, order.recalibrate and weights.images is not None)
 
 
-def _lie_here(data: str) -> bool:
-    """Whether there is a folder of these images; nothing in it is read. `digits` come with a package."""
+def _convert_file(order: ConvertFile, loaded: LoadedSupernets, say: Say) -> bytes:
+    # Imported late: converters take a while to load, and most processes never convert.
+    from elasticvit.export.converters.convert import other_format
+
+    say("loading the supernet")
+    weights = loaded.get(order.supernet).weights
+    net = _network(weights, order.arch, order.recalibrate and weights.can_recalibrate, say)
+    card = weights.net.card
+    try:
+        check(order.tflite.read_bytes(), net, InputForm(mean=card.mean, std=card.std), order.seed)
+    except ExportError as error:
+        # Other norms: images have come since the export, or the code has changed.
+        raise Conflict(OTHER_NETWORK) from error
+    say(f"converting to {order.format}")
+    return other_format(net, card, Format(order.format), order.seed)
+
+
+def _list_ops(order: ListOps, loaded: LoadedSupernets, say: Say) -> tuple[FileOp, ...]:
+    say("loading the supernet")
+    net = _network(loaded.get(order.supernet).weights, order.arch, False, say)
+    return tuple(FileOp(op.builtin, op.block) for op in write_tflite(fold(net)).ops)
+
+
+def _load_supernet(order: LoadSupernet, loaded: LoadedSupernets, say: Say) -> bool:
+    say("loading the supernet")
+    return loaded.get(order.supernet).weights.images is not None
+
+
+def _find_images(order: FindImages, _loaded: LoadedSupernets, _say: Say) -> bool:
+    data = read_card(order.supernet.file)[1].data
     name = data.rpartition("@")[0] or data
-    if name == "digits":
+    if name == "digits":  # they come with scikit-learn
         return True
     known = FOLDERS.get(name.partition(":")[0])
     places = [data_folder() / known.folder] if known else [Path(name), data_folder() / name]
     return any(place.is_dir() for place in places)
 
 
-def _ops(ops: Any) -> tuple[FileOp, ...]:  # noqa: ANN401
-    return tuple(FileOp(op.builtin, op.block) for op in ops)
+# The types of order and work agree, which `Mapping` cannot express.
+WORK: Mapping[type[Order[Any]], Callable[[Any, LoadedSupernets, Say], Any]] = {
+    ExportTflite: _export_tflite,
+    ConvertFile: _convert_file,
+    ListOps: _list_ops,
+    LoadSupernet: _load_supernet,
+    FindImages: _find_images,
+}
 
 
-class Here:
-    """An exporter in this very process, for tools and tests: what kills an export kills them as well."""
+def _network(weights: Weights, arch: Arch, recalibrated: bool, say: Say) -> Net:
+    """The sub-network, recalibrated or with the norms of the supernet."""
+    say("extracting")
+    if not recalibrated:
+        return weights.net.extract(arch)
+    say("calibrating")
+    return weights.deployed(arch)
 
-    def __init__(self) -> None:
-        self._loaded = LoadedSupernets()
 
-    def run(self, order: Order, watch: Any) -> Product:  # noqa: ANN401
+class LocalExporter:
+    """An exporter in the calling process, for tools and tests: what kills an export kills the caller as well."""
+
+    def __init__(self, load_images: LoadImages = load_named) -> None:
+        self._loaded = LoadedSupernets(load_images)
+
+    def run(self, order: Order[Result], watch: Watch) -> Result:
         def say(stage: str) -> None:
             watch.stage(stage)
             watch.check()

@@ -13,18 +13,18 @@ from elasticvit.latency.predictor import LatencyPredictor
 from elasticvit.search.evolution import Frontier, evolve
 from elasticvit.search.limits import Limit, latency_limit, table_limit
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.errors import BadValue
+from server.services import searches
 from server.wire import SearchRequest
 
-BYTES_A_WEIGHT = 4
-# Tensor and operator records of the flatbuffer; a block has a dozen or two of each.
+BYTES_PER_WEIGHT = 4
+# Tensor and operator records of the flatbuffer; a block has 12 to 24 of each.
 RECORD_BYTES = 6_000
 MEGABYTE = 1e6
 SCOUTS = 20_000
 
 
 def choose(request: SearchRequest, served: ServedSupernet, predictor: LatencyPredictor, budget_ms: float) -> Frontier:
-    """The best members within the request's limits and this bound on the upper latency. Raises LimitError."""
+    """The best members within the request's limits and this bound on the upper latency. Raises LimitError, BadValue."""
     rng = np.random.default_rng(request.seed or 0)
     limits = limits_of(request, served, predictor, budget_ms)
     return evolve(served.space, served.accuracy.predict, limits, rng, count=request.count)
@@ -33,15 +33,14 @@ def choose(request: SearchRequest, served: ServedSupernet, predictor: LatencyPre
 def limits_of(
     request: SearchRequest, served: ServedSupernet, predictor: LatencyPredictor, budget_ms: float
 ) -> list[Limit]:
-    """Every bound of a request, the latency first. Raises BadValue."""
+    """Every bound of a request, the latency first. Raises BadValue, PredictorError."""
+    searches.check_supported(request)
     space = served.space
     limits = [latency_limit(predictor, budget_ms, request.confidence, request.statistic, "latency_ms")]
     if request.max_macs is not None:
         limits.append(table_limit("max_macs", CostTable.of_macs(space), request.max_macs))
     if request.max_size_mb is not None:
         limits.append(table_limit("max_size_mb", size_mb(space), request.max_size_mb))
-    if request.max_peak_memory_mb is not None:
-        raise BadValue('"max_peak_memory_mb" is not available yet: bound the file by "max_size_mb" instead')
     if request.max_accuracy_drop is not None:
         limits.append(_accuracy_limit(served, request.max_accuracy_drop))
     return limits
@@ -52,13 +51,13 @@ def size_mb(space: Space) -> CostTable:
 
     def of_block(block: Block) -> float:
         gathered = block.width_in // HEAD_DIM * block.side_in**4 if block.kind is BlockKind.ATTENTION else 0
-        return (BYTES_A_WEIGHT * (block_params(block) + gathered) + RECORD_BYTES) / MEGABYTE
+        return (BYTES_PER_WEIGHT * (params(block) + gathered) + RECORD_BYTES) / MEGABYTE
 
     return CostTable.build(space, lambda blocks: np.array([of_block(block) for block in blocks]))
 
 
 def _accuracy_limit(served: ServedSupernet, drop: float) -> Limit:
-    """Predicted top-1 at most `drop` below the best of many members."""
+    """Predicted top-1 at most `drop`, a fraction (0 to 1), below the best of `SCOUTS` random members."""
     scouts = served.space.sample(np.random.default_rng(0), SCOUTS)
     scouts = np.concatenate([scouts, served.space.encode(served.space.largest())[None]])
     values = served.accuracy.predict(scouts)

@@ -14,8 +14,8 @@ from server.services import accuracy_drop, submissions
 
 
 def subnet(task: Task, tools: Tools) -> Mapping[str, Any]:
-    """The model's id and where to fetch it. Raises BadValue, NotFound for what is no architecture of the supernet, or
-    costs more accuracy than is allowed."""
+    """The model's id and URLs. Raises BadValue, NotFound for an architecture outside the supernet's space or one whose
+    precision costs more accuracy than allowed, and what an export raises."""
     payload = task.job.payload
     served = tools.supernets.get(payload["supernet"])
     with task.compute.database.read() as session:
@@ -26,7 +26,7 @@ def subnet(task: Task, tools: Tools) -> Mapping[str, Any]:
             task.compute, tools.exporter, served, arch, "subnet", precision=precision, watch=ProgressReporter(task)
         )
     except SpaceError as error:
-        raise BadValue(f"supernet '{served.name}' does not hold this architecture: {error}") from error
-    # None for one that was queued before there was this bound.
+        raise BadValue(f"supernet '{served.name}' does not contain this architecture: {error}") from error
+    # Jobs that were queued by older versions have no such bound.
     accuracy_drop.check(model, payload.get("max_accuracy_drop"))
     return submissions.subnet_result(model)

@@ -1,4 +1,4 @@
-"""What executions work with besides their task."""
+"""What compute jobs work with besides their task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from server.compute.supernet_cache import SupernetCache
 
 @dataclass(frozen=True)
 class Tools:
-    """`exporter` writes models, at any time and fast; `converter` other formats, rarely and slowly."""
+    """One for a whole worker, in all its threads. `exporter` writes models, often and fast; `converter` writes other
+    formats, rarely and slowly."""
 
     supernets: SupernetCache
     exporter: Exporter

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from elasticvit.archs.published import PUBLISHED
 from server.services import jobs, measurements, models, submissions
 from server.wire import JobKind, MeasurementSession, MeasureProtocol
 from tests.server.server_farm import Farm, describe, problem, session_body, tiny_tflite, usable_rows
@@ -264,22 +265,14 @@ def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -
     measure(farm, agent_id, session_body())
     for precision, add in (("int8", 2.0), ("float32", 3.0)):
         with farm.database.write() as session:
-            made = models.store(
-                session,
-                farm.blobs,
-                file=tiny_tflite(add),
-                source="search",
-                now=farm.clock(),
-                manifest={},
-                precision=precision,
-                arch={"resolution": 32},
-                arch_id="0123456789ab",
-            )
+            file = models.store_bytes(farm.blobs, tiny_tflite(add))
+            new = models.NewModel(file, "search", {}, precision=precision, arch=PUBLISHED["S1"])
+            made = models.add(session, new, farm.clock())
             submissions.measure(session, made.id, "host", MeasureProtocol(), farm.clock())
         farm.report(leased(farm, agent_id))
     profile_id = farm.ok("GET", "/devices/host")["profile_id"]
     (row,) = usable_rows(farm, profile_id)
-    assert (row.arch_id, row.model_id, row.ops[0].tag) == ("0123456789ab", made.id, "ADD")
+    assert (row.arch_id, row.model_id, row.ops[0].tag) == (PUBLISHED["S1"].id, made.id, "ADD")
     with farm.database.write() as session:
         blocks = [("head", "head:64", 0.1), ("ffn", "ffn:32x4", 0.2)]
         measurements.add_block_rows(session, row.measurement_id, blocks)

@@ -125,6 +125,15 @@ def test_a_fleet_says_not_yet(farm: Farm) -> None:
     assert "not supported yet" in problem(farm.call("POST", "/search", json=fleet), 422)["detail"]
 
 
+@pytest.mark.parametrize("more", [{"max_peak_memory_mb": 100.0}, {"max_peak_memory_mb": 100.0, "max_size_mb": 5.0}])
+def test_a_bound_on_memory_is_refused_before_anything_is_queued(farm: Farm, more: dict[str, Any]) -> None:
+    farm.supernet()
+    farm.predictor()
+    before = count(farm, "/jobs")
+    assert '"max_size_mb"' in problem(searched(farm, **more), 422)["detail"]
+    assert count(farm, "/searches") == 0 and count(farm, "/jobs") == before
+
+
 def test_a_fleet_of_one_is_a_search(farm: Farm) -> None:
     farm.supernet()
     farm.predictor()

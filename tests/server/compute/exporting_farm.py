@@ -12,18 +12,22 @@ import torch
 from torch import Tensor
 
 from elasticvit.archs.arch import Arch
+from elasticvit.data.image_set import ImageSet, load_named
+from elasticvit.errors import DataError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import CALIBRATION, FORMAT, Card
 from server.compute import worker
-from server.compute.executor import Executor
-from server.compute.exporting.order import Exporter, Order, What
-from server.compute.exporting.work import Here
+from server.compute.executor import execute
+from server.compute.exporting.loaded_supernet import LoadImages
+from server.compute.exporting.order import Exporter, ExportTflite, Order, Result, Watch
+from server.compute.jobs.tools import Tools
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Task
 from server.services import jobs
 from server.settings import Settings
 from server.store.blobs import file_sha256
-from server.store.supernet_file import table_sha256
+from server.store.supernet_file import SupernetRef, table_sha256
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.server_farm import Farm
@@ -32,10 +36,28 @@ from tests.server.supernet_files import supernet_file
 NOWHERE = "no-such-set"
 
 
-def order(file: Path, what: What = "tflite", arch: Arch | None = None, **more: Any) -> Order:  # noqa: ANN401
-    arch = arch or tiny_space().largest()
-    more = {"table_sha256": table_sha256(file)} | more
-    return Order(what, file.stem, file, file_sha256(file), arch.to_json(), **more)
+def ref(file: Path) -> SupernetRef:
+    return SupernetRef(file.stem, file, file_sha256(file), table_sha256(file))
+
+
+def export(file: Path, arch: Arch | None = None, recalibrate: bool = True) -> ExportTflite:
+    """The order for a `.tflite` of the supernet file, by default of its largest network."""
+    return ExportTflite(ref(file), arch or tiny_space().largest(), recalibrate=recalibrate)
+
+
+def no_images(name: str) -> ImageSet:
+    """As on a machine without images."""
+    raise DataError(f"no images of {name}")
+
+
+def noted_images(names: list[str]) -> LoadImages:
+    """Image sets as usual; the name of each is appended to `names` when it is loaded."""
+
+    def load(name: str) -> ImageSet:
+        names.append(name)
+        return load_named(name)
+
+    return load
 
 
 def damaged(file: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
@@ -87,10 +109,10 @@ class Meddled:
     at: str
     act: Callable[[], None]
 
-    def run(self, order: Order, watch: Any) -> Any:  # noqa: ANN401
+    def run(self, order: Order[Result], watch: Watch) -> Result:
         meddled = self
 
-        class Watch:
+        class Meddling:
             def stage(self, name: str) -> None:
                 if name == meddled.at:
                     meddled.act()
@@ -99,24 +121,30 @@ class Meddled:
             def check(self) -> None:
                 watch.check()
 
-        return self.exporter.run(order, Watch())
+        return self.exporter.run(order, Meddling())
 
 
 def compute_of(farm: Farm, **settings: Any) -> Compute:  # noqa: ANN401
     return Compute(Settings(home=farm.home, **settings), farm.database, farm.blobs, farm.clock)
 
 
+def executing(compute: Compute, exporter: Exporter, converter: Exporter | None = None) -> worker.Execute:
+    """What a worker with these exporters does with a job."""
+    tools = Tools(SupernetCache(compute), exporter, converter or exporter)
+    return lambda task: execute(task, tools)
+
+
 def work_off(farm: Farm, exporter: Exporter, converter: Exporter | None = None) -> int:
     """Do all compute jobs that wait, as a worker does; returns how many attempts that took."""
     compute = compute_of(farm)
-    executor = Executor(compute, exporter, converter or exporter)
+    run = executing(compute, exporter, converter)
     done = 0
     while True:
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET, JobKind.CONVERT), farm.clock())
         if claimed is None:
             return done
-        worker.run_job(Task(compute, claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute, claimed, threading.Event()), run)
         done += 1
 
 
@@ -162,14 +190,3 @@ def log_of(farm: Farm) -> str:
     with farm.database.read() as session:
         (attempt,) = jobs.attempts(session, job["id"])
     return attempt.log
-
-
-class Blind:
-    """An exporter on a machine without images."""
-
-    def __init__(self, exporter: Here) -> None:
-        self._exporter = exporter
-
-    def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
-        self._exporter._loaded.get(order).__dict__["images"] = None
-        return self._exporter.run(order, watch)

@@ -11,7 +11,7 @@ import pytest
 
 from elasticvit.data.image_set import load_named
 from server.compute.exporting.order import Exporter
-from server.compute.exporting.work import Here
+from server.compute.exporting.work import LocalExporter
 from server.errors import ServerError
 from server.services import models
 from server.supervise import bootstrap
@@ -21,7 +21,7 @@ from tests.server.compute.exporting_farm import (
     Never,
     ask,
     damaged,
-    order,
+    export,
     served,
     work_off,
 )
@@ -51,7 +51,7 @@ def converted(farm: Farm, exporter: Exporter, model: dict[str, Any], format: str
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_other_formats_are_made_when_they_are_first_asked_for(farm: Farm, supernet: str, format: str) -> None:
     ask(farm, supernet)
-    here = Here()
+    here = LocalExporter()
     work_off(farm, here)
     (model,) = farm.ok("GET", "/models")["items"]
     answer = converted(farm, here, model, format)
@@ -66,7 +66,7 @@ def test_other_formats_are_made_when_they_are_first_asked_for(farm: Farm, supern
 def test_while_a_file_is_made_the_answer_is_to_come_back(make_farm: Callable[..., Farm], tmp_path: Path) -> None:
     farm = make_farm(convert_wait_seconds=0.2)
     ask(farm, served(farm, supernet_file(tmp_path / "tiny.safetensors", data=NOWHERE)))
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
     for _ in range(2):
         answer = farm.call("GET", f"/models/{model['id']}/download", params={"format": "onnx"})
@@ -79,7 +79,7 @@ def test_while_a_file_is_made_the_answer_is_to_come_back(make_farm: Callable[...
 
 def test_a_conversion_that_fails_says_why(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
 
     class Full:
@@ -92,7 +92,7 @@ def test_a_conversion_that_fails_says_why(farm: Farm, supernet: str) -> None:
 
 def test_a_model_of_other_weights_is_not_converted(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
     file = supernet_file(farm.home / "supernets" / f"{supernet}.safetensors", seed=5, data=NOWHERE)
     bootstrap.register_supernet(farm.database, file, farm.clock)
@@ -101,16 +101,16 @@ def test_a_model_of_other_weights_is_not_converted(farm: Farm, supernet: str) ->
 
 def stale(farm: Farm, model: dict[str, Any]) -> None:
     """A conversion of it is refused."""
-    found = problem(converted(farm, Here(), model, "onnx"), 409)
-    assert "export it anew by POST /subnets" in found["detail"]
+    document = problem(converted(farm, LocalExporter(), model, "onnx"), 409)
+    assert "again by POST /subnets" in document["detail"]
     assert farm.ok("GET", "/jobs?kind=convert")["items"][0]["error"]["kind"] == "user"
 
 
 def test_a_model_whose_file_is_another_or_gone_is_not_converted(farm: Farm, supernet: str, tmp_path: Path) -> None:
     ask(farm, supernet)
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
-    other = Here().run(order(supernet_file(tmp_path / "other.safetensors", seed=5, data=NOWHERE)), Meddler())
+    other = LocalExporter().run(export(supernet_file(tmp_path / "other.safetensors", seed=5, data=NOWHERE)), Meddler())
     farm.blobs.path(model["sha256"]).write_bytes(other.data)
     stale(farm, model)
     farm.blobs.path(model["sha256"]).unlink()
@@ -121,17 +121,16 @@ def test_a_model_of_other_norms_is_not_converted(farm: Farm, tmp_path: Path) -> 
     """It has those of its supernet's file, as there were no images; now there are."""
     supernet = served(farm, damaged(tmp_path / "bare.safetensors", lambda state: None))
     ask(farm, supernet)
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
-    seeing = Here()
-    seeing._loaded.get(order(farm.home / "supernets" / "bare.safetensors")).__dict__["images"] = load_named("digits")
-    found = problem(converted(farm, seeing, model, "onnx"), 409)
-    assert "export it anew by POST /subnets" in found["detail"]
+    with_images = LocalExporter(lambda _name: load_named("digits"))
+    document = problem(converted(farm, with_images, model, "onnx"), 409)
+    assert "export its architecture again by POST /subnets" in document["detail"]
 
 
 def test_a_card_is_written_from_the_manifest(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
     answer = farm.call("GET", f"/models/{model['id']}/download", params={"format": "card"})
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/markdown")

@@ -13,23 +13,26 @@ import elasticvit
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from server.compute import worker
-from server.compute.executor import Executor
 from server.compute.exporting.exporter import ChildExporter
-from server.compute.exporting.work import Here
+from server.compute.exporting.loaded_supernet import LoadedSupernet
+from server.compute.exporting.work import LocalExporter
 from server.compute.exports import export_for_timing, export_subnet
 from server.compute.jobs.warm import warm
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.services import export_key, jobs, models
+from server.store.supernet_file import SupernetRef
 from server.wire import Accuracy, JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     NOWHERE,
-    Blind,
     Meddled,
     Never,
     ask,
     compute_of,
+    executing,
+    no_images,
+    noted_images,
     served,
     work_off,
 )
@@ -54,7 +57,7 @@ def test_a_subnet_is_exported_once_and_then_answered_at_once(farm: Farm, superne
 
 
 def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, supernet: str) -> None:
-    compute, here, arch = compute_of(farm), Here(), tiny_space().largest()
+    compute, here, arch = compute_of(farm), LocalExporter(), tiny_space().largest()
     served_supernet = SupernetCache(compute).get(supernet)
     found = export_subnet(compute, here, served_supernet, arch, "search")
     assert ask(farm, supernet)["status"] == "succeeded"
@@ -67,7 +70,7 @@ def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, su
 
 def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
-    here = Here()
+    here = LocalExporter()
     assert work_off(farm, here) == 1
     (model,) = farm.ok("GET", "/models")["items"]
     farm.blobs.path(model["sha256"]).unlink()
@@ -81,11 +84,12 @@ def test_the_key_holds_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -
 
     def of(arch: Arch = largest, sha256: str = "0" * 64, table: str | None = "2" * 64, **more: Any) -> str:  # noqa: ANN401
         decides: dict[str, Any] = {"precision": "float32", "recalibrate": True} | more
-        return export_key.export_key(arch, sha256, table, **decides)
+        supernet = SupernetRef("tiny", Path("tiny.safetensors"), sha256, table)
+        return export_key.export_key(supernet, arch, **decides)
 
     keys = [of(), of(smallest), of(sha256="1" * 64), of(precision="int8"), of(recalibrate=False), of(seed=1)]
     keys += [of(table=None), of(table="3" * 64)]
-    assert of(recalibrate=False) == of(recalibrate=False, table=None), "unjudged files tell no accuracy"
+    assert of(recalibrate=False) == of(recalibrate=False, table=None), "files of unknown accuracy state none"
     monkeypatch.setattr(export_key, "package_versions", lambda: {"torch": "0"})
     keys.append(of())
     monkeypatch.setattr(export_key, "code_sha256", lambda: "another")
@@ -116,8 +120,12 @@ def test_the_hash_of_the_code_is_of_names_and_contents(tmp_path: Path, monkeypat
 
 def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, supernet: str, tmp_path: Path) -> None:
     """The weights are not loaded again."""
-    here, arch = Here(), tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0])
-    executor = Executor(compute_of(farm), here, here)
+    loads: list[str] = []
+    here, arch = (
+        LocalExporter(noted_images(loads)),
+        tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0]),
+    )
+    execute = executing(compute_of(farm), here)
 
     def exported() -> Any:  # noqa: ANN401
         asked = ask(farm, supernet, arch)
@@ -125,27 +133,27 @@ def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, s
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
         assert claimed is not None
-        worker.run_job(Task(compute_of(farm), claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute_of(farm), claimed, threading.Event()), execute)
         return farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
 
     assert exported()["accuracy"]["source"] == "predicted"
-    before = here._loaded._kept.copy()
+    assert loads == [NOWHERE]
     table = AccuracyTable.load(tmp_path / "tiny.accuracy.jsonl")
     code = table.space.encode(arch)[None]
     append(farm.home / "supernets" / f"{supernet}.accuracy.jsonl", table.space, table.images, code, [0.125])
     model = exported()
     assert model["accuracy"] == model["manifest"]["accuracy"] == {"value": 0.125, "source": "measured"}
-    ((_, old),), ((_, new),) = before.items(), here._loaded._kept.items()
-    assert new is not old and new.net is old.net
+    assert loads == [NOWHERE], "weights and images were loaded once"
 
 
 def test_images_are_kept_for_the_sides_that_were_used_last(farm: Farm, supernet: str) -> None:
-    served_supernet = SupernetCache(compute_of(farm)).get(supernet)
-    first, again = served_supernet._calibration_at(32), served_supernet._calibration_at(32)
-    assert again is first and first.shape[-1] == 32
-    for side in (48, 32, 64):
-        served_supernet._calibration_at(side)
-    assert list(served_supernet._sized) == [32, 64] and served_supernet._sized[32] is first
+    weights = LoadedSupernet.load(SupernetCache(compute_of(farm)).get(supernet).ref).weights
+    at_32, at_48 = weights.calibration_at(32), weights.calibration_at(48)
+    assert at_32.shape[-1] == 32 and at_48.shape[-1] == 48
+    assert weights.calibration_at(32) is at_32 and weights.calibration_at(48) is at_48
+    assert weights.calibration_at(32) is at_32, "now 48 is the oldest"
+    weights.calibration_at(64)
+    assert weights.calibration_at(32) is at_32 and weights.calibration_at(48) is not at_48
 
 
 def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: str) -> None:
@@ -155,7 +163,7 @@ def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: 
 
     def work() -> None:
         compute = compute_of(farm)
-        exporter = Meddled(Here(), "extracting", lambda: void(together.wait(30)))
+        exporter = Meddled(LocalExporter(), "extracting", lambda: void(together.wait(30)))
         served_supernet = SupernetCache(compute).get(supernet)
         found.append(export_subnet(compute, exporter, served_supernet, arch, "subnet").id)
 
@@ -179,15 +187,15 @@ def test_what_was_exported_without_images_is_made_anew_where_they_are_at_hand(fa
     arch = tiny_space().decode(tiny_space().sample(np.random.default_rng(9), 1)[0])
     for name in (far, near):
         compute, served_supernet = compute_of(farm), SupernetCache(compute_of(farm)).get(name)
-        model = export_subnet(compute, Blind(Here()), served_supernet, arch, "subnet")
+        model = export_subnet(compute, LocalExporter(no_images), served_supernet, arch, "subnet")
         assert model.accuracy["source"] == "predicted"
         assert ask(farm, name, arch)["status"] == "succeeded"
     with farm.database.read() as session:
         assert {row.name for row in models.with_unmeasured(session)} == {far, near}
-    warm(compute_of(farm), Here(), threading.Event())
+    warm(compute_of(farm), LocalExporter(), threading.Event())
     assert ask(farm, far, arch)["status"] == "succeeded"
     asked = ask(farm, near, arch)
-    assert asked["status"] == "queued" and work_off(farm, Here()) == 1
+    assert asked["status"] == "queued" and work_off(farm, LocalExporter()) == 1
     model_id = farm.ok("GET", asked["url"])["result"]["model_id"]
     assert farm.ok("GET", f"/models/{model_id}")["accuracy"]["source"] == "measured"
     assert ask(farm, near, arch)["status"] == "succeeded"
@@ -198,7 +206,7 @@ def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
     compute = compute_of(farm)
     served_supernet = SupernetCache(compute).get(near)
-    arch, blind = served_supernet.space.decode(served_supernet.table.codes[0]), Blind(Here())
+    arch, blind = served_supernet.space.decode(served_supernet.table.codes[0]), LocalExporter(no_images)
     whole, half = (
         export_subnet(compute, blind, served_supernet, arch, "subnet", precision=precision)
         for precision in ("float32", "float16")
@@ -207,10 +215,10 @@ def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm
     assert whole.manifest["top1_change"] is half.manifest["top1_change"] is None
     with farm.database.read() as session:
         assert [row.name for row in models.with_unmeasured(session)] == [near]
-    warm(compute, Here(), threading.Event())
+    warm(compute, LocalExporter(), threading.Event())
     assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
     asked = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
-    assert asked["status"] == "queued" and work_off(farm, Here()) == 1
+    assert asked["status"] == "queued" and work_off(farm, LocalExporter()) == 1
     model = farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
     assert model["manifest"]["top1_change"]["source"].startswith("measured") and model["id"] != half.id
     with farm.database.read() as session:
@@ -232,18 +240,16 @@ def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
     supernet = farm.supernet()
     with farm.database.write() as session:
         for number, (precision, source, change, _) in enumerate(UNMEASURED):
-            models.store(
-                session,
-                farm.blobs,
-                file=bytes([number]),
-                source="subnet",
-                now=farm.clock(),
-                manifest={"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
+            new = models.NewModel(
+                models.store_bytes(farm.blobs, bytes([number])),
+                "subnet",
+                {"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
                 precision=precision,
                 accuracy=Accuracy.model_validate({"value": source and 0.5, "source": source}),
                 supernet=supernet,
                 export_key=f"{number}",
             )
+            models.add(session, new, farm.clock())
         models.forget_unmeasured(session, supernet)
     with farm.database.read() as session:
         found = [models.exported(session, farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]

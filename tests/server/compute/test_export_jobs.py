@@ -13,10 +13,10 @@ import pytest
 
 from elasticvit.archs.published import published
 from server.compute import worker
-from server.compute.executor import Executor
 from server.compute.exporting.exporter import ChildExporter
+from server.compute.exporting.order import ExportTflite
 from server.compute.exporting.process import Limits
-from server.compute.exporting.work import Here
+from server.compute.exporting.work import LocalExporter
 from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
@@ -33,6 +33,7 @@ from tests.server.compute.exporting_farm import (
     ask,
     compute_of,
     damaged,
+    executing,
     log_of,
     nothing_stored,
     only_failure,
@@ -49,12 +50,12 @@ class _Costly:
     """An exporter whose files are said to cost so much."""
 
     def __init__(self, change: float | None) -> None:
-        self._change, self._exporter = change, Here()
+        self._change, self._exporter = change, LocalExporter()
 
     def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
         product = self._exporter.run(order, watch)
         change = self._change and {"value": self._change, "images": 100, "source": "measured on something"}
-        return replace(product, manifest={**(product.manifest or {}), "top1_change": change})
+        return replace(product, manifest={**product.manifest, "top1_change": change})
 
 
 def test_a_precision_that_costs_too_much_is_refused(farm: Farm, supernet: str) -> None:
@@ -92,7 +93,7 @@ def test_what_costs_no_more_than_a_point_or_nothing_known_is_answered(
 def test_without_any_images_a_subnet_keeps_the_norms_of_the_file(farm: Farm, tmp_path: Path) -> None:
     supernet = served(farm, damaged(tmp_path / "bare.safetensors", lambda state: None))
     asked = ask(farm, supernet)
-    assert work_off(farm, Here()) == 1
+    assert work_off(farm, LocalExporter()) == 1
     done = farm.ok("GET", asked["url"])
     assert done["status"] == "succeeded", done["error"]
     model = farm.ok("GET", done["result"]["url"])
@@ -134,7 +135,7 @@ def test_a_limit_that_is_passed_is_one_failed_job(farm: Farm, supernet: str, lim
 
 
 def test_what_is_wrong_with_a_supernet_or_an_arch_is_said_once(farm: Farm, tmp_path: Path) -> None:
-    here = Here()
+    here = LocalExporter()
     for change, says in ((with_nan, "NaN"), (with_one_image, "2 or more")):
         supernet = served(farm, damaged(tmp_path / f"{says[:1]}.safetensors", change))
         asked = ask(farm, supernet)
@@ -156,7 +157,7 @@ def test_a_store_that_cannot_be_written_fails_without_a_model(farm: Farm, supern
         blobs.symlink_to("/proc/self")  # where not even root may make a file
     else:
         blobs.chmod(0o555)
-    work_off(farm, Here())
+    work_off(farm, LocalExporter())
     job = farm.ok("GET", asked["url"])
     assert job["status"] == "failed" and job["error"]["kind"] == "infra"
     assert "ELASTICVIT_HOME" in job["error"]["detail"] or "cannot be used" in job["error"]["detail"]
@@ -180,8 +181,7 @@ def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, ch
     with farm.database.write() as session:
         claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
     assert claimed is not None
-    executor = Executor(compute, Meddled(child, "extracting", stop.set), child)
-    worker.run_job(Task(compute, claimed, stop), executor.execute)
+    worker.run_job(Task(compute, claimed, stop), executing(compute, Meddled(child, "extracting", stop.set)))
     assert farm.ok("GET", asked["url"])["status"] == "queued"
     nothing_stored(farm)
     assert work_off(farm, child) == 1 and farm.ok("GET", asked["url"])["status"] == "succeeded"
@@ -199,12 +199,14 @@ def test_an_order_is_what_the_job_asked_for(farm: Farm, supernet: str) -> None:
     for precision in ("float32", "float16", "dynamic_int8", "int8"):
         ask(farm, supernet, precision=precision)
     work_off(farm, Noted())
-    assert {each.precision for each in seen} == {"float32", "float16", "dynamic_int8", "int8"}
-    assert {each.what for each in seen} == {"tflite"} and all(each.recalibrate for each in seen)
+    assert all(isinstance(order, ExportTflite) and order.recalibrate for order in seen)
+    assert {order.precision for order in seen} == {"float32", "float16", "dynamic_int8", "int8"}
 
 
 def test_a_watch_hears_every_stage(farm: Farm, supernet: str) -> None:
     watch = Meddler()
     compute = compute_of(farm)
-    export_subnet(compute, Here(), SupernetCache(compute).get(supernet), tiny_space().smallest(), "subnet", watch=watch)
+    export_subnet(
+        compute, LocalExporter(), SupernetCache(compute).get(supernet), tiny_space().smallest(), "subnet", watch=watch
+    )
     assert watch.stages[0] == "loading the supernet" and watch.stages[-1] == "writing and checking"

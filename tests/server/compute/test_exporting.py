@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,16 @@ from elasticvit.archs.space import paper
 from elasticvit.errors import SpaceError, SupernetFileError
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, save_supernet
-from server.compute.exporting import process
 from server.compute.exporting.exporter import ChildExporter
-from server.compute.exporting.order import Unwatched
+from server.compute.exporting.order import FindImages, ListOps, LoadSupernet, Unwatched
 from server.compute.exporting.process import Limits
-from server.compute.exporting.work import Here
+from server.compute.exporting.work import LocalExporter
 from server.compute.task import Stopped
 from server.errors import Conflict, ExportCrashed
-from tests.server.compute.exporting_farm import NOWHERE, Meddler, damaged, order, with_nan, with_one_image
+from server.services import tflite_upload
+from server.wire import Accuracy
+from tests.elasticvit.training.tiny_training import tiny_space
+from tests.server.compute.exporting_farm import NOWHERE, Meddler, damaged, export, ref, with_nan, with_one_image
 from tests.server.supernet_files import supernet_file
 
 LIMITS = Limits(timeout_seconds=120, memory_bytes=4_000_000_000)
@@ -61,9 +64,9 @@ def gone(pid: int, within: float = PROMPT_SECONDS) -> bool:
 
 def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path) -> None:
     watch = Meddler()
-    made = child.run(order(file), watch)
-    assert made == Here().run(order(file), UNWATCHED)
-    assert made.data[4:8] == b"TFL3" and made.manifest is not None and made.images is False
+    made = child.run(export(file), watch)
+    assert made == LocalExporter().run(export(file), UNWATCHED)
+    assert made.data[4:8] == b"TFL3" and made.manifest and made.images is False
     assert watch.stages == [
         "loading the supernet",
         "extracting",
@@ -73,46 +76,54 @@ def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path)
     ]
 
 
-def test_for_timing_it_neither_recalibrates_nor_judges(child: ChildExporter, file: Path) -> None:
+def test_without_recalibration_accuracy_stays_unknown(child: ChildExporter, file: Path, tmp_path: Path) -> None:
     watch = Meddler()
-    made = child.run(order(file, recalibrate=False), watch)
-    assert "calibrating" not in watch.stages and made.accuracy is None
-    assert made.ops == child.run(order(file, "ops", recalibrate=False), UNWATCHED).ops
-    assert made.ops and all(op.builtin for op in made.ops)
+    made = child.run(export(file, recalibrate=False), watch)
+    assert "calibrating" not in watch.stages and made.accuracy == Accuracy()
+    (tmp_path / "made.tflite").write_bytes(made.data)
+    ops = child.run(ListOps(ref(file), tiny_space().largest()), UNWATCHED)
+    assert len(ops) == tflite_upload.describe(tmp_path / "made.tflite")["operators"] and all(op.builtin for op in ops)
 
 
 def test_it_keeps_what_it_loaded_and_one_process(child: ChildExporter, file: Path) -> None:
-    child.run(order(file, "load"), UNWATCHED)
+    child.run(LoadSupernet(ref(file)), UNWATCHED)
     pid = child.pid
-    begun = time.monotonic()
-    child.run(order(file, "load"), UNWATCHED)
-    assert child.pid == pid and time.monotonic() - begun < PROMPT_SECONDS
+    child.run(LoadSupernet(ref(file)), UNWATCHED)
+    assert child.pid == pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_process_that_dies_at_work_is_an_error_and_the_next_is_a_fresh_one(
     child: ChildExporter, file: Path, number: signal.Signals
 ) -> None:
-    child.run(order(file, "load"), UNWATCHED)
+    child.run(LoadSupernet(ref(file)), UNWATCHED)
     killed = child.pid
     assert killed is not None
     with pytest.raises(ExportCrashed, match=rf"{number.name}.*nothing was stored") as caught:
-        child.run(order(file), Meddler("calibrating", lambda: os.kill(killed, number)))
+        child.run(export(file), Meddler("calibrating", lambda: os.kill(killed, number)))
     assert caught.value.final and caught.value.kind == "infra"
     if number is signal.SIGSEGV:
         assert "Segmentation fault" in caught.value.log, "the tail of what it said is kept"
-    assert child.run(order(file), UNWATCHED).data and child.pid != killed
+    assert child.run(export(file), UNWATCHED).data and child.pid != killed
 
 
-def test_what_is_ours_to_say_arrives_as_itself(child: ChildExporter, file: Path, tmp_path: Path) -> None:
+def test_a_signal_without_a_name_is_named_by_its_number(child: ChildExporter, file: Path) -> None:
+    child.run(LoadSupernet(ref(file)), UNWATCHED)
+    killed = child.pid
+    assert killed is not None
+    with pytest.raises(ExportCrashed, match=r"signal 40 .*nothing was stored"):
+        child.run(export(file), Meddler("calibrating", lambda: os.kill(killed, 40)))
+
+
+def test_errors_of_the_project_keep_their_class(child: ChildExporter, file: Path, tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="192"):
-        child.run(order(file, arch=published("S1")), UNWATCHED)
+        child.run(export(file, published("S1")), UNWATCHED)
     pid = child.pid
     with pytest.raises(SupernetFileError, match="NaN"):
-        child.run(order(damaged(tmp_path / "nan.safetensors", with_nan)), UNWATCHED)
+        child.run(export(damaged(tmp_path / "nan.safetensors", with_nan)), UNWATCHED)
     with pytest.raises(SupernetFileError, match="2 or more"):
-        child.run(order(damaged(tmp_path / "one.safetensors", with_one_image)), UNWATCHED)
-    known = order(supernet_file(tmp_path / "a.safetensors", seed=3, data=NOWHERE))
+        child.run(export(damaged(tmp_path / "one.safetensors", with_one_image)), UNWATCHED)
+    known = export(supernet_file(tmp_path / "a.safetensors", seed=3, data=NOWHERE))
     supernet_file(tmp_path / "a.safetensors", seed=4, data=NOWHERE)
     with pytest.raises(Conflict, match="registered"):
         child.run(known, UNWATCHED)
@@ -122,16 +133,15 @@ def test_what_is_ours_to_say_arrives_as_itself(child: ChildExporter, file: Path,
 def test_too_long_is_an_error_and_ends_it(file: Path) -> None:
     exporter = ChildExporter(Limits(timeout_seconds=0.01, memory_bytes=LIMITS.memory_bytes), kept=False)
     with pytest.raises(ExportCrashed, match=r"more than 0\.01 s.*ELASTICVIT_EXPORT_TIMEOUT_SECONDS"):
-        exporter.run(order(file), UNWATCHED)
+        exporter.run(export(file), UNWATCHED)
     assert exporter.pid is None
     exporter.close()
 
 
-def test_a_slow_start_is_no_matter_of_the_time_of_an_export(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "START_SECONDS", 0.01)
-    exporter = ChildExporter(LIMITS, kept=False)
+def test_a_slow_start_does_not_count_as_time_of_an_export(file: Path) -> None:
+    exporter = ChildExporter(replace(LIMITS, start_seconds=0.01), kept=False)
     with pytest.raises(ExportCrashed, match=r"not ready after 0\.01 s") as caught:
-        exporter.run(order(file), UNWATCHED)
+        exporter.run(export(file), UNWATCHED)
     assert "ELASTICVIT_EXPORT_TIMEOUT_SECONDS" not in str(caught.value) and exporter.pid is None
     exporter.close()
 
@@ -143,7 +153,7 @@ def test_the_working_directory_does_not_stand_in_for_our_packages(
         (tmp_path / f"{name}.py").write_text("raise AssertionError('taken from the working directory')")
     monkeypatch.chdir(tmp_path)
     exporter = ChildExporter(LIMITS, kept=False)
-    assert exporter.run(order(file, "images"), UNWATCHED).images is False
+    assert exporter.run(FindImages(ref(file)), UNWATCHED) is False
     exporter.close()
 
 
@@ -153,17 +163,16 @@ def test_too_much_memory_is_an_error_and_ends_it(tmp_path: Path) -> None:
     save_supernet(large, SuperNet(paper()), Card("paper", tuple(map(str, range(1000))), NOWHERE))
     exporter = ChildExporter(Limits(timeout_seconds=120, memory_bytes=450_000_000), kept=False)
     with pytest.raises(ExportCrashed, match=r"more than 450 MB.*ELASTICVIT_EXPORT_MEMORY_MB"):
-        exporter.run(order(large, arch=paper().adopt(published("L1"))), UNWATCHED)
+        exporter.run(export(large, paper().adopt(published("L1"))), UNWATCHED)
     assert exporter.pid is None
     exporter.close()
 
 
 def test_nobody_who_waits_ends_it_at_once(file: Path) -> None:
     exporter = ChildExporter(LIMITS, kept=False)
-    begun = time.monotonic()
     with pytest.raises(Stopped):  # while it still loads what it needs
-        exporter.run(order(file), Meddler(objection=Stopped()))
-    assert time.monotonic() - begun < PROMPT_SECONDS and exporter.pid is None
+        exporter.run(export(file), Meddler(objection=Stopped()))
+    assert exporter.pid is None
     exporter.close()
 
 
@@ -173,9 +182,9 @@ def test_a_word_at_a_stage_ends_it_at_once(child: ChildExporter, file: Path) -> 
 
     pid = child.pid
     with pytest.raises(Stopped):
-        child.run(order(file), Meddler("extracting", stop))
+        child.run(export(file), Meddler("extracting", stop))
     assert pid is None or gone(pid)
-    assert child.run(order(file), UNWATCHED).data
+    assert child.run(export(file), UNWATCHED).data
 
 
 @pytest.mark.slow
@@ -198,6 +207,6 @@ def test_it_ends_with_its_parent(end: str, file: Path) -> None:
 def test_exporters_take_turns_and_may_be_left_waiting(child: ChildExporter, file: Path) -> None:
     def ask_again() -> None:
         with pytest.raises(Stopped):
-            child.run(order(file), Meddler(objection=Stopped()))
+            child.run(export(file), Meddler(objection=Stopped()))
 
-    assert child.run(order(file), Meddler("extracting", ask_again)).data
+    assert child.run(export(file), Meddler("extracting", ask_again)).data

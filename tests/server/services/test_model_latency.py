@@ -29,15 +29,9 @@ def model_id(farm: Farm) -> str:
 def _stored(farm: Farm, precision: str, source: Source = "search") -> str:
     exported = export_net(random_net(small().smallest(), seed=len(precision)), None)
     with farm.database.write() as session:
-        return models.store(
-            session,
-            farm.blobs,
-            file=exported.tflite,
-            source=source,
-            now=farm.clock(),
-            manifest=json.loads(exported.manifest.to_json()) | {"precision": precision},
-            precision=precision,
-        ).id
+        file = models.store_bytes(farm.blobs, exported.tflite)
+        manifest = json.loads(exported.manifest.to_json()) | {"precision": precision}
+        return models.add(session, models.NewModel(file, source, manifest, precision=precision), farm.clock()).id
 
 
 def _latency(farm: Farm, model_id: str) -> Any:  # noqa: ANN401
@@ -58,7 +52,7 @@ def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: 
     predictor_id = farm.predictor(farm.supernet())
     with farm.database.write() as session:
         predictors_profile = predictors.get(session, predictor_id).profile_id
-        model_latency.tell_predicted(session, model_id, "host", predictors_profile, PREDICTED)
+        model_latency.add_predicted(session, model_id, "host", predictors_profile, PREDICTED)
     _measure(farm, farm.agent(), model_id, model_ms=2.0)
     p50, p90 = _latency(farm, model_id)
     assert (p50["device"], p50["profile"], p50["statistic"]) == ("host", predictors_profile, "p50")
@@ -78,7 +72,7 @@ def test_two_words_at_once_are_both_kept(farm: Farm, model_id: str) -> None:
         for number in range(10):
             with farm.database.write() as session:
                 models.get(session, model_id)
-                model_latency.tell_predicted(session, model_id, f"{device}{number}", None, PREDICTED)
+                model_latency.add_predicted(session, model_id, f"{device}{number}", None, PREDICTED)
 
     threads = [threading.Thread(target=tell, args=(device,)) for device in ("a", "b")]
     for thread in threads:
@@ -103,16 +97,14 @@ def test_what_is_unstable_emulated_or_uncalibrated_is_not_told(farm: Farm, model
     _report(farm, agent_id, model_id, session_body() | {"rounds": restless})
     _measure(farm, agent_id, model_id, kind="emulated")
     with farm.database.write() as session:
-        model_latency.tell_predicted(
-            session, model_id, "host", None, PREDICTED.model_copy(update={"calibrated": False})
-        )
+        model_latency.add_predicted(session, model_id, "host", None, PREDICTED.model_copy(update={"calibrated": False}))
     assert _latency(farm, model_id) == []
 
 
 def test_a_prediction_of_float32_is_none_of_int8(farm: Farm) -> None:
     model_id = _stored(farm, "int8")
     with farm.database.write() as session:
-        model_latency.tell_predicted(session, model_id, "host", None, PREDICTED)
+        model_latency.add_predicted(session, model_id, "host", None, PREDICTED)
     assert _latency(farm, model_id) == []
 
 

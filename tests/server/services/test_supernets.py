@@ -14,8 +14,9 @@ from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet_file import load_supernet
+from server.compute.exporting.loaded_supernet import LoadedSupernet
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.compute.exporting.work import Here
+from server.compute.exporting.work import LocalExporter
 from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute
@@ -125,14 +126,14 @@ def test_a_replaced_file_is_known_as_it_is_now(farm: Farm) -> None:
 def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Farm, tmp_path: Path) -> None:
     """And its accuracy is predicted, or that of the table where it stands there; the terms come along."""
     served_supernet = _served_supernet(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
-    assert served_supernet.images is None
+    assert LoadedSupernet.load(served_supernet.ref).weights.images is None
     space, table = served_supernet.space, served_supernet.table
     known = {tuple(code) for code in table.codes.tolist()}
     code = next(code for code in space.sample(np.random.default_rng(1), 100) if tuple(code) not in known)
-    predicted = export_subnet(_compute(farm), Here(), served_supernet, space.decode(code), "subnet")
+    predicted = export_subnet(_compute(farm), LocalExporter(), served_supernet, space.decode(code), "subnet")
     assert predicted.accuracy["source"] == "predicted"
     assert predicted.accuracy["value"] == pytest.approx(float(served_supernet.accuracy.predict(code[None])[0]))
-    measured = export_subnet(_compute(farm), Here(), served_supernet, space.decode(table.codes[3]), "subnet")
+    measured = export_subnet(_compute(farm), LocalExporter(), served_supernet, space.decode(table.codes[3]), "subnet")
     assert measured.accuracy == {"value": float(table.top1[3]), "source": "measured"}
     for model in (predicted, measured):
         assert model.manifest["accuracy"] == model.accuracy and model.manifest["terms"] == TERMS
@@ -146,11 +147,12 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     served_supernet = _served_supernet(farm, supernet_file(tmp_path / "near.safetensors"))
     known = {tuple(code) for code in served_supernet.table.codes.tolist()}
     codes = served_supernet.space.sample(np.random.default_rng(1), 100)
-    net = calibrated(served_supernet.net, served_supernet.space.decode(next(c for c in codes if tuple(c) not in known)))
-    accuracy = served_supernet.known_accuracy(net)
-    assert accuracy is not None and served_supernet.images is not None
-    assert (accuracy.source, accuracy.images) == ("measured", len(served_supernet.images.search))
-    assert (accuracy.value * accuracy.images) % 1 == pytest.approx(0, abs=1e-6)
+    loaded = LoadedSupernet.load(served_supernet.ref)
+    arch = served_supernet.space.decode(next(code for code in codes if tuple(code) not in known))
+    accuracy = loaded.known_accuracy(calibrated(loaded.weights.net, arch))
+    assert accuracy.source == "measured" and loaded.weights.images is not None
+    correct = (accuracy.value or 0.0) * len(loaded.weights.images.search)
+    assert correct > 0 and correct == pytest.approx(round(correct), abs=1e-6), "a fraction of whole images"
 
 
 def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: Path) -> None:
@@ -158,11 +160,11 @@ def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: P
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
     served_supernet = _served_supernet(farm, file)
     arch, table = served_supernet.space.largest(), served_supernet.table
-    before = export_subnet(_compute(farm), Here(), served_supernet, arch, "subnet")
+    before = export_subnet(_compute(farm), LocalExporter(), served_supernet, arch, "subnet")
     served = farm.home / "supernets" / "far.accuracy.jsonl"
     value = before.accuracy["value"]
     append(served, table.space, table.images, table.space.encode(arch)[None], [value])
-    after = export_subnet(_compute(farm), Here(), SupernetCache(_compute(farm)).get("far"), arch, "subnet")
+    after = export_subnet(_compute(farm), LocalExporter(), SupernetCache(_compute(farm)).get("far"), arch, "subnet")
     assert (before.accuracy["source"], after.accuracy) == ("predicted", {"value": value, "source": "measured"})
     assert after.id != before.id and after.sha256 != before.sha256
     for model in (before, after):
@@ -173,12 +175,12 @@ def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: P
 def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Farm, tmp_path: Path) -> None:
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
     served_supernet = _served_supernet(farm, file)
-    model = export_subnet(_compute(farm), Here(), served_supernet, served_supernet.space.largest(), "subnet")
+    model = export_subnet(_compute(farm), LocalExporter(), served_supernet, served_supernet.space.largest(), "subnet")
     told = LatencyAnswer(predicted_ms=1.0, lower_ms=0.9, upper_ms=1.1, confidence=0.9)
     with farm.database.write() as session:
-        model_latency.tell_predicted(session, model.id, "host", None, told)
+        model_latency.add_predicted(session, model.id, "host", None, told)
     farm.blobs.path(model.sha256).unlink()
-    again = export_subnet(_compute(farm), Here(), served_supernet, served_supernet.space.largest(), "subnet")
+    again = export_subnet(_compute(farm), LocalExporter(), served_supernet, served_supernet.space.largest(), "subnet")
     assert again.id == model.id and [each["predicted_ms"] for each in again.manifest["latency"]] == [1.0]
 
 
@@ -186,7 +188,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
     arch: Arch = tiny_space().largest()
     for data, tested in ((NOWHERE, 0), ("digits", 360)):
         file = supernet_file(tmp_path / f"{tested}.safetensors", data=data)
-        model = export_subnet(_compute(farm), Here(), _served_supernet(farm, file), arch, "subnet")
+        model = export_subnet(_compute(farm), LocalExporter(), _served_supernet(farm, file), arch, "subnet")
         tflite = farm.blobs.find(model.sha256).read_bytes()
         tried = try_model(tflite, json.loads(arch.to_json()), file)
         assert (tried.same, tried.images, tried.terms, tried.data) == (16, 16, TERMS, data)
@@ -197,7 +199,7 @@ def test_a_downloaded_file_of_other_weights_is_told_apart(farm: Farm, tmp_path: 
     arch: Arch = tiny_space().largest()
     model = export_subnet(
         _compute(farm),
-        Here(),
+        LocalExporter(),
         _served_supernet(farm, supernet_file(tmp_path / "a.safetensors", seed=1)),
         arch,
         "subnet",
@@ -214,7 +216,6 @@ def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None
     table = AccuracyTable.load(file.with_suffix(".accuracy.jsonl"))
     append(file.with_suffix(".accuracy.jsonl"), table.space, table.images, table.codes[:1], [0.125])
     served_supernet = _served_supernet(farm, file)
-    accuracy = served_supernet.known_accuracy(
-        calibrated(served_supernet.net, served_supernet.space.decode(table.codes[0]))
-    )
-    assert accuracy == Accuracy(0.125, "measured", table.images)
+    loaded = LoadedSupernet.load(served_supernet.ref)
+    accuracy = loaded.known_accuracy(calibrated(loaded.weights.net, served_supernet.space.decode(table.codes[0])))
+    assert accuracy.value == 0.125 and accuracy.source == "measured"

@@ -22,6 +22,7 @@ from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.finetune.run import Options, Run, finetune
 from elasticvit.training.snapshot import snapshot
 from server.clock import utc_now
+from server.compute.exporting.loaded_supernet import LoadedSupernet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute
 from server.services.home import prepare
@@ -100,7 +101,8 @@ def test_a_server_knows_it_and_predicts_its_networks(tuned: Path) -> None:
     served_supernet = SupernetCache(Compute(settings, database, Blobs(settings.blobs_folder), utc_now)).get("colours")
     codes = served_supernet.space.sample(np.random.default_rng(0), 5)
     assert served_supernet.accuracy.predict(codes).shape == (5,)
-    assert served_supernet.images is not None and served_supernet.images.class_names == CLASSES
+    images = LoadedSupernet.load(served_supernet.ref).weights.images
+    assert images is not None and images.class_names == CLASSES
     database.close()
 
 

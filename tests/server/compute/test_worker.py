@@ -1,0 +1,116 @@
+"""The lanes of a worker: which kinds of jobs are done side by side, and how many of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from server.compute import worker
+from server.compute.task import Compute, Task
+from server.services import jobs
+from server.settings import Settings, load_settings
+from server.wakeup import WakeupListener
+from server.wire import JobKind, JobStatus
+from tests.server.compute.exporting_farm import compute_of
+from tests.server.server_farm import Farm
+
+PATIENCE_SECONDS = 60.0
+
+
+@contextmanager
+def working(compute: Compute, execute: worker.Execute) -> Iterator[None]:
+    """The lanes of a worker while the block runs."""
+    stop, listener = threading.Event(), WakeupListener(compute.settings.url)
+    threads = worker.lane_threads(compute, execute, stop, listener)
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        listener.close()
+
+
+def enqueued(farm: Farm, *kinds: JobKind) -> list[str]:
+    with farm.database.write() as session:
+        return [jobs.enqueue(session, kind=kind, now=farm.clock()).id for kind in kinds]
+
+
+def statuses(farm: Farm, job_ids: list[str]) -> list[str]:
+    """Once all are finished."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with farm.database.read() as session:
+            now = [jobs.get(session, job_id).status for job_id in job_ids]
+        if all(JobStatus(status).finished for status in now):
+            return now
+        time.sleep(0.02)
+    raise AssertionError(f"still {now}")
+
+
+def test_every_kind_of_compute_job_has_one_lane() -> None:
+    kinds = [kind for lane in worker.lanes(Settings()) for kind in lane.kinds]
+    assert sorted(kinds) == sorted(jobs.COMPUTE_KINDS) and all(lane.threads == 1 for lane in worker.lanes(Settings()))
+
+
+def test_threads_of_a_lane_are_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in (("ANSWER", "2"), ("CALIBRATION", "3"), ("CONVERSION", "4")):
+        monkeypatch.setenv(f"ELASTICVIT_{name}_THREADS", count)
+    assert {lane.name: lane.threads for lane in worker.lanes(load_settings())} == {
+        "answers": 2,
+        "calibrations": 3,
+        "conversions": 4,
+    }
+
+
+def test_lanes_work_side_by_side(farm: Farm) -> None:
+    """Each job ends only when the others have begun."""
+    job_ids = enqueued(farm, JobKind.SEARCH, JobKind.CALIBRATE, JobKind.CONVERT)
+    together = threading.Barrier(len(job_ids))
+
+    def execute(_task: Task) -> Mapping[str, Any]:
+        together.wait(PATIENCE_SECONDS)
+        return {}
+
+    with working(compute_of(farm), execute):
+        assert statuses(farm, job_ids) == ["succeeded"] * 3
+
+
+def test_two_threads_of_a_lane_do_two_jobs_at_once_under_names_of_their_own(farm: Farm) -> None:
+    job_ids = enqueued(farm, JobKind.SEARCH, JobKind.SUBNET)
+    together = threading.Barrier(2)
+
+    def execute(_task: Task) -> Mapping[str, Any]:
+        together.wait(PATIENCE_SECONDS)
+        return {}
+
+    with working(compute_of(farm, answer_threads=2), execute):
+        assert statuses(farm, job_ids) == ["succeeded"] * 2
+    with farm.database.read() as session:
+        owners = {attempt.owner for job_id in job_ids for attempt in jobs.attempts(session, job_id)}
+    assert len(owners) == 2
+
+
+def test_one_thread_of_a_lane_does_one_job_after_the_other(farm: Farm) -> None:
+    job_ids = enqueued(farm, JobKind.SEARCH, JobKind.SEARCH, JobKind.SUBNET)
+    running, highest, lock = [0], [0], threading.Lock()
+
+    def execute(task: Task) -> Mapping[str, Any]:
+        with lock:
+            running[0] += 1
+            highest[0] = max(highest[0], running[0])
+        task.look()
+        with lock:
+            running[0] -= 1
+        return {}
+
+    with working(compute_of(farm), execute):
+        assert statuses(farm, job_ids) == ["succeeded"] * 3
+    assert highest == [1]
