@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, not_, or_, select
 
+from elasticvit.accuracy import value
 from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
 from server.errors import NotFound
@@ -44,7 +45,7 @@ class NewModel:
     name: str | None = None
     precision: str | None = None
     arch: Arch | None = None
-    accuracy: Accuracy = field(default_factory=Accuracy)
+    accuracy: value.Accuracy | None = None
     supernet: str | None = None
     export_key: str | None = None
 
@@ -135,7 +136,7 @@ def _row(new: NewModel, now: datetime) -> Model:
         arch_id=new.arch_id,
         macs=macs(new.arch) if new.arch is not None else None,
         params=params(new.arch) if new.arch is not None else None,
-        accuracy=new.accuracy.model_dump(),
+        accuracy=wire_accuracy(new.accuracy).model_dump(),
         supernet=new.supernet,
         manifest=dict(new.manifest),
         created_at=now,

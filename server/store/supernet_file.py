@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from elasticvit.accuracy.table import table_path
 from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError
 from server.errors import BadValue, from_os_error

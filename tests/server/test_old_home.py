@@ -21,12 +21,12 @@ from elasticvit.pretrained.prepare import prepare_default
 from server.api.app import create_app
 from server.clock import utc_now
 from server.compute import worker
-from server.compute.executor import Executor
-from server.compute.exporting.work import Here
+from server.compute.exporting.work import LocalExporter
 from server.compute.task import Compute, Task
 from server.services import jobs, predictors
 from server.settings import Settings
 from server.wire import JobKind
+from tests.server.compute.exporting_farm import executing
 from tests.server.server_farm import Clock, Farm, TestClient
 
 STORED = Path(__file__).parent / "fixtures" / "home-e47bf24"
@@ -54,13 +54,13 @@ def old(tmp_path: Path) -> Iterator[Farm]:
 def work_off(farm: Farm) -> None:
     """Do the compute jobs that wait, as a worker does."""
     compute = Compute(Settings(home=farm.home), farm.database, farm.blobs, farm.clock)
-    executor = Executor(compute, Here(), Here())
+    run = executing(compute, LocalExporter())
     while True:
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", KINDS, farm.clock())
         if claimed is None:
             return
-        worker.run_job(Task(compute, claimed, threading.Event()), executor.execute)
+        worker.run_job(Task(compute, claimed, threading.Event()), run)
 
 
 def test_everything_stored_is_still_read(old: Farm) -> None:

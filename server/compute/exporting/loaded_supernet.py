@@ -10,6 +10,7 @@ import structlog
 from torch import Tensor
 
 from elasticvit.accuracy.evaluate import as_trained, calibration_images, known_accuracy, recalibrate
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
@@ -20,7 +21,6 @@ from server.compute.exporting.served_supernet import ServedSupernet
 from server.errors import Conflict
 from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef
-from server.wire import Accuracy
 
 log = structlog.get_logger()
 MAX_SIDES = 2
@@ -96,13 +96,12 @@ class LoadedSupernet:
             log.warning("no images: norms stay as stored, and accuracies are unknown", supernet=ref.name)
         return LoadedSupernet(ServedSupernet(ref), weights)
 
-    def known_accuracy(self, net: Net) -> Accuracy:
-        """Top-1 of a recalibrated sub-network: from the table if it is there, else measured, else predicted; unknown
-        without table and images."""
+    def known_accuracy(self, net: Net) -> Accuracy | None:
+        """Top-1 of a recalibrated sub-network: from the table, else measured, else predicted; None without table and
+        images."""
         served = self.served
         table, predictor = (served.table, served.accuracy) if served.has_table else (None, None)
-        known = known_accuracy(net, served.space, table, self.weights.images, predictor)
-        return Accuracy() if known is None else Accuracy(value=known.value, source=known.source)
+        return known_accuracy(net, served.space, table, self.weights.images, predictor)
 
 
 class LoadedSupernets:

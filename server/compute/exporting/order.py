@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.latency.profile import FileOp
 from server.store.supernet_file import SupernetRef
-from server.wire import Accuracy, PrecisionName
+from server.wire import PrecisionName
 
 Result = TypeVar("Result")
 
@@ -29,7 +30,7 @@ class ExportedFile:
 
     data: bytes
     manifest: Mapping[str, Any]
-    accuracy: Accuracy
+    accuracy: Accuracy | None
     images: bool
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable, table_path
-from elasticvit.accuracy.value import Accuracy
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.archs.space import Space
 from server.errors import InfraError
 from server.store import supernet_file

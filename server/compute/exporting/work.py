@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import FOLDERS, data_folder, load_named
 from elasticvit.errors import ExportError
@@ -57,7 +56,7 @@ def _export_tflite(order: ExportTflite, loaded: LoadedSupernets, say: Say) -> Ex
     weights, precision = supernet.weights, Precision(order.precision)
     recalibrated = order.recalibrate and weights.can_recalibrate
     net = _network(weights, order.arch, recalibrated, say)
-    accuracy = Accuracy()
+    accuracy = None
     if recalibrated:
         say("judging")
         accuracy = supernet.known_accuracy(net)
@@ -66,8 +65,7 @@ def _export_tflite(order: ExportTflite, loaded: LoadedSupernets, say: Say) -> Ex
         net,
         weights.net.card,
         supernet_sha256=order.supernet.sha256,
-        accuracy=accuracy.value,
-        accuracy_source=accuracy.source or "measured",
+        accuracy=accuracy,
         seed=order.seed,
         precision=precision,
         calibration_set=None if precision is Precision.FLOAT32 else weights.calibration_set,

@@ -51,7 +51,7 @@ def size_mb(space: Space) -> CostTable:
 
     def of_block(block: Block) -> float:
         gathered = block.width_in // HEAD_DIM * block.side_in**4 if block.kind is BlockKind.ATTENTION else 0
-        return (BYTES_PER_WEIGHT * (params(block) + gathered) + RECORD_BYTES) / MEGABYTE
+        return (BYTES_PER_WEIGHT * (block_params(block) + gathered) + RECORD_BYTES) / MEGABYTE
 
     return CostTable.build(space, lambda blocks: np.array([of_block(block) for block in blocks]))
 

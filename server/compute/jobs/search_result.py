@@ -13,6 +13,7 @@ from elasticvit.costs.flops import macs, params
 from elasticvit.latency.predictor import LatencyPredictor
 from elasticvit.search.evolution import Frontier
 from server.compute.exporting.served_supernet import ServedSupernet
+from server.services.models import wire_accuracy
 from server.store.tables import Measurement, Model
 from server.wire import (
     Accuracy,
@@ -107,7 +108,7 @@ class ResultWriter:
             arch_id=arch.id,
             macs=macs(arch),
             params=params(arch),
-            accuracy=Accuracy(value=float(self.served.accuracy.predict(code[None])[0]), source="predicted"),
+            accuracy=wire_accuracy(self.served.accuracy.accuracy_of(code)),
             latency={self._device: self._latency(code)},
         )
 

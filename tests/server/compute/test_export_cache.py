@@ -11,6 +11,7 @@ import pytest
 
 import elasticvit
 from elasticvit.accuracy.table import AccuracyTable, append
+from elasticvit.accuracy.value import Accuracy, AccuracySource
 from elasticvit.archs.arch import Arch
 from server.compute import worker
 from server.compute.exporting.exporter import ChildExporter
@@ -22,7 +23,7 @@ from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.services import export_key, jobs, models
 from server.store.supernet_file import SupernetRef
-from server.wire import Accuracy, JobKind
+from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     NOWHERE,
@@ -225,7 +226,7 @@ def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm
         assert models.with_unmeasured(session) == []
 
 
-UNMEASURED = [
+UNMEASURED: list[tuple[str, AccuracySource | None, str | None, bool]] = [
     ("float32", "measured", None, True),
     ("float32", "predicted", None, False),
     ("float32", None, None, False),
@@ -245,7 +246,7 @@ def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
                 "subnet",
                 {"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
                 precision=precision,
-                accuracy=Accuracy.model_validate({"value": source and 0.5, "source": source}),
+                accuracy=None if source is None else Accuracy(0.5, source),
                 supernet=supernet,
                 export_key=f"{number}",
             )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes
 from elasticvit.costs.flops import macs
@@ -27,7 +28,7 @@ from server.compute.task import Compute, Lost
 from server.errors import BadValue, Infeasible
 from server.services import models, searches
 from server.store.tables import Job, Measurement, Model
-from server.wire import Accuracy, JobKind, MeasureProtocol, SearchRequest
+from server.wire import JobKind, MeasureProtocol, SearchRequest
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import compute_of
 from tests.server.server_farm import START, Farm
@@ -100,7 +101,7 @@ class StandInExporter:
         watch.check()
         self.archs.append(order.arch)
         change = None if self.top1_change is None else {"value": self.top1_change, "images": 9, "source": "measured"}
-        manifest = {"latency": [], "terms": "for tests", "top1_change": change}
+        manifest: dict[str, Any] = {"latency": [], "terms": "for tests", "top1_change": change}
         return ExportedFile(order.arch.to_json().encode(), manifest, Accuracy(value=top1(order.arch)), False)
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from elasticvit.accuracy.evaluate import calibrated
 from elasticvit.accuracy.table import AccuracyTable, append
-from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet_file import load_supernet
 from server.compute.exporting.loaded_supernet import LoadedSupernet
@@ -150,7 +149,7 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     loaded = LoadedSupernet.load(served_supernet.ref)
     arch = served_supernet.space.decode(next(code for code in codes if tuple(code) not in known))
     accuracy = loaded.known_accuracy(calibrated(loaded.weights.net, arch))
-    assert accuracy.source == "measured" and loaded.weights.images is not None
+    assert accuracy is not None and accuracy.source == "measured" and loaded.weights.images is not None
     correct = (accuracy.value or 0.0) * len(loaded.weights.images.search)
     assert correct > 0 and correct == pytest.approx(round(correct), abs=1e-6), "a fraction of whole images"
 
@@ -218,4 +217,4 @@ def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None
     served_supernet = _served_supernet(farm, file)
     loaded = LoadedSupernet.load(served_supernet.ref)
     accuracy = loaded.known_accuracy(calibrated(loaded.weights.net, served_supernet.space.decode(table.codes[0])))
-    assert accuracy.value == 0.125 and accuracy.source == "measured"
+    assert accuracy is not None and accuracy.value == 0.125 and accuracy.source == "measured"
