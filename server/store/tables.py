@@ -209,7 +209,11 @@ class OpRow(SQLModel, table=True):
 
 
 class BlockRow(SQLModel, table=True):
-    """Time of one block of a measured arch, from its operators; the rows that block predictors are fitted to."""
+    """Time of one block of a measured arch, from its operators; the rows that predictors are fitted to.
+
+    `latency_ms` is at the anchor's reference speed. `position` is the block's index in the arch. The rows of a session
+    are made once, by the first calibration that sees it.
+    """
 
     measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
     position: int = Field(primary_key=True)
@@ -217,6 +221,18 @@ class BlockRow(SQLModel, table=True):
     kind: str
     block: str = Field(index=True)
     latency_ms: float
+
+
+class UnalignedSession(SQLModel, table=True):
+    """A session whose operator profile does not fit the operators of its model's file, so that it has no `BlockRow`s.
+
+    `version` is the server's that tried: another version tries once more.
+    """
+
+    measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
+    reason: str
+    version: str
+    created_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class Predictor(SQLModel, table=True):

@@ -279,12 +279,9 @@ def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -
         farm.report(leased(farm, agent_id))
     profile_id = farm.ok("GET", "/devices/host")["profile_id"]
     (row,) = usable_rows(farm, profile_id)
-    assert (row.arch_id, row.model_id, row.ops[0].tag) == ("0123456789ab", made.id, "ADD")
-    with farm.database.write() as session:
-        blocks = [("head", "head:64", 0.1), ("ffn", "ffn:32x4", 0.2)]
-        measurements.add_block_rows(session, row.measurement_id, blocks)
-        measurements.add_block_rows(session, row.measurement_id, blocks)
-        assert [each.block for each in measurements.block_rows(session, profile_id)] == ["head:64", "ffn:32x4"]
+    assert (row.arch_id, row.model_id, row.profiled) == ("0123456789ab", made.id, True)
+    with farm.database.read() as session:
+        assert [op.tag for op in measurements.ops(session, row.measurement_id)] == ["ADD"]
 
 
 def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:
