@@ -90,17 +90,22 @@ def from_environment() -> FastAPI:
 
 
 async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Requeue what dead agents and workers held. Every process may do it: each expiry counts once."""
+    """Requeue what dead agents and workers held, and cancel jobs whose parent is finished.
 
-    def sweep() -> int:
+    Every process may do it: each change is made once.
+    """
+
+    def sweep() -> tuple[int, int]:
         with database.write() as session:
-            return job_queue.sweep(session, clock())
+            return job_queue.sweep(session, clock()), job_queue.sweep_orphans(session, clock())
 
     while True:
         try:
-            expired = await run_in_threadpool(sweep)
+            expired, orphans = await run_in_threadpool(sweep)
             if expired:
                 log.warning("leases expired", count=expired)
+            if orphans:
+                log.warning("jobs cancelled whose parent is finished", count=orphans)
         except (DBAPIError, ServerError):
             log.exception("the sweep of leases failed")
         await asyncio.sleep(seconds)

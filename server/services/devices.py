@@ -10,7 +10,7 @@ from server.errors import BadValue, Conflict, Forbidden, NotFound
 from server.services import jobs
 from server.services.pages import page
 from server.services.storable import storable
-from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, new_id
+from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet, new_id
 from server.wire import (
     AgentRegister,
     DeviceBeat,
@@ -89,8 +89,8 @@ def get(session: Session, name: str) -> Device:
     device = session.get(Device, name)
     if device is None:
         known = list(session.exec(select(Device.name).order_by(col(Device.name)).limit(100)))
-        said = f"known devices: {', '.join(known)}" if known else "no device is registered yet: start an agent"
-        raise NotFound(f"there is no device '{name}'; {said}", known=list(known))
+        hint = f"known devices: {', '.join(known)}" if known else "no device is registered yet: start an agent"
+        raise NotFound(f"there is no device '{name}'; {hint}", known=list(known))
     return device
 
 
@@ -128,8 +128,7 @@ def listing(
 def view(session: Session, device: Device, now: datetime, offline_after: timedelta) -> DeviceView:
     about = description(device)
     agent = session.get(Agent, device.agent_id)
-    newest = select(Predictor).where(Predictor.profile_id == device.profile_id)
-    predictor = session.exec(newest.order_by(col(Predictor.version).desc()).limit(1)).first()
+    predictor = _default_predictor(session, device.profile_id)
     return DeviceView(
         **about.model_dump(exclude={"serial"}),
         state=state(session, device, now, offline_after),
@@ -138,6 +137,16 @@ def view(session: Session, device: Device, now: datetime, offline_after: timedel
         predictor=PredictorRef(id=predictor.id, device=device.name, version=predictor.version) if predictor else None,
         last_seen_at=device.last_seen_at,
     )
+
+
+def _default_predictor(session: Session, profile_id: str) -> Predictor | None:
+    """The newest for the default supernet: the one that answers a search that names no supernet."""
+    statement = (
+        select(Predictor)
+        .join(Supernet, col(Supernet.name) == Predictor.supernet)
+        .where(Predictor.profile_id == profile_id, col(Supernet.is_default).is_(True))
+    )
+    return session.exec(statement.order_by(col(Predictor.version).desc()).limit(1)).first()
 
 
 def ensure_profile(session: Session, key: ProfileKey, now: datetime) -> Profile:

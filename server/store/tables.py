@@ -7,8 +7,10 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, String, TypeDecorator, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+from server.wire.text import plain_text
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -27,6 +29,16 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class PlainText(TypeDecorator[str]):
+    """Text of which nothing is known, such as a log; what databases cannot hold is replaced."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else plain_text(value)
 
 
 def new_id(prefix: str, now: datetime) -> str:
@@ -165,7 +177,7 @@ class Attempt(SQLModel, table=True):
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     outcome: str | None = None
     failure: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
-    log: str = ""
+    log: str = Field(default="", sa_type=PlainText)
     report_sha256: str | None = None
 
 
@@ -230,7 +242,7 @@ class UnalignedSession(SQLModel, table=True):
     """
 
     measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
-    reason: str
+    reason: str = Field(sa_type=PlainText)
     version: str
     created_at: datetime = Field(sa_type=UtcDateTime)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.wire.base import Answer, Name, Progress, Request, Sha256, Text, UtcTime, Whole
+from server.wire.base import Answer, Name, Progress, Request, Sha256, UtcTime, Whole
 from server.wire.devices import DeviceDescription, DeviceState
 from server.wire.jobs import JobKind, MeasureProtocol
+from server.wire.text import Conditions, Text
 
 
 class AgentRegister(Request):
@@ -32,7 +33,7 @@ class DeviceBeat(Request):
 
     name: Name
     state: DeviceState
-    conditions: dict[str, Any] = Field(default_factory=dict)
+    conditions: Conditions = Field(default_factory=dict)
 
 
 class Heartbeat(Request):

@@ -178,11 +178,8 @@ def test_a_report_has_to_fit_its_lease(farm: Farm) -> None:
     farm.agent("stranger", ("other",), "agent-2")
     body = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": session_body()}
     problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent-2", json=body), 403)
-    broken = session_body() | {"conditions": {"t": "\ud800"}}
-    text = json.dumps(body | {"session": broken})
+    text = json.dumps(body | {"session": session_body() | {"conditions": {"t": float("nan")}}})
     headers = {"Content-Type": "application/json"}
-    problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent", content=text, headers=headers), 422)
-    text = text.replace('"\\ud800"', "NaN")
     problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent", content=text, headers=headers), 422)
     assert farm.report(lease).status_code == 200
 
