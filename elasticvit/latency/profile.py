@@ -10,7 +10,7 @@ microsecond each, for those that read less. What is left after that is a common 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from elasticvit.archs.arch import Arch
 from elasticvit.costs.blocks import blocks
@@ -33,14 +33,33 @@ class FileOp:
     block: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledOp:
-    """A line of a profile, in order of execution: microseconds in one run of the network.
+class OperatorTime(Protocol):
+    """A line of a profile: microseconds in one run of the network. The agents' own record fits, as it was reported.
 
     Attributes:
+        tag: the runtime's name of the operator.
         avg_us: the average; on a busy machine far above what is typical.
         median_us: over runs, whole microseconds; None where the profile does not tell it.
     """
+
+    @property
+    def tag(self) -> str: ...
+
+    @property
+    def avg_us(self) -> float: ...
+
+    @property
+    def median_us(self) -> float | None: ...
+
+
+def typical_us(op: OperatorTime) -> float:
+    """The average, but not where a few disturbed runs lift it above the median."""
+    return op.avg_us if op.median_us is None else min(op.avg_us, op.median_us + 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledOp:
+    """An `OperatorTime` that was read from android_bench's own output."""
 
     tag: str
     avg_us: float
@@ -48,8 +67,7 @@ class ProfiledOp:
 
     @property
     def typical_us(self) -> float:
-        """The average, but not where a few disturbed runs lift it above the median."""
-        return self.avg_us if self.median_us is None else min(self.avg_us, self.median_us + 0.5)
+        return typical_us(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ def read_profile(ops: Sequence[Mapping[str, Any]]) -> tuple[ProfiledOp, ...]:
 
 
 def profile_to_rows(
-    arch: Arch, profile: Sequence[ProfiledOp], file_ops: Sequence[FileOp], p50_ms: float
+    arch: Arch, profile: Sequence[OperatorTime], file_ops: Sequence[FileOp], p50_ms: float
 ) -> ProfiledModel:
     """Attribute a network's median latency to its blocks.
 
@@ -110,7 +128,7 @@ def profile_to_rows(
     return ProfiledModel(rows, overhead_us / 1e3, coverage, scale)
 
 
-def _owners(profile: Sequence[ProfiledOp], file_ops: Sequence[FileOp], parts: int) -> list[int | None]:
+def _owners(profile: Sequence[OperatorTime], file_ops: Sequence[FileOp], parts: int) -> list[int | None]:
     """The block of every line of the profile."""
     if any(op.block is not None and not 0 <= op.block < parts for op in file_ops):
         raise PredictorError(f"the file's operators name blocks beyond the {parts} of this architecture")
@@ -118,9 +136,9 @@ def _owners(profile: Sequence[ProfiledOp], file_ops: Sequence[FileOp], parts: in
     return [None if place is None else file_ops[place].block for place in places]
 
 
-def _coverage(profile: Sequence[ProfiledOp], owners: Sequence[int | None]) -> float:
-    total = sum(op.typical_us for op in profile)
-    lost = [(op.typical_us, op.tag) for op, owner in zip(profile, owners, strict=True) if owner is None]
+def _coverage(profile: Sequence[OperatorTime], owners: Sequence[int | None]) -> float:
+    total = sum(typical_us(op) for op in profile)
+    lost = [(typical_us(op), op.tag) for op, owner in zip(profile, owners, strict=True) if owner is None]
     coverage = 1 - sum(us for us, _ in lost) / total if total > 0 else 0.0
     if coverage < SMALLEST_COVERAGE:
         worst = ", ".join(dict.fromkeys(repr(tag) for _, tag in sorted(lost, reverse=True)[:8]))
@@ -131,11 +149,11 @@ def _coverage(profile: Sequence[ProfiledOp], owners: Sequence[int | None]) -> fl
     return coverage
 
 
-def _fitted(profile: Sequence[ProfiledOp], target_us: float) -> tuple[list[float], float]:
+def _fitted(profile: Sequence[OperatorTime], target_us: float) -> tuple[list[float], float]:
     """Times that sum to the target, and the factor that was needed after putting back what rounding took."""
     free = [op.tag.lower().startswith(_FREE) for op in profile]
     read = [
-        op.typical_us if is_free else max(op.typical_us, _LEAST_US) for op, is_free in zip(profile, free, strict=True)
+        typical_us(op) if is_free else max(typical_us(op), _LEAST_US) for op, is_free in zip(profile, free, strict=True)
     ]
     long = [us >= 1 for us in read]
     missing = max(target_us - sum(read), 0.0)

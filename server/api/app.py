@@ -1,4 +1,4 @@
-"""The application: settings in, an ASGI app out. All state hangs on the app; nothing is global."""
+"""The application: settings in, an ASGI app out. All state belongs to the app; nothing is global."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
-    """An app on a home folder; the folder is prepared when it starts up. `clock` tells the time, UTC."""
+    """An app on a home folder; the folder is prepared at startup. `clock` returns the time in UTC."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,17 +90,22 @@ def from_environment() -> FastAPI:
 
 
 async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Requeue what dead agents and workers held. Every process may do it: each expiry counts once."""
+    """Requeue what dead agents and workers held, and cancel jobs whose parent is finished.
 
-    def sweep() -> int:
+    Every process may do it: each change is made once.
+    """
+
+    def sweep() -> tuple[int, int]:
         with database.write() as session:
-            return job_queue.sweep(session, clock())
+            return job_queue.sweep(session, clock()), job_queue.sweep_orphans(session, clock())
 
     while True:
         try:
-            expired = await run_in_threadpool(sweep)
+            expired, orphans = await run_in_threadpool(sweep)
             if expired:
                 log.warning("leases expired", count=expired)
+            if orphans:
+                log.warning("jobs cancelled whose parent is finished", count=orphans)
         except (DBAPIError, ServerError):
             log.exception("the sweep of leases failed")
         await asyncio.sleep(seconds)

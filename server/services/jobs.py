@@ -1,4 +1,4 @@
-"""The job queue: one table, pulled by leases, for work on devices and for compute.
+"""The job queue: one table, claimed by leases, for work on devices and for compute.
 
     state      event                          next
     ---------  -----------------------------  -----------------------------------------------
@@ -9,10 +9,12 @@
                fail, kind device or infra     queued, or failed after `max_attempts` failures
                lease expired                  queued, or failed after `max_attempts` failures (quarantined)
                release                        queued     not counted as a failure
-    any open   cancel                         cancelled  with its children
-    queued     finish by the last attempt     succeeded  late, but nobody else has begun: the work is not lost
+    any open   cancel                         cancelled
+               its parent finishes            cancelled  with the reason as its failure
+    queued     finish by the last attempt     succeeded  late, but no other attempt has begun: the work is not lost
 
-Finished (succeeded, failed, cancelled) is final. Every change is one conditional UPDATE: of two that try, one succeeds.
+Finished (succeeded, failed, cancelled) is final. However a job finishes, its open children are cancelled in the same
+transaction. Every change is one conditional UPDATE: of two that try, one succeeds.
 All functions take a session inside a transaction that the caller commits, and the present time.
 """
 
@@ -24,6 +26,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Update, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from server.errors import Finished, NotFound, StaleLease
@@ -40,7 +43,7 @@ DEFAULT_LEASE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Claimed:
-    """The right to do `job` until `expires_at`; `attempt` goes with every word about it."""
+    """The right to do `job` until `expires_at`; renewals and the report name `attempt`."""
 
     job: Job
     lease_id: str
@@ -61,9 +64,17 @@ def enqueue(
     priority: int = 0,
     max_attempts: int = 3,
 ) -> Job:
-    """Queue a job. With `parent_id` and `key` it is made once: the child that is there already is returned."""
+    """Queue a job. With `parent_id` and `key` it is made once: an existing child is returned.
+
+    Raises NotFound for an unknown parent, Finished for one that is finished: nobody would wait for the child.
+    """
     if parent_id is not None and key is not None and (child := find_child(session, parent_id, key)) is not None:
         return child
+    if parent_id is not None:
+        lock(session, parent_id)
+        parent = get(session, parent_id)
+        if JobStatus(parent.status).finished:
+            raise Finished(f"job '{parent_id}' is {parent.status}: it gets no more children")
     job = Job(
         id=new_id("job", now),
         kind=kind.value,
@@ -85,7 +96,7 @@ def enqueue(
 def add_done(
     session: Session, *, kind: JobKind, now: datetime, payload: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Job:
-    """A job whose result is known already: it has succeeded without an attempt."""
+    """Store a job whose result is known already: it has succeeded without an attempt."""
     job = Job(
         id=new_id("job", now),
         kind=kind.value,
@@ -129,7 +140,7 @@ def children(session: Session, parent_id: str) -> Sequence[Job]:
 
 
 def waiting(session: Session, kinds: Collection[JobKind], devices: Collection[str] | None = None) -> bool:
-    """Whether a claim could succeed; a cheap read, so that idle polling writes nothing."""
+    """Whether a claim could succeed: a cheap read, so that idle polling writes nothing."""
     return session.exec(select(Job.id).where(*_claimable(kinds, devices)).limit(1)).first() is not None
 
 
@@ -140,14 +151,14 @@ def claim_compute(
     now: datetime,
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
 ) -> Claimed | None:
-    """Take the next compute job, None when none waits."""
+    """Take the next compute job, None when no job is queued."""
     return _claim(session, worker_id, _claimable(kinds, None), now, lease_seconds)
 
 
 def claim_device(
     session: Session, agent_id: str, devices: Collection[str], now: datetime, lease_seconds: float
 ) -> Claimed | None:
-    """Take the next measuring job for one of an agent's devices, None when none waits."""
+    """Take the next measuring job for one of an agent's devices, None when no job is queued."""
     return _claim(session, agent_id, _claimable((JobKind.MEASURE,), devices), now, lease_seconds)
 
 
@@ -159,7 +170,7 @@ def renew(
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
     progress: Progress | None = None,
 ) -> datetime:
-    """Keep the lease and say how far the work is; returns when it expires now. Raises NotFound, StaleLease."""
+    """Extend the lease and store the progress; returns when the lease expires. Raises NotFound, StaleLease."""
     expires_at = now + timedelta(seconds=lease_seconds)
     job = get(session, get_attempt(session, lease_id).job_id)
     change: dict[str, Any] = {"status": JobStatus.RUNNING.value, "lease_expires_at": expires_at}
@@ -170,12 +181,13 @@ def renew(
 
 
 def finish(session: Session, lease_id: str, attempt: int, result: Mapping[str, Any], now: datetime) -> Job:
-    """The work is done. Raises NotFound, StaleLease."""
-    tried = get_attempt(session, lease_id)
-    job = get(session, tried.job_id)
+    """Store the result; the job has succeeded. Raises NotFound, StaleLease."""
+    attempt_row = get_attempt(session, lease_id)
+    job = get(session, attempt_row.job_id)
     change = {"status": JobStatus.SUCCEEDED.value, "result": dict(result), "failure": None} | _ended(now)
     _held(session, job, lease_id, attempt, change, OPEN)
-    _close(tried, "succeeded", now)
+    _close(attempt_row, "succeeded", now)
+    _cancel_children(session, job, now)
     return job
 
 
@@ -188,13 +200,13 @@ def fail(
     log: str = "",
     final: bool = False,
 ) -> Job:
-    """The try failed; the job is queued again unless the user has to act, the attempts are spent, or it is `final`:
-    known to fail again.
+    """The attempt failed. The job is queued again, unless the user has to act, all attempts have failed, or the failure
+    is `final`: known to repeat itself.
 
     Raises NotFound, StaleLease.
     """
-    tried = get_attempt(session, lease_id)
-    job = get(session, tried.job_id)
+    attempt_row = get_attempt(session, lease_id)
+    job = get(session, attempt_row.job_id)
     final = final or failure.kind == "user" or job.failures + 1 >= job.max_attempts
     change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
     change |= {
@@ -203,53 +215,64 @@ def fail(
         "failure": failure.model_dump(),
     }
     _held(session, job, lease_id, attempt, change, TAKEN)
-    _close(tried, "failed", now, failure, log)
+    _close(attempt_row, "failed", now, failure, log)
+    if final:
+        _cancel_children(session, job, now)
     return job
 
 
 def release(session: Session, lease_id: str, attempt: int, now: datetime) -> Job:
-    """Give the job back unfinished, for instance at shutdown; no failure is counted. Raises NotFound, StaleLease."""
-    tried = get_attempt(session, lease_id)
-    job = get(session, tried.job_id)
+    """Put the job back into the queue, for instance at shutdown; counts no failure. Raises NotFound, StaleLease."""
+    attempt_row = get_attempt(session, lease_id)
+    job = get(session, attempt_row.job_id)
     _held(session, job, lease_id, attempt, {"status": JobStatus.QUEUED.value, "lease_expires_at": None}, TAKEN)
-    _close(tried, "released", now)
+    _close(attempt_row, "released", now)
     return job
 
 
 def cancel(session: Session, job_id: str, now: datetime) -> Job:
-    """Cancel the job and its open children; who works on them learns it at the next word. Raises NotFound, Finished."""
+    """Cancel the job and its open children; their holders learn it when they next renew or report.
+
+    Raises NotFound, Finished.
+    """
     job = get(session, job_id)
-    change = {"status": JobStatus.CANCELLED.value} | _ended(now)
-    if not _changed(session, update(Job).where(col(Job.id) == job_id, col(Job.status).in_(OPEN)).values(change)):
-        session.refresh(job)
+    if not _cancel(session, job, now):
         raise Finished(f"job '{job_id}' is {job.status} already and stays so")
-    session.refresh(job)
-    if job.lease_id is not None and (tried := get_attempt(session, job.lease_id)).ended_at is None:
-        _close(tried, "cancelled", now)
-    for child in children(session, job_id):
-        if not JobStatus(child.status).finished:
-            cancel(session, child.id, now)
     return job
 
 
 def sweep(session: Session, now: datetime) -> int:
-    """Put jobs whose lease has run out back into the queue, or into quarantine; returns how many it found."""
-    expired = select(Job).where(col(Job.status).in_(TAKEN), col(Job.lease_expires_at) <= now)
+    """Put jobs whose lease has expired back into the queue, or into quarantine; returns how many there were."""
+    # Parents are older than their children: every transaction locks them first, so that none waits for another's.
+    expired = select(Job).where(col(Job.status).in_(TAKEN), col(Job.lease_expires_at) <= now).order_by(col(Job.id))
     jobs = session.exec(expired).all()
     for job in jobs:
         _expire(session, job, now)
     return len(jobs)
 
 
+def sweep_orphans(session: Session, now: datetime) -> int:
+    """Cancel open jobs whose parent is finished: left by versions that did not; returns how many it cancelled."""
+    parent = aliased(Job)
+    statement = (
+        select(Job, parent)
+        .join(parent, col(parent.id) == col(Job.parent_id))
+        .where(col(Job.status).in_(OPEN), col(parent.status).not_in(OPEN))
+        .order_by(col(Job.id))
+    )
+    orphans = session.exec(statement).all()
+    return sum(_cancel(session, child, now, _parent_finished(parent_job)) for child, parent_job in orphans)
+
+
 def expire(session: Session, kinds: Collection[JobKind], now: datetime) -> int:
-    """Let every lease on jobs of these kinds run out now: for when their holders are known to be dead."""
+    """Expire every lease on jobs of these kinds now: for when their holders are known to be dead."""
     taken = (col(Job.kind).in_([kind.value for kind in kinds]), col(Job.status).in_(TAKEN))
     session.execute(update(Job).where(*taken).values(lease_expires_at=now))
     return sweep(session, now)
 
 
 def expire_of(session: Session, owner: str, now: datetime) -> int:
-    """Let every lease of an agent or worker run out now: for when it is known to have lost its work."""
+    """Expire every lease of an agent or worker now: for when it is known to have lost its work."""
     mine = select(Attempt.id).where(Attempt.owner == owner, col(Attempt.ended_at).is_(None))
     taken = (col(Job.lease_id).in_(mine), col(Job.status).in_(TAKEN))
     session.execute(update(Job).where(*taken).values(lease_expires_at=now))
@@ -279,11 +302,11 @@ def listing(
     parent_id: str | None = None,
 ) -> Page[JobView]:
     """Newest first."""
-    wanted: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = []
     for column, value in ((Job.kind, kind), (Job.status, status), (Job.device, device), (Job.parent_id, parent_id)):
         if value is not None:
-            wanted.append(col(column) == value)
-    return page(session, select(Job).where(*wanted), col(Job.id), page_token, max_results, view)
+            conditions.append(col(column) == value)
+    return page(session, select(Job).where(*conditions), col(Job.id), page_token, max_results, view)
 
 
 def view(job: Job) -> JobView:
@@ -306,8 +329,9 @@ def view(job: Job) -> JobView:
 
 
 def error(job: Job) -> Failure | None:
-    """Why the job failed; None while it may still be tried again."""
-    return Failure.model_validate(job.failure) if job.status == JobStatus.FAILED and job.failure else None
+    """Why the job failed or was cancelled with its parent; None while it may be tried again."""
+    final = job.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+    return Failure.model_validate(job.failure) if final and job.failure else None
 
 
 def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None) -> list[ColumnElement[bool]]:
@@ -365,11 +389,11 @@ def _held(
 
 def _expire(session: Session, job: Job, now: datetime) -> None:
     assert job.lease_id is not None
-    tried = get_attempt(session, job.lease_id)
+    attempt_row = get_attempt(session, job.lease_id)
     final = job.failures + 1 >= job.max_attempts
-    detail = f"'{tried.owner}' stopped renewing its lease in attempt {job.attempts}"
+    detail = f"'{attempt_row.owner}' stopped renewing its lease in attempt {job.attempts}"
     if final:
-        detail += f"; quarantined after {job.failures + 1} failed attempts: look at their logs, then queue it anew"
+        detail += f"; quarantined after {job.failures + 1} failed attempts: read their logs, then queue the work again"
     failure = Failure(kind="infra", detail=detail)
     change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
     change |= {
@@ -379,8 +403,40 @@ def _expire(session: Session, job: Job, now: datetime) -> None:
     }
     same = (col(Job.id) == job.id, col(Job.lease_id) == job.lease_id, col(Job.lease_expires_at) <= now)
     if _changed(session, update(Job).where(*same, col(Job.status).in_(TAKEN)).values(change)):
-        _close(tried, "expired", now, failure)
+        _close(attempt_row, "expired", now, failure)
         session.refresh(job)
+        if final:
+            _cancel_children(session, job, now)
+
+
+def _cancel(session: Session, job: Job, now: datetime, reason: Failure | None = None) -> bool:
+    """Cancel an open job and its open children; False where it is finished already."""
+    failure = reason.model_dump() if reason else None
+    change = {"status": JobStatus.CANCELLED.value, "failure": failure} | _ended(now)
+    changed = _changed(session, update(Job).where(col(Job.id) == job.id, col(Job.status).in_(OPEN)).values(change))
+    session.refresh(job)
+    if not changed:
+        return False
+    if job.lease_id is not None and (attempt := get_attempt(session, job.lease_id)).ended_at is None:
+        _close(attempt, "cancelled", now, reason)
+    _cancel_children(session, job, now)
+    return True
+
+
+def _cancel_children(session: Session, parent: Job, now: datetime) -> None:
+    """Cancel the open children of a job that has just finished."""
+    for child in children(session, parent.id):
+        if not JobStatus(child.status).finished:
+            _cancel(session, child, now, _parent_finished(parent))
+
+
+def _parent_finished(parent: Job) -> Failure:
+    """Why the children of a finished job are cancelled."""
+    failure = error(parent)
+    detail = f"its parent job '{parent.id}' {parent.status if parent.status != 'cancelled' else 'was cancelled'}"
+    if failure is not None:
+        detail += f": {failure.detail}"
+    return Failure(kind=failure.kind if failure else "user", detail=detail[:4000])
 
 
 def _changed(session: Session, statement: Update) -> bool:

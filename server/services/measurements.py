@@ -1,18 +1,19 @@
-"""Measuring sessions: accepted once, kept whole, and given to those who fit predictors.
+"""Measuring sessions: accepted once, stored whole, and read by calibrations.
 
 Machines drift in speed, so what is compared is p50 x anchor reference / anchor now. The reference belongs to the device
 profile and is fixed with its first predictor; before that a measurement has raw figures only. Measurements of two
-profiles never meet, and emulated or unstable ones are kept but not used.
+profiles are never mixed; emulated and unstable ones are stored but not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 from typing import Any
 
+import sqlalchemy
+from sqlalchemy import exists
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound, StaleLease
@@ -20,7 +21,7 @@ from server.services import devices, jobs, model_latency, models
 from server.services.pages import page
 from server.services.statistics import figures
 from server.services.storable import digest, storable
-from server.store.tables import BlockRow, Job, Measurement, Model, OpRow, Profile, new_id
+from server.store.tables import Job, Measurement, Model, OpRow, Profile, new_id
 from server.wire import (
     JobStatus,
     MeasurementDetail,
@@ -35,8 +36,8 @@ from server.wire import (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A session of one of our models, as predictors need it. `ops` in execution order, empty without a profile run."""
+class UsableSession:
+    """A session of a model with an arch, as predictors need it. `profiled` says that its operators were timed too."""
 
     measurement_id: str
     model_id: str
@@ -45,80 +46,70 @@ class Measured:
     p50_raw_ms: float
     p90_raw_ms: float
     anchor_p50_ms: float
-    ops: tuple[OpTime, ...]
+    profiled: bool
 
 
 def accept(session: Session, report: Report, now: datetime) -> Reported:
-    """Take an agent's word on a lease: store what was measured and finish the job, or let it fail.
+    """Accept an agent's report on a lease: store the session and finish the job, or fail the attempt.
 
     The same report again changes nothing and gets the same answer. Raises NotFound, StaleLease, BadValue.
     """
-    tried = jobs.get_attempt(session, report.lease_id)
-    jobs.lock(session, tried.job_id)  # the same report may come twice at once
-    session.refresh(tried)
+    attempt = jobs.get_attempt(session, report.lease_id)
+    jobs.lock(session, attempt.job_id)  # the same report may come twice at once
+    session.refresh(attempt)
     fingerprint = digest(report.model_dump())
-    if tried.number == report.attempt and tried.report_sha256 == fingerprint:
-        return _reported(session, jobs.get(session, tried.job_id), report.lease_id)
-    if tried.report_sha256 is not None:
+    if attempt.number == report.attempt and attempt.report_sha256 == fingerprint:
+        return _reported(session, jobs.get(session, attempt.job_id), report.lease_id)
+    if attempt.report_sha256 is not None:
         raise StaleLease(f"another report on lease '{report.lease_id}' was accepted before: drop this one")
     if report.session is not None:
         job = _measured(session, report, report.session, now)
     else:
         assert report.failure is not None
         job = jobs.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
-    tried.report_sha256, tried.log = fingerprint, report.log
-    session.add(tried)
+    attempt.report_sha256, attempt.log = fingerprint, report.log
+    session.add(attempt)
     session.flush()
     return _reported(session, job, report.lease_id)
 
 
-def rows(
-    session: Session, profile_id: str, *, supernet: str | None = None, model_ids: Iterable[str] | None = None
-) -> list[Measured]:
-    """The usable sessions of a profile, oldest first: stable, not emulated, with anchor, of float32 models with an
-    arch, since that is what predictors predict."""
-    wanted = (
-        select(Measurement, Model)
-        .join(Model, col(Model.id) == Measurement.model_id)
+def usable(session: Session, profile_id: str, *, supernet: str | None = None) -> list[UsableSession]:
+    """The sessions that a predictor of this profile may be fitted to, oldest first.
+
+    Stable ones, not emulated, with the anchor, of float32 models with an arch: float32 is what predictors predict.
+    """
+    profiled = exists().where(col(OpRow.measurement_id) == col(Measurement.id))
+    columns = (Measurement.id, Measurement.p50_raw_ms, Measurement.p90_raw_ms, Measurement.anchor_p50_ms)
+    statement = (
+        sqlalchemy.select(*map(col, columns), col(Model.id), col(Model.arch_id), col(Model.arch), profiled)
+        .join(Model, col(Model.id) == col(Measurement.model_id))
         .where(
-            Measurement.profile_id == profile_id,
+            col(Measurement.profile_id) == profile_id,
             col(Measurement.stable).is_(True),
             col(Measurement.emulated).is_(False),
             col(Measurement.anchor_p50_ms).is_not(None),
             col(Model.arch_id).is_not(None),
             col(Model.precision) == "float32",
         )
+        .order_by(col(Measurement.id))
     )
     if supernet is not None:
-        wanted = wanted.where(Model.supernet == supernet)
-    if model_ids is not None:
-        wanted = wanted.where(col(Model.id).in_(list(model_ids)))
-    found = session.exec(wanted.order_by(col(Measurement.id))).all()
-    return [_usable(session, measurement, model) for measurement, model in found]
-
-
-def add_block_rows(session: Session, measurement_id: str, blocks: Sequence[tuple[str, str, float]]) -> None:
-    """Keep the block times of a session: (kind, block key, latency_ms) in network order; kept once."""
-    measurement = get(session, measurement_id)
-    if session.get(BlockRow, (measurement_id, 0)) is not None:
-        return
-    for position, (kind, block, latency_ms) in enumerate(blocks):
-        session.add(
-            BlockRow(
-                measurement_id=measurement_id,
-                position=position,
-                profile_id=measurement.profile_id,
-                kind=kind,
-                block=block,
-                latency_ms=latency_ms,
-            )
+        statement = statement.where(col(Model.supernet) == supernet)
+    return [
+        UsableSession(
+            measurement_id=measurement_id,
+            model_id=model_id,
+            arch_id=arch_id,
+            arch=arch,
+            p50_raw_ms=p50_raw_ms,
+            p90_raw_ms=p90_raw_ms,
+            anchor_p50_ms=anchor_p50_ms,
+            profiled=is_profiled,
         )
-    session.flush()
-
-
-def block_rows(session: Session, profile_id: str) -> Sequence[BlockRow]:
-    wanted = select(BlockRow).where(BlockRow.profile_id == profile_id)
-    return session.exec(wanted.order_by(col(BlockRow.measurement_id), col(BlockRow.position))).all()
+        for measurement_id, p50_raw_ms, p90_raw_ms, anchor_p50_ms, model_id, arch_id, arch, is_profiled in (
+            session.execute(statement)
+        )
+    ]
 
 
 def fix_anchor_reference(session: Session, profile_id: str) -> float:
@@ -157,8 +148,10 @@ def of_job(session: Session, job_id: str, model_id: str | None = None) -> Measur
 
 def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
     """The profile run of a session, in execution order."""
-    wanted = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
-    return tuple(OpTime.model_validate(op.model_dump(include=set(OpTime.model_fields))) for op in session.exec(wanted))
+    statement = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
+    return tuple(
+        OpTime.model_validate(op.model_dump(include=set(OpTime.model_fields))) for op in session.exec(statement)
+    )
 
 
 def listing(
@@ -171,15 +164,15 @@ def listing(
     profile_id: str | None = None,
 ) -> Page[MeasurementView]:
     """Newest first."""
-    wanted = select(Measurement)
+    statement = select(Measurement)
     for column, value in (
         (Measurement.model_id, model_id),
         (Measurement.device, device),
         (Measurement.profile_id, profile_id),
     ):
         if value is not None:
-            wanted = wanted.where(col(column) == value)
-    return page(session, wanted, col(Measurement.id), page_token, max_results, view)
+            statement = statement.where(col(column) == value)
+    return page(session, statement, col(Measurement.id), page_token, max_results, view)
 
 
 def view(measurement: Measurement) -> MeasurementView:
@@ -244,20 +237,6 @@ def _normalise(measurement: Measurement, profile: Profile) -> None:
     if profile.anchor_reference_ms is not None and measurement.anchor_p50_ms:
         speed = profile.anchor_reference_ms / measurement.anchor_p50_ms
         measurement.p50_ms, measurement.p90_ms = measurement.p50_raw_ms * speed, measurement.p90_raw_ms * speed
-
-
-def _usable(session: Session, measurement: Measurement, model: Model) -> Measured:
-    assert model.arch_id is not None and model.arch is not None and measurement.anchor_p50_ms is not None
-    return Measured(
-        measurement_id=measurement.id,
-        model_id=model.id,
-        arch_id=model.arch_id,
-        arch=model.arch,
-        p50_raw_ms=measurement.p50_raw_ms,
-        p90_raw_ms=measurement.p90_raw_ms,
-        anchor_p50_ms=measurement.anchor_p50_ms,
-        ops=ops(session, measurement.id),
-    )
 
 
 def _reported(session: Session, job: Job, lease_id: str) -> Reported:

@@ -1,14 +1,17 @@
-"""What may go into a JSON column of either database."""
+"""Values that a JSON column of SQLite and PostgreSQL can hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TypeVar
 
 from server.errors import BadValue
 
 V = TypeVar("V")
+# After an odd number of backslashes: a NUL character. After an even number these are six characters of plain text.
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def storable(value: V) -> V:
@@ -17,7 +20,7 @@ def storable(value: V) -> V:
         encoded = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, UnicodeEncodeError, RecursionError) as error:
         raise BadValue("a value in the body is not plain JSON: NaN, Infinity or broken text") from error
-    if b"\\u0000" in encoded:
+    if _ESCAPED_NUL.search(encoded):
         raise BadValue("a text in the body holds a NUL character")
     return value
 

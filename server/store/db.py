@@ -1,12 +1,14 @@
 """The database: an engine made for several processes at once, transactions, and migration to the present schema.
 
 SQLite runs in WAL mode. A transaction that writes begins with BEGIN IMMEDIATE: two processes then wait for each other,
-where a read that turns into a write would be refused at once ("database is locked").
+where a read that turns into a write would be refused at once ("database is locked"). A transaction that only reads
+sees one snapshot, in PostgreSQL too.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,36 +21,46 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlmodel import Session
 
 from server.errors import (
+    BadValue,
     DatabaseTooNew,
     DiskFull,
     ForeignDatabase,
     InfraError,
     ReadOnlyHome,
+    ServerError,
     SettingsError,
     Unavailable,
     from_os_error,
 )
+from server.wire.text import plain_value
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
-MIGRATION_LOCK = 7_205_531  # any constant: the advisory lock of ours in PostgreSQL
+MIGRATION_LOCK = 7_205_531  # any constant: the key of this server's advisory lock in PostgreSQL
+CONFLICTS = ("40001", "40P01")  # SQLSTATE: serialization failure, deadlock
 
 
 class Database:
-    """Transactions on one database, for all threads of a process. Rows stay usable after the transaction."""
+    """Transactions on one database, for all threads of a process. Rows stay readable after the transaction."""
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
         self._writing = self.engine.execution_options(immediate=True)
+        self._reading = self.engine
+        if self.engine.dialect.name == "postgresql":
+            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """One consistent view of the data; nothing is kept of what is changed in it."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        """A read-only transaction on one snapshot: no statement in it sees a commit made after its first one.
+
+        A snapshot in SQLite (WAL), REPEATABLE READ READ ONLY in PostgreSQL. Changes made in it are refused or dropped.
+        """
+        with Session(self._reading, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -68,13 +80,23 @@ def make_engine(url: str) -> Engine:
     except Exception as error:
         raise SettingsError("ELASTICVIT_DATABASE_URL is not a database URL such as sqlite:////path/farm.db") from error
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+        driver = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(driver, pool_pre_ping=True, pool_size=10, json_serializer=to_json)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise SettingsError("ELASTICVIT_DATABASE_URL must be a sqlite:///FILE or a postgresql:// URL")
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=30)
+    engine = create_engine(
+        parsed, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=30, json_serializer=to_json
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def to_json(value: object) -> str:
+    """What goes into a JSON column; characters that would make the row unreadable are replaced (`server.wire.text`)."""
+    text = json.dumps(value)
+    escaped = "\\u0000" in text or "\\ud" in text
+    return json.dumps(plain_value(value)) if escaped else text
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -94,9 +116,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def migrate(database: Database) -> str | None:
-    """Bring the schema up to this code's; processes that start together take turns.
+    """Bring the schema up to this code's; processes that start together wait for each other.
 
-    An older SQLite file is copied first; returns the copy's path, None where nothing had to be copied.
+    An older SQLite file is copied first. Returns the path of the copy, None without one.
     Raises DatabaseTooNew, ForeignDatabase, ReadOnlyHome, DiskFull, Unavailable.
     """
     try:
@@ -133,16 +155,20 @@ def upgrade(database: Database, revision: str = "head") -> None:
         alembic.command.upgrade(config, revision)
 
 
-def from_database_error(error: DBAPIError) -> InfraError:
+def from_database_error(error: DBAPIError) -> ServerError:
     """The server's error for what the database refused."""
-    said = str(error.orig).lower()
-    if "full" in said or "no space" in said or "disk i/o error" in said:
+    if isinstance(error, DataError):  # PostgreSQL, of a NUL character in an address or a number out of range
+        return BadValue("a value in the request does not fit the database: a NUL character, or too large a number")
+    message = str(error.orig).lower()
+    if "full" in message or "no space" in message or "disk i/o error" in message:
         return DiskFull("the database has no space left: free some on its disk and try again")
-    if "readonly" in said or "read-only" in said or "unable to open" in said or "permission denied" in said:
+    if "readonly" in message or "read-only" in message or "unable to open" in message or "permission denied" in message:
         return ReadOnlyHome(
             f"the database cannot be written ({error.orig}): set ELASTICVIT_HOME to a folder you may write"
         )
-    return Unavailable(f"the database does not answer as it should, try again: {error.orig}")
+    if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+        return Unavailable("another transaction changed the same rows at the same time: nothing was changed, try again")
+    return Unavailable(f"the database refused the transaction, try again: {error.orig}")
 
 
 def _known(scripts: ScriptDirectory, revision: str) -> bool:
@@ -153,24 +179,24 @@ def _known(scripts: ScriptDirectory, revision: str) -> bool:
 
 
 def _backup(engine: Engine, revision: str) -> str | None:
-    """Copy an SQLite file beside itself, whole or not at all."""
+    """Copy an SQLite file into its folder, completely or not at all."""
     if engine.dialect.name != "sqlite":
         return None
     source = _file(engine)
     target = source.with_name(f"{source.name}.before-{revision}")
-    part = source.with_name(f".part-{target.name}")
+    unfinished = source.with_name(f".part-{target.name}")
     number = 1
     while target.exists():
         number += 1
         target = source.with_name(f"{source.name}.before-{revision}-{number}")
     try:
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(part)) as new:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(unfinished)) as new:
             old.backup(new)
-        part.replace(target)
+        unfinished.replace(target)
     except sqlite3.OperationalError as error:
         raise InfraError(f"the older database cannot be copied to {target} before its migration: {error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return str(target)
 
 

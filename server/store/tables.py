@@ -1,4 +1,4 @@
-"""What is stored: one SQLModel class a table. A wire value that nobody queries by its fields is kept whole as JSON.
+"""The tables, one SQLModel class each. A wire value that no query reads by its fields is stored whole as JSON.
 
 JSON values are replaced, never changed in place: SQLAlchemy does not see inside. Latencies are milliseconds.
 """
@@ -7,12 +7,14 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, String, TypeDecorator, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+from server.wire.text import plain_text
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time: UTC in the database, aware in Python, whatever the database thinks of time zones."""
+    """A point in time: UTC in the database, timezone-aware in Python, on every database."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -29,13 +31,23 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class PlainText(TypeDecorator[str]):
+    """Text of which nothing is known, such as a log; what databases cannot hold is replaced."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else plain_text(value)
+
+
 def new_id(prefix: str, now: datetime) -> str:
-    """An id that sorts by time of making, so that lists are paged by it."""
+    """An id that sorts by creation time, so that lists are paged by it."""
     return f"{prefix}-{int(now.timestamp() * 1000):011x}{secrets.token_hex(4)}"
 
 
 class Token(SQLModel, table=True):
-    """A bearer token; only the hash of its secret is kept."""
+    """A bearer token; only the hash of its secret is stored."""
 
     id: str = Field(primary_key=True)
     name: str
@@ -60,8 +72,10 @@ class Supernet(SQLModel, table=True):
 
 
 class Model(SQLModel, table=True):
-    """A deployable file; its bytes are the blob `sha256`. `export_key` is what decided them, None where they came from
-    elsewhere or were made by what is no longer the newest code."""
+    """A deployable file; its bytes are the blob `sha256`.
+
+    `export_key` hashes what determines the bytes; None for uploaded files and for those of an older version.
+    """
 
     id: str = Field(primary_key=True)
     name: str | None = None
@@ -81,7 +95,7 @@ class Model(SQLModel, table=True):
 
 
 class ModelFile(SQLModel, table=True):
-    """A model in another format, made when it was first asked for; its bytes are the blob `sha256`."""
+    """A model in another format, made when it was first requested; its bytes are the blob `sha256`."""
 
     model_id: str = Field(primary_key=True, foreign_key="model.id")
     format: str = Field(primary_key=True)
@@ -100,7 +114,7 @@ class Agent(SQLModel, table=True):
 
 
 class Profile(SQLModel, table=True):
-    """A device profile: the key under which latencies may be compared."""
+    """A device profile: latencies are compared only within one."""
 
     id: str = Field(primary_key=True)
     key: dict[str, Any] = Field(sa_type=JSON)
@@ -109,7 +123,7 @@ class Profile(SQLModel, table=True):
 
 
 class Device(SQLModel, table=True):
-    """A device as its agent last described it; whether it is offline follows from `last_seen_at`."""
+    """A device as its agent last described it; `last_seen_at` decides whether it is offline."""
 
     name: str = Field(primary_key=True)
     agent_id: str = Field(foreign_key="agent.id", index=True)
@@ -153,7 +167,7 @@ class Job(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One try at a job; its id is the lease's id, its number the fencing token."""
+    """One attempt at a job; its id is the lease's id, its number the fencing token."""
 
     __table_args__ = (UniqueConstraint("job_id", "number", name="uq_attempt_job_number"),)
 
@@ -165,7 +179,7 @@ class Attempt(SQLModel, table=True):
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     outcome: str | None = None
     failure: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
-    log: str = ""
+    log: str = Field(default="", sa_type=PlainText)
     report_sha256: str | None = None
 
 
@@ -209,7 +223,11 @@ class OpRow(SQLModel, table=True):
 
 
 class BlockRow(SQLModel, table=True):
-    """Time of one block of a measured arch, from its operators; the rows that block predictors are fitted to."""
+    """Time of one block of a measured arch, from its operators; the rows that predictors are fitted to.
+
+    `latency_ms` is at the anchor's reference speed. `position` is the block's index in the arch. The rows of a session
+    are made once, by the first calibration that sees it.
+    """
 
     measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
     position: int = Field(primary_key=True)
@@ -219,10 +237,22 @@ class BlockRow(SQLModel, table=True):
     latency_ms: float
 
 
+class UnalignedSession(SQLModel, table=True):
+    """A session whose operator profile does not fit the operators of its model's file, so that it has no `BlockRow`s.
+
+    `version` is the server's that tried: another version tries once more.
+    """
+
+    measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
+    reason: str = Field(sa_type=PlainText)
+    version: str
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class Predictor(SQLModel, table=True):
     """A version of the latency predictor of one profile, made by `job_id`; its bytes are the blob `sha256`.
 
-    `smallest` and `largest` hold `predicted_ms` of the ends of the space, `interval` what bounds are made of.
+    `smallest` and `largest` hold `predicted_ms` of the ends of the space, `interval` the widths of the bounds.
     """
 
     __table_args__ = (UniqueConstraint("profile_id", "version", name="uq_predictor_profile_version"),)
@@ -243,7 +273,7 @@ class Predictor(SQLModel, table=True):
 
 
 class Search(SQLModel, table=True):
-    """A search as it was asked for; its state and answer are its job's."""
+    """A search request; its state and result are those of its job."""
 
     id: str = Field(primary_key=True)
     job_id: str = Field(foreign_key="job.id", unique=True)
@@ -252,7 +282,7 @@ class Search(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """The first answer to a key, given again to the same body."""
+    """The first answer to a key, returned again to the same body."""
 
     token_id: str = Field(primary_key=True, foreign_key="token.id")
     path: str = Field(primary_key=True)

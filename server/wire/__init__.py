@@ -33,7 +33,6 @@ from server.wire.base import (
     Sha256,
     Shared,
     Statistic,
-    Text,
     UtcTime,
     Whole,
 )
@@ -83,6 +82,7 @@ from server.wire.searches import (
     SearchView,
     Target,
 )
+from server.wire.text import Text
 from server.wire.tokens import (
     Role,
     TokenCreate,

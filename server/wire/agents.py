@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.wire.base import Answer, Name, Progress, Request, Sha256, Text, UtcTime, Whole
+from server.wire.base import Answer, Name, Progress, Request, Sha256, UtcTime, Whole
 from server.wire.devices import DeviceDescription, DeviceState
 from server.wire.jobs import JobKind, MeasureProtocol
+from server.wire.text import Conditions, Text
 
 
 class AgentRegister(Request):
-    """An agent says who it is and what hangs on it. The same name from the same token is the same agent, restarted."""
+    """An agent and its devices. The same name with the same token is the same agent, restarted."""
 
     name: Name
     version: Text
@@ -32,7 +33,7 @@ class DeviceBeat(Request):
 
     name: Name
     state: DeviceState
-    conditions: dict[str, Any] = Field(default_factory=dict)
+    conditions: Conditions = Field(default_factory=dict)
 
 
 class Heartbeat(Request):
@@ -58,14 +59,14 @@ class BlobRef(Answer):
 
 
 class LeaseRequest(Request):
-    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, when nothing waits."""
+    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, without a job."""
 
     agent_id: Text
     devices: Annotated[list[Name], Field(max_length=500)]
 
 
 class Lease(Answer):
-    """The right to do a job until `expires_at`; renew well before. `anchor` is None while the server has none."""
+    """The right to do a job until `expires_at`; renew well before. `anchor` is None before the server has one."""
 
     lease_id: str
     attempt: int

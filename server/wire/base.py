@@ -1,4 +1,4 @@
-"""What travels over HTTP: between clients, agents and this server. Pydantic only, so an agent installs nothing else.
+"""The bodies of HTTP requests and answers, for clients, agents and this server. Pydantic only: agents need no more.
 
 Requests refuse unknown fields; answers ignore them, so that an older agent can talk to a newer server.
 Latencies end in `_ms`; raw samples are nanoseconds. Times are UTC, ISO 8601. URLs are paths on the same server.
@@ -7,9 +7,11 @@ Latencies end in `_ms`; raw samples are nanoseconds. Times are UTC, ISO 8601. UR
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from server.wire.text import Plain, Text, plain_value
 
 MAX_LATENCY_MS = 60_000.0
 MAX_SAMPLES = 100_000
@@ -28,7 +30,7 @@ class Answer(BaseModel):
 
 
 class Shared(BaseModel):
-    """Base of values that travel both ways; as strict as a request."""
+    """Base of values in both requests and answers; as strict as a request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -37,15 +39,10 @@ def _as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _without_nul(value: str) -> str:
-    return value.replace("\0", "")  # what a device prints may hold any byte; databases take all but this one
-
-
 T = TypeVar("T")
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, StringConstraints(max_length=500)]
 Whole = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 BudgetMs = Annotated[Real, Field(gt=0, le=MAX_LATENCY_MS)]
@@ -66,10 +63,10 @@ class Progress(Shared):
 
 
 class Failure(Shared):
-    """Why a job failed: whose doing it is, and a sentence that says what to do."""
+    """Why a job failed: who can fix it, and a sentence that says what to do."""
 
     kind: FailureKind
-    detail: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    detail: Annotated[str, Plain, StringConstraints(min_length=1, max_length=4000)]
 
 
 class Page(Answer, Generic[T]):
@@ -80,7 +77,7 @@ class Page(Answer, Generic[T]):
 
 
 class Problem(BaseModel):
-    """RFC 9457 `application/problem+json`, with our `kind`; extra members carry figures such as `smallest_ms`."""
+    """RFC 9457 `application/problem+json`, with a `kind`; extra members carry figures such as `smallest_ms`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -89,6 +86,11 @@ class Problem(BaseModel):
     status: int
     kind: FailureKind
     detail: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:  # noqa: ANN401  a refusal may quote what was refused
+        return plain_value(values)
 
 
 class Health(Answer):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
-from server.wire.base import Answer, DeviceKind, Name, Shared, Text, UtcTime
+from server.wire.base import Answer, DeviceKind, Name, Shared, UtcTime
 from server.wire.predictors import PredictorRef
+from server.wire.text import Plain, Text
 
 
 class DeviceState(StrEnum):
@@ -53,7 +55,7 @@ class DeviceDescription(Shared):
     abi: Text
     runtime_version: Text
     bench_build: Text
-    properties: dict[str, str] = Field(default_factory=dict, max_length=500)
+    properties: Annotated[dict[str, str], Plain] = Field(default_factory=dict, max_length=500)
 
     def profile(self, threads: int = 1, cpu_mask: int | None = None) -> ProfileKey:
         """The profile of this device under `threads` and `cpu_mask`."""
@@ -71,7 +73,7 @@ class DeviceDescription(Shared):
 
 
 class DeviceView(Answer):
-    """A device as it is now; `predictor` is the newest for its profile, None while there is none."""
+    """A device as it is now; `predictor` is the newest of its profile for the default supernet, None without one."""
 
     name: str
     kind: DeviceKind

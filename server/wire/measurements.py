@@ -1,14 +1,15 @@
-"""Measuring sessions: raw samples as agents report them, and the figures made of them."""
+"""Measuring sessions: raw samples as agents report them, and their figures."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from server.wire.base import MAX_SAMPLES, Answer, Failure, Request, Text, UtcTime, Whole, _without_nul
+from server.wire.base import MAX_SAMPLES, Answer, Failure, Request, UtcTime, Whole
 from server.wire.devices import DeviceDescription
 from server.wire.jobs import JobStatus
+from server.wire.text import Conditions, Plain, Text
 
 
 class BenchRun(Request):
@@ -17,7 +18,7 @@ class BenchRun(Request):
     samples_ns: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1, max_length=MAX_SAMPLES)]
     init_ms: float | None = Field(default=None, ge=0)
     first_ms: float | None = Field(default=None, ge=0)
-    conditions: dict[str, Any] = Field(default_factory=dict)
+    conditions: Conditions = Field(default_factory=dict)
 
 
 class Round(Request):
@@ -42,12 +43,12 @@ class OpTime(Request):
 
 
 class MeasurementSession(Request):
-    """All that one session measured, with the device as it described itself at that time."""
+    """Everything one session measured, with the description of its device at that time."""
 
     device: DeviceDescription
     rounds: Annotated[list[Round], Field(min_length=1, max_length=50)]
     profile: Annotated[list[OpTime], Field(max_length=20_000)] | None = None
-    conditions: dict[str, Any] = Field(default_factory=dict)
+    conditions: Conditions = Field(default_factory=dict)
     peak_rss_kb: int | None = Field(default=None, ge=0)
     fully_accelerated: bool | None = None
     init_ms: float | None = Field(default=None, ge=0)
@@ -66,7 +67,7 @@ class Report(Request):
     outcome: Literal["measured", "failed"]
     session: MeasurementSession | None = None
     failure: Failure | None = None
-    log: Annotated[str, StringConstraints(max_length=64_000), AfterValidator(_without_nul)] = ""
+    log: Annotated[str, Plain, StringConstraints(max_length=64_000)] = ""
 
     @model_validator(mode="after")
     def _matching(self) -> Report:
@@ -78,7 +79,7 @@ class Report(Request):
 
 
 class Reported(Answer):
-    """What became of the report; `status` is the job's, `queued` when it will be tried again."""
+    """The effect of a report; `status` is the job's, `queued` when it will be tried again."""
 
     job_id: str
     status: JobStatus

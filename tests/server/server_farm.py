@@ -218,6 +218,6 @@ def problem(answer: Any, status: int, kind: str = "user") -> dict[str, Any]:  # 
     return document
 
 
-def usable_rows(farm: Farm, profile_id: str) -> list[measurements.Measured]:
+def usable_rows(farm: Farm, profile_id: str) -> list[measurements.UsableSession]:
     with farm.database.read() as session:
-        return measurements.rows(session, profile_id)
+        return measurements.usable(session, profile_id)

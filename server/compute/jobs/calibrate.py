@@ -7,109 +7,158 @@ also those of earlier calibrations and of verified searches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from sqlmodel import Session
 
-from elasticvit.archs.arch import Arch
-from elasticvit.archs.space import Codes
-from elasticvit.latency.fit import fit_predictor
+from elasticvit.archs.space import Codes, Space
+from elasticvit.errors import PredictorError
+from elasticvit.latency.fit import FEWEST_MODELS, fit_predictor
 from elasticvit.latency.predictor import STATISTICS, LatencyPredictor
 from elasticvit.latency.probes import choose_probes
-from elasticvit.latency.profile import ProfiledOp, profile_to_rows
 from elasticvit.latency.rows import BlockRow, WholeSample
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.compute.exports import ProgressReporter, export_for_timing, ops_of
+from server.compute.exports import ProgressReporter, export_for_timing
+from server.compute.jobs.samples import Samples, SkippedSession, read_samples
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
 from server.errors import InfraError
 from server.services import devices, jobs, measurements, predictors
-from server.services.measurements import Measured
-from server.wire import MeasureProtocol
+from server.store.tables import Job
+from server.wire import JobStatus, MeasureProtocol
 
 DEFAULT_COUNT = 20
 SEED = 0
 CONFIDENCES = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
 PROTOCOL = MeasureProtocol(profile=True)
+MEASURE_TRIES = 4
+REASONS_NAMED = 3
+
+Fit = Callable[[Space, Sequence[BlockRow], Sequence[WholeSample]], LatencyPredictor]
 
 
-def calibrate(task: Task, tools: Tools) -> Mapping[str, Any]:
-    """The new predictor's id and summary. Raises PredictorError, InfraError."""
+def calibrate(task: Task, tools: Tools, fit: Fit = fit_predictor) -> Mapping[str, Any]:
+    """The new predictor's id and summary. Raises PredictorError, BadValue, InfraError."""
     assert task.job.device is not None
     served = tools.supernets.get(task.job.payload["supernet"])
     model_ids = _export(task, tools, served, task.job.payload.get("count") or DEFAULT_COUNT)
-    _measure(task, model_ids)
+    unstable = _measure(task, model_ids)
+    if len(unstable.model_ids) > len(model_ids) // 2:
+        raise InfraError(unstable.message(task.job.device, len(model_ids)))
     task.say("fitting")
     with task.compute.database.read() as session:
         profile_id = devices.get(session, task.job.device).profile_id
-    predictor = _fit(task, tools, served, profile_id)
-    return _keep(task, served, profile_id, predictor)
+    samples = read_samples(task, tools, served, profile_id)
+    if samples.networks < FEWEST_MODELS and (unstable.model_ids or samples.skipped):
+        message = _too_few(samples, unstable, task.job.device, len(model_ids))
+        raise InfraError(message) if unstable.model_ids else PredictorError(message)
+    task.say("fitting")
+    predictor = fit(served.space, samples.rows, samples.wholes)
+    return _keep(task, served, profile_id, predictor, samples.skipped)
 
 
 def _export(task: Task, tools: Tools, served: ServedSupernet, count: int) -> list[str]:
     model_ids = []
     for i, code in enumerate(choose_probes(served.space, count, np.random.default_rng(SEED))):
         task.say("exporting", i, count)
-        told = ProgressReporter(task, "exporting", i, count)
-        model_ids.append(export_for_timing(task.compute, tools.exporter, served, served.space.decode(code), told).id)
+        progress = ProgressReporter(task, "exporting", i, count)
+        arch = served.space.decode(code)
+        model_ids.append(export_for_timing(task.compute, tools.exporter, served, arch, progress).id)
     return model_ids
 
 
-def _measure(task: Task, model_ids: Sequence[str]) -> None:
-    """Measure every model, unstable ones once more; an unfit session is left out later. Raises InfraError."""
+@dataclass(frozen=True)
+class _Unstable:
+    """The networks that have no stable session, and why their last sessions failed or were unstable."""
+
+    model_ids: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+
+    def message(self, device: str, count: int) -> str:
+        return (
+            f"{len(self.model_ids)} of {count} networks have no stable session on '{device}' after {MEASURE_TRIES} "
+            f"tries each: {_joined(self.reasons)}. Leave the device idle and calibrate again"
+        )
+
+
+def _measure(task: Task, model_ids: Sequence[str]) -> _Unstable:
+    """Measure every model until it has a stable session, at most `MEASURE_TRIES` times; what stays without one.
+
+    A job that is tried again keeps the stable sessions of its earlier attempts.
+    """
     device = task.job.device
     assert device is not None
-    wanted = list(enumerate(model_ids))
-    for again in ("", "-again"):
-        job_ids = [task.measure(model_id, device, f"measure-{i}{again}", PROTOCOL, 0) for i, model_id in wanted]
-        done = task.wait(job_ids, f"measuring on {device}")
+    unstable = _Unstable()
+    for _ in range(MEASURE_TRIES):
         with task.compute.database.read() as session:
-            rows = [measurements.of_job(session, job.id) for job in done]
-        wanted = [item for item, row in zip(wanted, rows, strict=True) if row is None or not row.stable]
-        if not wanted:
-            return
-    if len(wanted) > len(model_ids) // 2:
-        errors = {error.detail for job in done if (error := jobs.error(job))}
-        said = "; ".join(sorted(errors)) or "their rounds differ too much"
-        raise InfraError(f"{len(wanted)} of {len(model_ids)} sessions on '{device}' were unfit: {said}. Leave it idle")
+            sessions = _Sessions.of(session, task.job.id)
+        pending = [model_id for model_id in model_ids if model_id not in sessions.stable]
+        if not pending:
+            return _Unstable()
+        # The key names the model: the probes of a later attempt may be other files.
+        job_ids = [
+            task.measure(model_id, device, f"measure-{model_id}-{sessions.unstable[model_id]}", PROTOCOL, 0)
+            for model_id in pending
+        ]
+        finished = task.wait(job_ids, f"measuring on {device}")
+        with task.compute.database.read() as session:
+            reasons = {job.model_id: reason for job in finished if (reason := _unstable_reason(session, job))}
+        unstable = _Unstable([model_id for model_id in pending if model_id in reasons], sorted(set(reasons.values())))
+        if not unstable.model_ids:
+            break
+    return unstable
 
 
-def _fit(task: Task, tools: Tools, served: ServedSupernet, profile_id: str) -> LatencyPredictor:
-    with task.compute.database.write() as session:
-        reference_ms = measurements.fix_anchor_reference(session, profile_id)
-    with task.compute.database.read() as session:
-        measured = measurements.rows(session, profile_id, supernet=served.name)
-    rows: list[BlockRow] = []
-    wholes: list[WholeSample] = []
-    for each in measured:
-        arch = Arch.from_json(each.arch)
-        if not served.space.contains(arch):
-            continue
-        speed = reference_ms / each.anchor_p50_ms
-        whole, mine = _of_session(task, tools, served, arch, each, speed)
-        wholes.append(whole)
-        rows += mine
-        with task.compute.database.write() as session:
-            stored = [(row.block.kind.value, row.block.key, row.ms) for row in mine]
-            measurements.add_block_rows(session, each.measurement_id, stored)
-    return fit_predictor(served.space, rows, wholes)
+@dataclass(frozen=True)
+class _Sessions:
+    """What a job's measuring children came to: the models that have a stable session, and the others' sessions."""
+
+    stable: frozenset[str]
+    unstable: Counter[str]
+
+    @classmethod
+    def of(cls, session: Session, job_id: str) -> _Sessions:
+        finished = [job for job in jobs.children(session, job_id) if JobStatus(job.status).finished and job.model_id]
+        unstable = Counter(job.model_id for job in finished if _unstable_reason(session, job) and job.model_id)
+        stable = {job.model_id for job in finished if not _unstable_reason(session, job) and job.model_id}
+        return cls(frozenset(stable), unstable)
 
 
-def _of_session(
-    task: Task, tools: Tools, served: ServedSupernet, arch: Arch, each: Measured, speed: float
-) -> tuple[WholeSample, list[BlockRow]]:
-    p50_ms, p90_ms = each.p50_raw_ms * speed, each.p90_raw_ms * speed
-    if not each.ops:
-        return WholeSample(arch, p50_ms, p90_ms), []
-    profile = [ProfiledOp(op.tag, op.avg_us, op.median_us) for op in each.ops]
-    file_ops = ops_of(tools.exporter, served, arch, ProgressReporter(task, "fitting"))
-    found = profile_to_rows(arch, profile, file_ops, p50_ms)
-    return WholeSample(arch, p50_ms, p90_ms, found.overhead_ms), list(found.rows)
+def _unstable_reason(session: Session, job: Job) -> str | None:
+    """Why a finished measuring job brought no stable session; None where it did."""
+    measurement = measurements.of_job(session, job.id)
+    if measurement is None:
+        error = jobs.error(job)
+        return error.detail if error else f"its session was {job.status}"
+    return None if measurement.stable else measurement.unstable_reason or "its rounds differ too much"
 
 
-def _keep(task: Task, served: ServedSupernet, profile_id: str, predictor: LatencyPredictor) -> Mapping[str, Any]:
+def _too_few(samples: Samples, unstable: _Unstable, device: str, count: int) -> str:
+    message = f"a latency predictor needs {FEWEST_MODELS} measured networks, there are {samples.networks}"
+    if unstable.model_ids:
+        message += f"; {unstable.message(device, count)}"
+    if samples.skipped:
+        named = [f"{skipped.measurement}: {skipped.reason}" for skipped in samples.skipped]
+        message += f"; {len(named)} sessions were skipped: {_joined(named)}"
+    return message
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    more = len(reasons) - REASONS_NAMED
+    return "; ".join(reasons[:REASONS_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _keep(
+    task: Task,
+    served: ServedSupernet,
+    profile_id: str,
+    predictor: LatencyPredictor,
+    skipped: Sequence[SkippedSession],
+) -> Mapping[str, Any]:
     assert task.job.device is not None
     task.check()
     with task.compute.database.write() as session:
@@ -123,7 +172,7 @@ def _keep(task: Task, served: ServedSupernet, profile_id: str, predictor: Latenc
             smallest=_end(predictor, predictor.smallest_upper_ms(0.9)[1]),
             largest=_end(predictor, predictor.largest_upper_ms(0.9)[1]),
             interval=_widths(predictor),
-            summary=_summary(predictor),
+            summary=_summary(predictor, skipped),
             now=task.compute.clock(),
             job_id=task.job.id,
         )
@@ -141,18 +190,21 @@ def _end(predictor: LatencyPredictor, code: Codes) -> dict[str, Any]:
 
 
 def _widths(predictor: LatencyPredictor) -> dict[str, dict[str, float]]:
-    """For each statistic and confidence how far the upper bound lies above the predicted p50, in parts of it.
+    """For each statistic and confidence how far the upper bound lies above the predicted p50, as a fraction of it.
 
-    The factor is the same for every architecture (errors are relative), so any code tells it.
+    The fraction is the same for every architecture, since errors are relative.
     """
     code = predictor.space.encode(predictor.space.smallest())[None]
-    middle_ms = predictor.predict_ms(code)[0]
+    p50_ms = predictor.predict_ms(code)[0]
     return {
-        statistic: {str(c): float(predictor.upper_ms(code, c, statistic)[0] / middle_ms - 1) for c in CONFIDENCES}
+        statistic: {str(c): float(predictor.upper_ms(code, c, statistic)[0] / p50_ms - 1) for c in CONFIDENCES}
         for statistic in STATISTICS
     }
 
 
-def _summary(predictor: LatencyPredictor) -> dict[str, Any]:
-    summary = asdict(predictor.summary)
-    return {**summary, "interval_method": {str(c): predictor.interval_method(c) for c in (0.5, 0.8, 0.9, 0.95, 0.99)}}
+def _summary(predictor: LatencyPredictor, skipped: Sequence[SkippedSession]) -> dict[str, Any]:
+    return {
+        **asdict(predictor.summary),
+        "interval_method": {str(c): predictor.interval_method(c) for c in (0.5, 0.8, 0.9, 0.95, 0.99)},
+        "skipped_sessions": [asdict(session) for session in skipped],
+    }

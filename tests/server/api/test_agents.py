@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from elasticvit.archs.published import PUBLISHED
-from server.services import jobs, measurements, models, submissions
+from server.services import jobs, measurements, models, submissions, supernets
 from server.wire import JobKind, MeasurementSession, MeasureProtocol
 from tests.server.server_farm import Farm, describe, problem, session_body, tiny_tflite, usable_rows
 
@@ -179,11 +180,8 @@ def test_a_report_has_to_fit_its_lease(farm: Farm) -> None:
     farm.agent("stranger", ("other",), "agent-2")
     body = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": session_body()}
     problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent-2", json=body), 403)
-    broken = session_body() | {"conditions": {"t": "\ud800"}}
-    text = json.dumps(body | {"session": broken})
+    text = json.dumps(body | {"session": session_body() | {"conditions": {"t": float("nan")}}})
     headers = {"Content-Type": "application/json"}
-    problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent", content=text, headers=headers), 422)
-    text = text.replace('"\\ud800"', "NaN")
     problem(farm.call("POST", f"/leases/{lease['lease_id']}/report", "agent", content=text, headers=headers), 422)
     assert farm.report(lease).status_code == 200
 
@@ -203,6 +201,47 @@ def test_devices_are_idle_busy_and_offline(farm: Farm) -> None:
     beat = {"agent_id": agent_id, "devices": [{"name": "host", "state": "busy", "conditions": {"celsius": 40.5}}]}
     farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
     assert farm.ok("GET", "/devices/host")["state"] == "busy"
+
+
+def test_a_device_shows_the_newest_predictor_of_the_default_supernet(farm: Farm) -> None:
+    """The one that answers a search that names no supernet, whichever was fitted last."""
+    farm.supernet("first")
+    farm.supernet("second")
+    farm.agent()
+    assert farm.ok("GET", "/devices/host")["predictor"] is None
+    other = farm.predictor("second")
+    assert farm.ok("GET", "/devices/host")["predictor"] is None
+    older = farm.predictor("first")
+    newest = farm.predictor("first")
+    latest_of_the_other = farm.predictor("second")
+    for shown in (farm.ok("GET", "/devices/host"), farm.ok("GET", "/devices")["items"][0]):
+        assert shown["predictor"] == {"id": newest, "device": "host", "version": 3}
+    with farm.database.write() as session:
+        supernets.make_default(session, "second")
+    assert farm.ok("GET", "/devices/host")["predictor"]["id"] == latest_of_the_other
+    assert len({other, older, newest, latest_of_the_other}) == 4
+
+
+def test_a_server_that_starts_cancels_what_finished_parents_left(make_farm: Callable[..., Farm]) -> None:
+    farm = make_farm()
+    farm.agent()
+    farm.supernet()
+    parent = farm.ok("POST", "/jobs", json={"kind": "calibrate", "device": "host"})["id"]
+    model_id = farm.upload()
+    with farm.database.write() as session:
+        child = submissions.measure(
+            session, model_id, "host", MeasureProtocol(), farm.clock(), parent_id=parent, key="left"
+        ).id
+        row = jobs.get(session, parent)
+        row.status = "failed"  # as an older version left them
+        session.add(row)
+    again = make_farm(farm.clock)
+    for _ in range(200):
+        job = again.ok("GET", f"/jobs/{child}")
+        if job["status"] != "queued":
+            break
+        time.sleep(0.05)
+    assert job["status"] == "cancelled" and parent in job["error"]["detail"]
 
 
 def test_an_agent_registers_again_after_a_restart(farm: Farm) -> None:
@@ -225,8 +264,8 @@ def test_another_agent_cannot_speak_for_this_one(farm: Farm) -> None:
 def measure(farm: Farm, agent_id: str, session: dict[str, Any]) -> dict[str, Any]:
     farm.measure_job(session["device"]["name"])
     reported = farm.report(leased(farm, agent_id, session["device"]["name"]), session).json()
-    found: dict[str, Any] = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
-    return found
+    measurement: dict[str, Any] = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
+    return measurement
 
 
 def test_measurements_are_normalised_by_the_anchor(farm: Farm) -> None:
@@ -246,10 +285,10 @@ def test_measurements_are_normalised_by_the_anchor(farm: Farm) -> None:
 def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
     agent_id = farm.agent(devices=("host", "emu"))
     shaky, drifting = session_body(), session_body()
-    for each in shaky["rounds"][:2]:  # one alone would be forgiven
-        each["model"]["samples_ns"] = [4_000_000] * 5
-    for number, each in enumerate(drifting["rounds"]):
-        for run in each.values():
+    for measured in shaky["rounds"][:2]:  # one alone would be forgiven
+        measured["model"]["samples_ns"] = [4_000_000] * 5
+    for number, measured in enumerate(drifting["rounds"]):
+        for run in measured.values():
             run["samples_ns"] = [int(ns * (1 + 0.1 * number)) for ns in run["samples_ns"]]
     for body, word in ((shaky, "varies"), (drifting, "drift")):
         kept = measure(farm, agent_id, body)
@@ -272,12 +311,9 @@ def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -
         farm.report(leased(farm, agent_id))
     profile_id = farm.ok("GET", "/devices/host")["profile_id"]
     (row,) = usable_rows(farm, profile_id)
-    assert (row.arch_id, row.model_id, row.ops[0].tag) == (PUBLISHED["S1"].id, made.id, "ADD")
-    with farm.database.write() as session:
-        blocks = [("head", "head:64", 0.1), ("ffn", "ffn:32x4", 0.2)]
-        measurements.add_block_rows(session, row.measurement_id, blocks)
-        measurements.add_block_rows(session, row.measurement_id, blocks)
-        assert [each.block for each in measurements.block_rows(session, profile_id)] == ["head:64", "ffn:32x4"]
+    assert (row.arch_id, row.model_id, row.profiled) == (PUBLISHED["S1"].id, made.id, True)
+    with farm.database.read() as session:
+        assert [op.tag for op in measurements.ops(session, row.measurement_id)] == ["ADD"]
 
 
 def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:

@@ -1,14 +1,12 @@
-"""The queue, the agents' protocol and the schema once more, on a real PostgreSQL server that comes from PyPI."""
+"""The agents' protocol and the schema once more, on a real PostgreSQL server that comes from PyPI."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from pgserver.postgres_server import PostgresServer, get_server
 from sqlmodel import SQLModel
 
 from server.store.db import Database, migrate
@@ -25,44 +23,12 @@ from tests.server.api.test_agents import (  # noqa: F401 - the same tests, with 
 )
 from tests.server.compute.test_export_cache import test_only_what_was_measured_is_found_again  # noqa: F401
 from tests.server.server_farm import Farm
-from tests.server.services.test_job_queue import (  # noqa: F401
-    clock,
-    test_a_child_is_queued_once,
-    test_a_failed_transaction_changes_nothing,
-    test_a_job_that_kills_its_workers_is_quarantined,
-    test_of_many_claimers_exactly_one_gets_each_job,
-)
 from tests.server.services.test_model_latency import (  # noqa: F401
     model_id,
     test_two_words_at_once_are_both_kept,
 )
 
 pytestmark = pytest.mark.slow
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    running = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield running
-    running.cleanup()
-
-
-@pytest.fixture
-def postgres_url(postgres: PostgresServer) -> str:
-    """An empty database."""
-    name = f"farm{next(_numbers)}"
-    postgres.psql(f"create database {name};")
-    url: str = postgres.get_uri(database=name)
-    return url
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
-    opened = Database(postgres_url)
-    migrate(opened)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -70,6 +36,9 @@ def farm(make_farm: Callable[..., Farm], postgres_url: str) -> Farm:
     return make_farm(database_url=postgres_url)
 
 
-def test_the_migrations_make_the_tables(database: Database) -> None:
+def test_the_migrations_make_the_tables(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    migrate(database)
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    database.close()

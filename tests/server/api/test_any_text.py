@@ -1,0 +1,116 @@
+"""What devices print may hold any character: nothing that an agent sends is refused or lost for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from server.services import jobs
+from tests.server.server_farm import Farm, describe, problem, session_body
+
+LITERAL = "\\u0000"  # six characters: a backslash, u, 0, 0, 0, 0
+TEXTS = {
+    LITERAL: LITERAL,
+    "\\\\u0000": "\\\\u0000",
+    "\\ud800": "\\ud800",
+    "a\0b": "a\ufffdb",
+    "a\\\0b": "a\\\ufffdb",
+    "half \ud800": "half \ufffd",
+    "\udc80 of a file name": "\ufffd of a file name",
+    "\ud83d\ude00 in halves": "\U0001f600 in halves",
+    "\x01\x7f\u2028 \U0001f600": "\x01\x7f\u2028 \U0001f600",
+}
+EVERY_TEXT = pytest.mark.parametrize(("text", "kept"), TEXTS.items(), ids=[ascii(text) for text in TEXTS])
+
+
+def send(farm: Farm, path: str, body: dict[str, Any], role: str = "agent") -> Any:  # noqa: ANN401
+    """As json.dumps writes it, lone surrogates as escapes."""
+    return farm.call("POST", path, role, content=json.dumps(body), headers={"Content-Type": "application/json"})
+
+
+def leased(farm: Farm, agent_id: str) -> dict[str, Any]:
+    lease = farm.lease(agent_id)
+    assert lease is not None
+    return lease
+
+
+@EVERY_TEXT
+def test_a_report_with_any_text_is_stored(any_farm: Farm, text: str, kept: str) -> None:
+    farm = any_farm
+    agent_id = farm.agent()
+    farm.measure_job()
+    lease = leased(farm, agent_id)
+    body = session_body()
+    body["conditions"] = {text: [text, {"deeper": text}]}
+    body["rounds"][0]["model"]["conditions"] = {"governor": text}
+    body["profile"][0]["tag"] = text
+    body["device"]["model"] = text
+    body["device"]["properties"] = {text: text}
+    report = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": body, "log": text}
+    first = send(farm, f"/leases/{lease['lease_id']}/report", report)
+    assert first.status_code == 200, first.text
+    again = send(farm, f"/leases/{lease['lease_id']}/report", report)
+    assert again.json() == first.json()
+    measurement = farm.ok("GET", f"/measurements/{first.json()['measurement_id']}")
+    session = measurement["session"]
+    assert session["conditions"] == {kept: [kept, {"deeper": kept}]}
+    assert session["rounds"][0]["model"]["conditions"] == {"governor": kept}
+    assert session["profile"][0]["tag"] == kept
+    assert session["device"]["model"] == kept and session["device"]["properties"] == {kept: kept}
+    assert farm.ok("GET", f"/profiles/{measurement['profile_id']}")["key"]["model"] == kept
+    with farm.database.read() as reading:
+        assert jobs.get_attempt(reading, lease["lease_id"]).log == kept
+
+
+@EVERY_TEXT
+def test_failures_progress_heartbeats_and_registrations_with_any_text_are_stored(
+    any_farm: Farm, text: str, kept: str
+) -> None:
+    farm = any_farm
+    device = describe() | {"soc": text, "properties": {text: text}}
+    registered = send(farm, "/agents/register", {"name": "one", "version": text, "devices": [device]})
+    assert registered.status_code == 200, registered.text
+    agent_id = registered.json()["agent_id"]
+    seen = farm.ok("GET", "/devices/host")
+    assert seen["soc"] == kept and seen["properties"] == {kept: kept}
+    beat = {"name": "host", "state": "idle", "conditions": {text: text}}
+    assert send(farm, "/agents/heartbeat", {"agent_id": agent_id, "devices": [beat]}).status_code == 200
+    job_id = farm.measure_job()
+    lease = leased(farm, agent_id)
+    progress = {"stage": text, "done": 1, "detail": text}
+    renewed = send(farm, f"/leases/{lease['lease_id']}/renew", {"attempt": 1, "progress": progress})
+    assert renewed.status_code == 200, renewed.text
+    shown = farm.ok("GET", f"/jobs/{job_id}")["progress"]
+    assert (shown["stage"], shown["detail"]) == (kept, kept)
+    failure = {"kind": "user", "detail": text}
+    report = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "failed", "failure": failure, "log": text}
+    reported = send(farm, f"/leases/{lease['lease_id']}/report", report)
+    assert reported.status_code == 200, reported.text
+    assert farm.ok("GET", f"/jobs/{job_id}")["error"] == {"kind": "user", "detail": kept}
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_a_refusal_that_quotes_any_text_is_a_problem(any_farm: Farm, text: str) -> None:
+    assert problem(send(any_farm, "/search", {text: 1}, "user"), 422)["errors"]
+    problem(send(any_farm, "/jobs", {"kind": "measure", "device": text, "model_id": text}, "user"), 422)
+    any_farm.supernet()
+    for arch in (text, {text: text}, [text]):
+        assert send(any_farm, "/subnets", {"arch": arch}, "user").status_code in (202, 404, 422)
+
+
+def test_a_nul_character_in_an_address_is_the_callers_fault(any_farm: Farm) -> None:
+    any_farm.agent()
+    for path in ("/jobs/a%00b", "/devices/a%00b", "/measurements/%00", "/jobs?page_token=%00", "/jobs?device=%00"):
+        assert any_farm.call("GET", path).status_code in (200, 404, 422), path
+
+
+def test_a_body_nested_too_deeply_is_refused(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    deep = "[" * 900 + "]" * 900
+    body = (
+        f'{{"agent_id": "{agent_id}", "devices": [{{"name": "host", "state": "idle", "conditions": {{"a": {deep}}}}}]}}'
+    )
+    headers = {"Content-Type": "application/json"}
+    assert any_farm.call("POST", "/agents/heartbeat", "agent", content=body, headers=headers).status_code in (200, 422)
