@@ -100,7 +100,7 @@ class StandInExporter:
         watch.check()
         self.archs.append(order.arch)
         change = None if self.top1_change is None else {"value": self.top1_change, "images": 9, "source": "measured"}
-        manifest = {"latency": [], "terms": "for tests", "top1_change": change}
+        manifest: dict[str, Any] = {"latency": [], "terms": "for tests", "top1_change": change}
         return ExportedFile(order.arch.to_json().encode(), manifest, Accuracy(value=top1(order.arch)), False)
 
 
