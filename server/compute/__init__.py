@@ -1,1 +1,1 @@
-"""Compute jobs: the worker, one job's lease, what each kind of job does, and the exporting process."""
+"""Compute jobs: the worker, the lease of a job, the work of every kind of job, and the exporting process."""

@@ -1,4 +1,4 @@
-"""From an architecture to a stored model: one that was exported before is found, another is exported and stored."""
+"""From an architecture to a stored model: an earlier export is reused, a new one is stored."""
 
 from __future__ import annotations
 

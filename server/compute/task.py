@@ -1,4 +1,4 @@
-"""One claimed compute job while it is being done: its lease kept alive, its progress told, its measurements awaited."""
+"""A claimed compute job while it is done: renews its lease, reports its progress, and waits for its measurements."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to 
     """The worker is stopping; the job goes back to the queue."""
 
 
-class Lost(Exception):  # noqa: N818 - not an error: somebody else has the job, or it was cancelled
-    """The lease is gone; whatever was done is dropped."""
+class Lost(Exception):  # noqa: N818 - not an error: another worker has the job, or it was cancelled
+    """The lease is no longer valid; the work is dropped."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """What every execution is given."""
+    """What every job of a worker shares."""
 
     settings: Settings
     database: Database
@@ -85,7 +85,7 @@ class Task:
             raise Stopped
 
     def look(self) -> None:
-        """Like `check`, and asks the queue whether the job is still ours, so that a cancellation is noticed at once.
+        """Like `check`, and reads the job from the queue, so that a cancellation is noticed before the next renewal.
 
         Raises Stopped, Lost.
         """
@@ -100,7 +100,7 @@ class Task:
         self.check()
 
     def say(self, stage: str, done: int = 0, total: int | None = None, detail: str | None = None) -> None:
-        """Tell how far the work is; seen at GET at once. Raises Stopped, Lost."""
+        """Report progress, which GET /jobs/{id} shows at once. Raises Stopped, Lost."""
         self.check()
         self._progress = Progress(stage=stage, done=done, total=total, detail=detail)
         self._renew()
@@ -138,16 +138,16 @@ class Task:
     def wait(self, job_ids: Iterable[str], stage: str) -> list[Job]:
         """The jobs once all are finished, in their order. Raises Stopped, Lost."""
         job_ids = list(job_ids)
-        told = -1
+        reported = -1
         while True:
             with self.compute.database.read() as session:
-                found = [jobs.get(session, job_id) for job_id in job_ids]
-            finished = sum(JobStatus(job.status).finished for job in found)
-            if finished != told:
-                self.say(stage, finished, len(found))
-                told = finished
-            if finished == len(found):
-                return found
+                rows = [jobs.get(session, job_id) for job_id in job_ids]
+            finished = sum(JobStatus(job.status).finished for job in rows)
+            if finished != reported:
+                self.say(stage, finished, len(rows))
+                reported = finished
+            if finished == len(rows):
+                return rows
             self.check()
             time.sleep(POLL_SECONDS)
 

@@ -123,9 +123,9 @@ def find_arch(session: Session, description: dict[str, Any] | list[Any] | str) -
             return PUBLISHED[description]
         if description.lstrip().startswith("{"):
             return Arch.from_json(description)
-        known = session.exec(select(Model.arch).where(Model.arch_id == description).limit(1)).first()
-        if known is not None:
-            return Arch.from_json(known)
+        stored = session.exec(select(Model.arch).where(Model.arch_id == description).limit(1)).first()
+        if stored is not None:
+            return Arch.from_json(stored)
     except ArchError as error:
         raise BadValue(str(error)) from error
     raise NotFound(

@@ -1,4 +1,4 @@
-"""Supernet files in the home folder: safetensors with a JSON header that says which space and classes they serve."""
+"""The rows of supernets: files of the home folder, by name."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def get(session: Session, name: str) -> Supernet:
     """Raises NotFound, which lists the known names."""
     row = session.get(Supernet, name)
     if row is None:
-        known = list(session.exec(select(Supernet.name).order_by(col(Supernet.name)).limit(100)))
-        raise NotFound(f"there is no supernet '{name}'; known: {', '.join(known) or 'none yet'}", known=list(known))
+        names = list(session.exec(select(Supernet.name).order_by(col(Supernet.name)).limit(100)))
+        raise NotFound(f"there is no supernet '{name}'; known: {', '.join(names) or 'none yet'}", known=list(names))
     return row
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError
@@ -16,7 +17,6 @@ from server.store.blobs import file_sha256
 
 FORMAT = "elasticvit-supernet/1"
 ENDING = ".safetensors"
-MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,14 @@ def describe(file: Path) -> Description:
     if not file.is_file():
         raise BadValue(f"there is no file {file} on the server's machine")
     try:
-        metadata = _metadata(file)
+        with safe_open(file, framework="np") as opened:
+            metadata: dict[str, str] = opened.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
         card: dict[str, Any] = json.loads(metadata["card"])
         return Description(Space.from_json(metadata["space"]), dict(card))
+    except SafetensorError as error:
+        raise BadValue(f"{file} is not a whole supernet file, it is cut off or of another kind: {error}") from error
     except (KeyError, TypeError, ValueError, SpaceError) as error:
         raise BadValue(f"{file} is not a whole supernet file: {error}") from error
     except OSError as error:
@@ -83,20 +86,3 @@ def _sha256_at(file: Path, size_bytes: int, changed_ns: int) -> str:
     """Read once for each state of the file."""
     del size_bytes, changed_ns
     return file_sha256(file)
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    """The `__metadata__` of a safetensors file whose tensors are all there. Raises ValueError."""
-    with file.open("rb") as opened:
-        head = opened.read(8)
-        size = struct.unpack("<Q", head)[0] if len(head) == 8 else MAX_HEADER_BYTES + 1
-        if size > MAX_HEADER_BYTES:
-            raise ValueError("it has no safetensors header")
-        header = json.loads(opened.read(size))
-    if not isinstance(header, dict):
-        raise ValueError("it has no safetensors header")
-    metadata = header.pop("__metadata__", {})
-    end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
-    if file.stat().st_size != 8 + size + end:
-        raise ValueError("it is cut off")
-    return dict(metadata)

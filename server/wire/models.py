@@ -10,9 +10,9 @@ from server.wire.base import Answer, Name, PrecisionName, Real, Request, UtcTime
 
 
 class Accuracy(Answer):
-    """Top-1 as a fraction in 0..1; `source` is `measured`, `predicted` or None when nothing is known.
+    """Top-1 as a fraction (0 to 1); `source` is `measured`, `predicted`, or None when it is unknown.
 
-    Predicted ones come from the supernet's table of measured sub-networks, where the images are not at hand.
+    It is predicted from the supernet's table of measured sub-networks when the server does not have the images.
     """
 
     value: float | None = None
@@ -22,7 +22,8 @@ class Accuracy(Answer):
 class SubnetRequest(Request):
     """Extract and export one architecture: canonical JSON, a published name, an id, or the official 10-list.
 
-    `max_accuracy_drop` is the most top-1, as a fraction, that `precision` may cost the network, where that is known.
+    `max_accuracy_drop` bounds the top-1, as a fraction (0 to 1), that `precision` costs the network, where that is
+    known.
     """
 
     arch: dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
@@ -32,9 +33,9 @@ class SubnetRequest(Request):
 
 
 class ModelView(Answer):
-    """A deployable file. `source` tells where it comes from; an uploaded file has no arch.
+    """A deployable file. `source` is the kind of job that made it; an uploaded file has no arch.
 
-    `terms` are the conditions of its use that its supernet passes on.
+    `terms` are the terms of use of its supernet.
     """
 
     id: str
@@ -57,9 +58,9 @@ class ModelView(Answer):
 
 
 class SupernetAdd(Request):
-    """Serve a supernet file that lies on the server's machine, with its table NAME.accuracy.jsonl beside it.
+    """Serve a supernet file of the server's machine, with its table NAME.accuracy.jsonl beside it.
 
-    Both are copied to the server's home folder. `name` is by default the file's, without its ending.
+    Both are copied to the server's home folder. `name` is by default the file's name without its ending.
     """
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -67,9 +68,9 @@ class SupernetAdd(Request):
 
 
 class SupernetView(Answer):
-    """A supernet file that this server knows; `space` is the space's name or canonical JSON object.
+    """A supernet of this server; `space` is the space's name or canonical JSON object.
 
-    `terms` are the conditions of use that travel with every model of it.
+    `terms` are its terms of use, which apply to all of its models.
     """
 
     name: str

@@ -32,7 +32,7 @@ class Budget(Request):
 
 
 class Target(Request):
-    """One device of a fleet; `weight` is its share in the trade-off."""
+    """One device of a fleet; `weight` is its weight in the trade-off."""
 
     device: Name
     budget: Budget
@@ -42,10 +42,10 @@ class Target(Request):
 class SearchRequest(Request):
     """Ask for models that meet a budget: either `device` and `budget`, or `devices`.
 
-    `max_accuracy_drop` is a fraction of top-1 (0.02 = two points) below the best sub-network of the supernet; it also
-    bounds what `precision` may cost a network, where that is known. Latencies are predicted for float32 networks, also
-    where another `precision` is asked for; with `verify` the very file is measured. `max_size_mb` bounds the float32
-    file.
+    `max_accuracy_drop` is a fraction of top-1 (0.02 is two points) below the best sub-network of the supernet; it also
+    bounds what `precision` costs a network, where that is known. Latencies are predicted for float32 networks, also
+    with another `precision`; with `verify` the exported file itself is measured. `max_size_mb` bounds the float32 file.
+    `max_peak_memory_mb` and fleets of several devices are not supported yet and are refused with 422.
     """
 
     device: Name | None = None
@@ -68,7 +68,7 @@ class SearchRequest(Request):
     def _one_or_fleet(self) -> SearchRequest:
         if self.devices is None:
             if self.device is None or self.budget is None:
-                raise ValueError('say where and how fast: "device" and "budget": {"latency_ms": …}, or "devices"')
+                raise ValueError('give "device" and "budget": {"latency_ms": …}, or "devices"')
         elif self.device is not None or self.budget is not None:
             raise ValueError('give either "device" and "budget" or "devices", not both')
         else:
@@ -79,7 +79,7 @@ class SearchRequest(Request):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The devices asked for, in the fleet's form; one entry for `device` and `budget`."""
+        """The devices in the form of a fleet; one entry for `device` and `budget`."""
         if self.devices is not None:
             return tuple(self.devices)
         assert self.device is not None and self.budget is not None
@@ -87,7 +87,7 @@ class SearchRequest(Request):
 
 
 class Candidate(Answer):
-    """An architecture with what is known of it. `arch` is its canonical JSON object."""
+    """An architecture with its costs, accuracy and latencies. `arch` is its canonical JSON object."""
 
     arch: dict[str, Any]
     arch_id: str
@@ -98,8 +98,8 @@ class Candidate(Answer):
 
 
 class SearchModel(Candidate):
-    """A candidate that was extracted and exported; `terms` are the conditions of its use. `accuracy` is that of the
-    network in float32, the manifest's `top1_change` what `precision` changes."""
+    """A candidate that was extracted and exported, with its terms of use. `accuracy` is that of the network in float32;
+    the manifest's `top1_change` is what `precision` changes."""
 
     precision: str = "float32"
     terms: str | None = None
@@ -109,10 +109,9 @@ class SearchModel(Candidate):
 
 
 class SearchResult(Answer):
-    """`models` best first; `frontier` the whole trade-off that was found, fastest first.
+    """`models` best first; `frontier` the trade-off between latency and accuracy, fastest first.
 
-    `terms` are the conditions under which models of this supernet may be used, None where it states none; `note` is
-    what else to know of the figures.
+    `terms` are the supernet's terms of use, None without any; `note` is a remark on the figures.
     """
 
     models: list[SearchModel]

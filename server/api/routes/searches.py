@@ -15,7 +15,8 @@ router = APIRouter(tags=["search"])
 def search(
     body: SearchRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
-    """Start a search. Refused at once: an unknown device, a device without predictor, a budget nothing can meet."""
+    """Start a search. An unknown device, a device without a predictor, an infeasible budget and an unsupported field
+    are refused at once."""
     now = state.now
     with state.database.write() as session:
         answer = idempotency.once(
@@ -56,8 +57,8 @@ def cancel_search(search_id: str, state: TheState, _token: Worker) -> SearchView
 def subnet(
     body: SubnetRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
-    """Extract and export one architecture; the job's result names the model. What was exported before is answered by
-    a job that has succeeded already."""
+    """Extract and export one architecture; the job's result names the model. For a model that was exported before, the
+    job has already succeeded."""
     now = state.now
     with state.database.write() as session:
         answer = idempotency.once(

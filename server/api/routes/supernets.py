@@ -1,4 +1,4 @@
-"""The supernets that answers come from."""
+"""Supernets: list, add, show."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def list_supernets(
 
 @router.post("/supernets", status_code=201)
 def add_supernet(body: SupernetAdd, state: TheState, _token: Admin, response: Response) -> SupernetView:
-    """Serve a supernet file of the server's machine, such as a fine-tuned or imported one."""
+    """Serve a supernet file of the server's machine, for example a fine-tuned or imported one."""
     row = supernet_files.add(state.database, Path(body.path), body.name, state.settings.supernets_folder, state.now)
     response.headers["Location"] = f"/supernets/{row.name}"
     return supernets.view(row)

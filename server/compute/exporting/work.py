@@ -107,9 +107,9 @@ def _find_images(order: FindImages, _loaded: LoadedSupernets, _say: Say) -> bool
     name = data.rpartition("@")[0] or data
     if name == "digits":  # they come with scikit-learn
         return True
-    known = FOLDERS.get(name.partition(":")[0])
-    places = [data_folder() / known.folder] if known else [Path(name), data_folder() / name]
-    return any(place.is_dir() for place in places)
+    image_folder = FOLDERS.get(name.partition(":")[0])
+    paths = [data_folder() / image_folder.folder] if image_folder else [Path(name), data_folder() / name]
+    return any(path.is_dir() for path in paths)
 
 
 # The types of order and work agree, which `Mapping` cannot express.

@@ -119,7 +119,7 @@ def test_the_hash_of_the_code_is_of_names_and_contents(tmp_path: Path, monkeypat
     assert len(seen) == 3 and {len(each) for each in seen} == {64}
 
 
-def test_a_table_that_gains_a_row_is_told_while_everything_is_warm(farm: Farm, supernet: str, tmp_path: Path) -> None:
+def test_a_new_row_of_the_table_is_used_without_another_load(farm: Farm, supernet: str, tmp_path: Path) -> None:
     """The weights are not loaded again."""
     loads: list[str] = []
     here, arch = (
@@ -181,7 +181,7 @@ def void(_value: object) -> None:
     return
 
 
-def test_what_was_exported_without_images_is_made_anew_where_they_are_at_hand(farm: Farm, tmp_path: Path) -> None:
+def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm, tmp_path: Path) -> None:
     """As the worker finds at its start."""
     far = served(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
@@ -202,7 +202,7 @@ def test_what_was_exported_without_images_is_made_anew_where_they_are_at_hand(fa
     assert ask(farm, near, arch)["status"] == "succeeded"
 
 
-def test_what_a_precision_changes_is_measured_anew_where_images_are_at_hand(farm: Farm, tmp_path: Path) -> None:
+def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Farm, tmp_path: Path) -> None:
     """Also of a network whose accuracy stands in the table."""
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
     compute = compute_of(farm)
