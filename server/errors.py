@@ -1,7 +1,7 @@
 """The errors of the server package, each with its HTTP status and kind.
 
 ServerError
-├── UserError            422  the caller can put it right
+├── UserError            422  the caller can fix it
 │   ├── BadValue         422
 │   ├── Infeasible       422  smallest_ms, binding
 │   ├── KeyReused        422  an Idempotency-Key with another body
@@ -13,8 +13,8 @@ ServerError
 │       ├── NoPredictor  409
 │       ├── Finished     409  a finished job does not change
 │       └── StaleLease   409
-└── InfraError           500  the operator can put it right
-    ├── ExportCrashed    500  the process that exports died, or took too long or too much; not tried again
+└── InfraError           500  the operator can fix it
+    ├── ExportCrashed    500  the process that exports died, or exceeded its limits; not tried again
     ├── Unavailable      503
     │   └── NotYet       503  retry_after_seconds
     ├── DiskFull         507
@@ -24,7 +24,7 @@ ServerError
     └── SettingsError    500
 """
 
-# ruff: noqa: N818  the names say what is wrong; "Error" at the end of each would add nothing
+# ruff: noqa: N818  the names say what is wrong; the suffix "Error" would add nothing
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class InfraError(ServerError):
 
 
 class ExportCrashed(InfraError):
-    """`log` is the tail of what the process said."""
+    """`log` is the tail of the process's output."""
 
     final = True
 
@@ -136,7 +136,7 @@ class Unavailable(InfraError):
 
 
 class NotYet(Unavailable):
-    """What was asked for is being made."""
+    """The requested file is being made."""
 
     def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
         super().__init__(detail, retry_after_seconds=retry_after_seconds)

@@ -1,4 +1,4 @@
-"""The application: settings in, an ASGI app out. All state hangs on the app; nothing is global."""
+"""The application: settings in, an ASGI app out. All state belongs to the app; nothing is global."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
-    """An app on a home folder; the folder is prepared when it starts up. `clock` tells the time, UTC."""
+    """An app on a home folder; the folder is prepared at startup. `clock` returns the time in UTC."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

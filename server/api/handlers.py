@@ -1,4 +1,4 @@
-"""Errors to answers: every one is `application/problem+json` with `kind` and `detail`."""
+"""Errors as answers: each is `application/problem+json` with `kind` and `detail`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 }
-MOST_NAMED = 10
+MAX_NAMED_FIELDS = 10
 
 
 def server_error(_request: Request, error: Exception) -> Response:
@@ -34,22 +34,22 @@ def server_error(_request: Request, error: Exception) -> Response:
 def invalid(_request: Request, error: Exception) -> Response:
     """A body or parameter that does not fit: each field is named with what is wrong about it."""
     assert isinstance(error, RequestValidationError)
-    wrong = [{"field": _field(each["loc"]), "message": _message(each)} for each in error.errors()]
-    named = "; ".join(f"{each['field']}: {each['message']}" for each in wrong[:MOST_NAMED])
-    more = f"; and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
-    return _answer(problem(422, named + more, errors=[dict(each) for each in wrong[:MOST_NAMED]]))
+    wrong = [{"field": _field(invalid["loc"]), "message": _message(invalid)} for invalid in error.errors()]
+    named = "; ".join(f"{entry['field']}: {entry['message']}" for entry in wrong[:MAX_NAMED_FIELDS])
+    more = f"; and {len(wrong) - MAX_NAMED_FIELDS} more" if len(wrong) > MAX_NAMED_FIELDS else ""
+    return _answer(problem(422, named + more, errors=[dict(entry) for entry in wrong[:MAX_NAMED_FIELDS]]))
 
 
 def http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 400:  # how the framework says that it could not make sense of the body
+    if error.status_code == 400:  # how the framework reports a body that it cannot parse
         return _answer(problem(422, "the body cannot be read: send valid JSON in UTF-8, or a well-formed form"))
-    said = {
+    defaults = {
         404: "there is nothing at this address: see /docs",
         405: "this address does not take that method: see /docs",
     }
-    default = error.detail in ("Not Found", "Method Not Allowed")
-    detail = said.get(error.status_code, error.detail) if default else error.detail
+    generic = error.detail in ("Not Found", "Method Not Allowed")
+    detail = defaults.get(error.status_code, error.detail) if generic else error.detail
     return _answer(problem(error.status_code, detail), dict(error.headers or {}))
 
 
@@ -61,7 +61,7 @@ def database_error(_request: Request, error: Exception) -> Response:
 
 def unexpected(_request: Request, error: Exception) -> Response:
     log.error("unexpected", exc_info=error)
-    return _answer(problem(500, "an error of the server; its log has the rest under this request's x-request-id"))
+    return _answer(problem(500, "an error of the server; its log has the details under this request's x-request-id"))
 
 
 def _answer(document: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -75,7 +75,7 @@ def _answer(document: Problem, headers: dict[str, str] | None = None) -> Respons
 
 def _field(loc: tuple[int | str, ...]) -> str:
     """`budget.latency_ms` for a body's field, the parameter's name otherwise."""
-    return ".".join(str(part) for part in loc[1:]) or str(loc[0])
+    return ".".join(str(name) for name in loc[1:]) or str(loc[0])
 
 
 def _message(error: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Prometheus figures: requests counted in this process, jobs and devices read from the database when asked."""
+"""Prometheus metrics: requests counted in this process, jobs and devices read from the database on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
 
     def text(self, jobs: dict[tuple[str, str], int], devices: dict[str, int]) -> bytes:
-        """All figures in Prometheus' text format; label values that nobody has are 0, not missing."""
+        """All metrics in Prometheus' text format; label values without a row are 0, not missing."""
         stored = CollectorRegistry()
         stored.register(_Stored(jobs, devices))
         return generate_latest(self.registry) + generate_latest(stored)

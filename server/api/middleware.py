@@ -1,4 +1,4 @@
-"""Around every request: an id, a log line and a count; and a bound on the size of bodies."""
+"""For every request: an id, a log line and a count; and a limit on the size of bodies."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses a body past the limit while it comes in, so that it never fills the memory."""
+    """Refuses a body beyond the limit while it arrives, so that it never fills the memory."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, uploads: dict[str, int]) -> None:
         self.app = app

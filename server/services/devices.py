@@ -1,4 +1,4 @@
-"""Agents, the devices beside them, and the profiles under which latencies are compared."""
+"""Agents, their devices, and the device profiles within which latencies are compared."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from server.wire import (
 
 
 def register(session: Session, body: AgentRegister, token_id: str, now: datetime, offline_after: timedelta) -> Agent:
-    """Make or renew an agent and its devices. A device belongs to the agent that named it last.
+    """Create or update an agent and its devices. A device belongs to the agent that registered it last.
 
-    An agent registers when it starts, so what it held before goes back to the queue at once; a report that it still has
-    in its spool is taken all the same, unless the job was given away meanwhile.
+    An agent registers when it starts, so the jobs it held go back to the queue at once. A report that is still in its
+    spool is accepted afterwards, unless another attempt has begun.
 
     Raises Conflict while another token's agent of that name is alive.
     """
@@ -57,7 +57,7 @@ def register(session: Session, body: AgentRegister, token_id: str, now: datetime
 
 
 def heartbeat(session: Session, agent_id: str, beats: list[DeviceBeat], token_id: str, now: datetime) -> None:
-    """Raises NotFound for an unknown agent or device, Forbidden for another's."""
+    """Store the reported states. Raises NotFound for an unknown agent or device, Forbidden for another agent's."""
     agent = get_agent(session, agent_id, token_id)
     agent.last_seen_at = now
     session.add(agent)
@@ -75,7 +75,7 @@ def get_agent(session: Session, agent_id: str, token_id: str) -> Agent:
     if agent is None:
         raise NotFound(f"there is no agent '{agent_id}': register first")
     if agent.token_id != token_id:
-        raise Forbidden(f"agent '{agent.name}' speaks with another token")
+        raise Forbidden(f"agent '{agent.name}' uses another token")
     return agent
 
 
@@ -85,7 +85,7 @@ def owned(session: Session, agent_id: str, names: list[str]) -> list[str]:
 
 
 def get(session: Session, name: str) -> Device:
-    """Raises NotFound, naming the devices there are."""
+    """Raises NotFound, which names the known devices."""
     device = session.get(Device, name)
     if device is None:
         known = list(session.exec(select(Device.name).order_by(col(Device.name)).limit(100)))
@@ -99,7 +99,7 @@ def description(device: Device) -> DeviceDescription:
 
 
 def state(session: Session, device: Device, now: datetime, offline_after: timedelta) -> DeviceState:
-    """As its agent said, but offline when nothing was heard of it, and busy while it holds a lease."""
+    """As its agent reported; offline after `offline_after` without a heartbeat, busy while it holds a lease."""
     if now - device.last_seen_at > offline_after:
         return DeviceState.OFFLINE
     taken = (JobStatus.LEASED.value, JobStatus.RUNNING.value)
@@ -150,7 +150,7 @@ def _default_predictor(session: Session, profile_id: str) -> Predictor | None:
 
 
 def ensure_profile(session: Session, key: ProfileKey, now: datetime) -> Profile:
-    """The profile of a key, made when it is new."""
+    """The profile of a key; a new one is created."""
     profile = session.get(Profile, key.id)
     if profile is None:
         profile = Profile(id=key.id, key=key.model_dump(mode="json"), created_at=now)

@@ -1,4 +1,4 @@
-"""What a service sees to by itself: that this machine, as device `host`, has a predictor."""
+"""The service calibrates this machine, device `host`, by itself until it has a predictor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALIBRATION_TRIES = 3
 
 
 def calibration_due(session: Session, now: datetime, offline_after: timedelta) -> bool:
-    """Whether `host` is idle without a predictor, none is on its way, and not too many have failed."""
+    """Whether `host` is idle and has no predictor, no calibration of it is open, and the last ones did not all fail."""
     try:
         host = devices.get(session, HOST)
         supernet = supernets.resolve(session, None)
@@ -26,8 +26,10 @@ def calibration_due(session: Session, now: datetime, offline_after: timedelta) -
         return False
     if predictors.newest(session, host.profile_id, supernet.name) is not None:
         return False
-    mine = select(Job).where(Job.kind == JobKind.CALIBRATE.value, Job.device == HOST).order_by(col(Job.id).desc())
-    last = session.exec(mine.limit(CALIBRATION_TRIES)).all()
+    newest_first = (
+        select(Job).where(Job.kind == JobKind.CALIBRATE.value, Job.device == HOST).order_by(col(Job.id).desc())
+    )
+    last = session.exec(newest_first.limit(CALIBRATION_TRIES)).all()
     if any(not JobStatus(job.status).finished for job in last):
         return False
     return len(last) < CALIBRATION_TRIES or any(job.status != JobStatus.FAILED for job in last)

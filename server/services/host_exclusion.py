@@ -1,4 +1,4 @@
-"""Quiet: a host measures nothing in the background while a search computes on it; both would be wrong then."""
+"""A host measures nothing in the background while a search computes on it: each would slow the other down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.wire import JobKind, JobStatus
 
 
 def undisturbed() -> ColumnElement[bool]:
-    """True for the jobs that may be measured now; what a calibration queued for a host waits while a search runs."""
+    """True for jobs that may be measured now; a calibration's jobs on a host wait while a search runs."""
     parent, search = aliased(Job), aliased(Job)
     taken = (JobStatus.LEASED.value, JobStatus.RUNNING.value)
     background = select(parent.id).where(

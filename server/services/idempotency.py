@@ -1,4 +1,4 @@
-"""Idempotency-Key: the first answer to a key is kept and given again to the same body from the same token."""
+"""Idempotency-Key: the first answer to a key is stored, and returned to the same body from the same token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def once(
     now: datetime,
     make: Callable[[], Accepted],
 ) -> Accepted:
-    """`make()`, or what it gave the first time. Raises KeyReused when the body is another one."""
+    """`make()`, or its first answer. Raises KeyReused when the body differs."""
     if key is None:
         return make()
     fingerprint = digest(body.model_dump())

@@ -1,4 +1,4 @@
-"""The job queue: one table, pulled by leases, for work on devices and for compute.
+"""The job queue: one table, claimed by leases, for work on devices and for compute.
 
     state      event                          next
     ---------  -----------------------------  -----------------------------------------------
@@ -96,7 +96,7 @@ def enqueue(
 def add_done(
     session: Session, *, kind: JobKind, now: datetime, payload: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Job:
-    """A job whose result is known already: it has succeeded without an attempt."""
+    """Store a job whose result is known already: it has succeeded without an attempt."""
     job = Job(
         id=new_id("job", now),
         kind=kind.value,
@@ -140,7 +140,7 @@ def children(session: Session, parent_id: str) -> Sequence[Job]:
 
 
 def waiting(session: Session, kinds: Collection[JobKind], devices: Collection[str] | None = None) -> bool:
-    """Whether a claim could succeed; a cheap read, so that idle polling writes nothing."""
+    """Whether a claim could succeed: a cheap read, so that idle polling writes nothing."""
     return session.exec(select(Job.id).where(*_claimable(kinds, devices)).limit(1)).first() is not None
 
 
@@ -181,12 +181,12 @@ def renew(
 
 
 def finish(session: Session, lease_id: str, attempt: int, result: Mapping[str, Any], now: datetime) -> Job:
-    """The work is done. Raises NotFound, StaleLease."""
-    tried = get_attempt(session, lease_id)
-    job = get(session, tried.job_id)
+    """Store the result; the job has succeeded. Raises NotFound, StaleLease."""
+    attempt_row = get_attempt(session, lease_id)
+    job = get(session, attempt_row.job_id)
     change = {"status": JobStatus.SUCCEEDED.value, "result": dict(result), "failure": None} | _ended(now)
     _held(session, job, lease_id, attempt, change, OPEN)
-    _close(tried, "succeeded", now)
+    _close(attempt_row, "succeeded", now)
     _cancel_children(session, job, now)
     return job
 
@@ -205,8 +205,8 @@ def fail(
 
     Raises NotFound, StaleLease.
     """
-    tried = get_attempt(session, lease_id)
-    job = get(session, tried.job_id)
+    attempt_row = get_attempt(session, lease_id)
+    job = get(session, attempt_row.job_id)
     final = final or failure.kind == "user" or job.failures + 1 >= job.max_attempts
     change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
     change |= {
@@ -215,18 +215,18 @@ def fail(
         "failure": failure.model_dump(),
     }
     _held(session, job, lease_id, attempt, change, TAKEN)
-    _close(tried, "failed", now, failure, log)
+    _close(attempt_row, "failed", now, failure, log)
     if final:
         _cancel_children(session, job, now)
     return job
 
 
 def release(session: Session, lease_id: str, attempt: int, now: datetime) -> Job:
-    """Give the job back unfinished, for instance at shutdown; no failure is counted. Raises NotFound, StaleLease."""
-    tried = get_attempt(session, lease_id)
-    job = get(session, tried.job_id)
+    """Put the job back into the queue, for instance at shutdown; counts no failure. Raises NotFound, StaleLease."""
+    attempt_row = get_attempt(session, lease_id)
+    job = get(session, attempt_row.job_id)
     _held(session, job, lease_id, attempt, {"status": JobStatus.QUEUED.value, "lease_expires_at": None}, TAKEN)
-    _close(tried, "released", now)
+    _close(attempt_row, "released", now)
     return job
 
 
@@ -302,11 +302,11 @@ def listing(
     parent_id: str | None = None,
 ) -> Page[JobView]:
     """Newest first."""
-    wanted: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = []
     for column, value in ((Job.kind, kind), (Job.status, status), (Job.device, device), (Job.parent_id, parent_id)):
         if value is not None:
-            wanted.append(col(column) == value)
-    return page(session, select(Job).where(*wanted), col(Job.id), page_token, max_results, view)
+            conditions.append(col(column) == value)
+    return page(session, select(Job).where(*conditions), col(Job.id), page_token, max_results, view)
 
 
 def view(job: Job) -> JobView:
@@ -389,9 +389,9 @@ def _held(
 
 def _expire(session: Session, job: Job, now: datetime) -> None:
     assert job.lease_id is not None
-    tried = get_attempt(session, job.lease_id)
+    attempt_row = get_attempt(session, job.lease_id)
     final = job.failures + 1 >= job.max_attempts
-    detail = f"'{tried.owner}' stopped renewing its lease in attempt {job.attempts}"
+    detail = f"'{attempt_row.owner}' stopped renewing its lease in attempt {job.attempts}"
     if final:
         detail += f"; quarantined after {job.failures + 1} failed attempts: read their logs, then queue the work again"
     failure = Failure(kind="infra", detail=detail)
@@ -403,7 +403,7 @@ def _expire(session: Session, job: Job, now: datetime) -> None:
     }
     same = (col(Job.id) == job.id, col(Job.lease_id) == job.lease_id, col(Job.lease_expires_at) <= now)
     if _changed(session, update(Job).where(*same, col(Job.status).in_(TAKEN)).values(change)):
-        _close(tried, "expired", now, failure)
+        _close(attempt_row, "expired", now, failure)
         session.refresh(job)
         if final:
             _cancel_children(session, job, now)

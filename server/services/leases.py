@@ -1,4 +1,4 @@
-"""What an agent gets with a lease: the job in the words of the wire."""
+"""Leases as agents receive them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from server.wire import JobKind, Lease, MeasureProtocol
 
 
 def check_holder(session: Session, lease_id: str, token_id: str) -> None:
-    """Raises NotFound, and Forbidden when the lease was given to an agent with another token."""
+    """Raises NotFound, and Forbidden for the lease of an agent with another token."""
     agent = session.get(Agent, jobs.get_attempt(session, lease_id).owner)
     if agent is None or agent.token_id != token_id:
         raise Forbidden(f"lease '{lease_id}' belongs to another agent")
 
 
 def grant(session: Session, agent_id: str, names: list[str], now: datetime, lease_seconds: float) -> Lease | None:
-    """Claim the next measuring job for the agent's own devices among `names`; None when none waits."""
+    """Claim the next measuring job for the agent's own devices among `names`; None when no job is queued."""
     claimed = jobs.claim_device(session, agent_id, devices.owned(session, agent_id, names), now, lease_seconds)
     if claimed is None:
         return None

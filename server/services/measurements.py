@@ -1,8 +1,8 @@
-"""Measuring sessions: accepted once, kept whole, and given to those who fit predictors.
+"""Measuring sessions: accepted once, stored whole, and read by calibrations.
 
 Machines drift in speed, so what is compared is p50 x anchor reference / anchor now. The reference belongs to the device
 profile and is fixed with its first predictor; before that a measurement has raw figures only. Measurements of two
-profiles never meet, and emulated or unstable ones are kept but not used.
+profiles are never mixed; emulated and unstable ones are stored but not used.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ class UsableSession:
 
 
 def accept(session: Session, report: Report, now: datetime) -> Reported:
-    """Take an agent's word on a lease: store what was measured and finish the job, or let it fail.
+    """Accept an agent's report on a lease: store the session and finish the job, or fail the attempt.
 
     The same report again changes nothing and gets the same answer. Raises NotFound, StaleLease, BadValue.
     """
-    tried = jobs.get_attempt(session, report.lease_id)
-    jobs.lock(session, tried.job_id)  # the same report may come twice at once
-    session.refresh(tried)
+    attempt = jobs.get_attempt(session, report.lease_id)
+    jobs.lock(session, attempt.job_id)  # the same report may come twice at once
+    session.refresh(attempt)
     fingerprint = digest(report.model_dump())
-    if tried.number == report.attempt and tried.report_sha256 == fingerprint:
-        return _reported(session, jobs.get(session, tried.job_id), report.lease_id)
-    if tried.report_sha256 is not None:
+    if attempt.number == report.attempt and attempt.report_sha256 == fingerprint:
+        return _reported(session, jobs.get(session, attempt.job_id), report.lease_id)
+    if attempt.report_sha256 is not None:
         raise StaleLease(f"another report on lease '{report.lease_id}' was accepted before: drop this one")
     if report.session is not None:
         job = _measured(session, report, report.session, now)
     else:
         assert report.failure is not None
         job = jobs.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
-    tried.report_sha256, tried.log = fingerprint, report.log
-    session.add(tried)
+    attempt.report_sha256, attempt.log = fingerprint, report.log
+    session.add(attempt)
     session.flush()
     return _reported(session, job, report.lease_id)
 
@@ -141,14 +141,16 @@ def get(session: Session, measurement_id: str) -> Measurement:
 
 
 def of_job(session: Session, job_id: str) -> Measurement | None:
-    """What a measuring job brought, None when it brought nothing."""
+    """The measurement of a measuring job, None where it has none."""
     return session.exec(select(Measurement).where(Measurement.job_id == job_id)).first()
 
 
 def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
     """The profile run of a session, in execution order."""
-    wanted = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
-    return tuple(OpTime.model_validate(op.model_dump(include=set(OpTime.model_fields))) for op in session.exec(wanted))
+    statement = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
+    return tuple(
+        OpTime.model_validate(op.model_dump(include=set(OpTime.model_fields))) for op in session.exec(statement)
+    )
 
 
 def listing(
@@ -161,15 +163,15 @@ def listing(
     profile_id: str | None = None,
 ) -> Page[MeasurementView]:
     """Newest first."""
-    wanted = select(Measurement)
+    statement = select(Measurement)
     for column, value in (
         (Measurement.model_id, model_id),
         (Measurement.device, device),
         (Measurement.profile_id, profile_id),
     ):
         if value is not None:
-            wanted = wanted.where(col(column) == value)
-    return page(session, wanted, col(Measurement.id), page_token, max_results, view)
+            statement = statement.where(col(column) == value)
+    return page(session, statement, col(Measurement.id), page_token, max_results, view)
 
 
 def view(measurement: Measurement) -> MeasurementView:

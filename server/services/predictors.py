@@ -1,4 +1,4 @@
-"""Predictor versions: which one answers for a device, and what it says of the ends of the space."""
+"""Predictor versions: which one answers for a device, and the bounds it gives at the ends of the space."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def create(
     now: datetime,
     job_id: str | None = None,
 ) -> Predictor:
-    """Keep a fitted predictor as the profile's next version; the same job adds one version only.
+    """Store a fitted predictor as the profile's next version; a job adds one version only.
 
     `smallest` and `largest` need `predicted_ms`; `interval` is read by `upper_ms`.
     """
-    if job_id is not None and (made := session.exec(select(Predictor).where(Predictor.job_id == job_id)).first()):
-        return made
+    if job_id is not None and (same := session.exec(select(Predictor).where(Predictor.job_id == job_id)).first()):
+        return same
     newest = session.exec(select(func.max(Predictor.version)).where(Predictor.profile_id == profile_id)).one()
     row = Predictor(
         id=new_id("predictor", now),
@@ -62,9 +62,9 @@ def create(
 
 
 def newest(session: Session, profile_id: str, supernet: str) -> Predictor | None:
-    """The version that answers for a profile, None while none was fitted."""
-    wanted = select(Predictor).where(Predictor.profile_id == profile_id, Predictor.supernet == supernet)
-    return session.exec(wanted.order_by(col(Predictor.version).desc()).limit(1)).first()
+    """The newest version for a profile and supernet, None before the first."""
+    statement = select(Predictor).where(Predictor.profile_id == profile_id, Predictor.supernet == supernet)
+    return session.exec(statement.order_by(col(Predictor.version).desc()).limit(1)).first()
 
 
 def smallest_upper_ms(
@@ -72,7 +72,7 @@ def smallest_upper_ms(
 ) -> float | None:
     """The least upper bound that any arch of the supernet's space has on the predictor's profile, in ms.
 
-    None when the predictor does not tell; the search itself then finds out.
+    None where the predictor has no such figure; the search job then finds it.
     """
     smallest = predictor.smallest.get("predicted_ms")
     if smallest is None or predictor.supernet != supernet.name:
@@ -84,7 +84,7 @@ def upper_ms(predictor: Predictor, predicted_ms: float, confidence: float, stati
     """The upper end of the interval around a prediction.
 
     `interval` maps a statistic to `{confidence: relative half width}`, confidences as decimal strings; the next
-    higher confidence that is given answers. Without any the prediction stands for itself.
+    higher stored confidence is used. Without any, the prediction itself is returned.
     """
     widths = {float(at): float(width) for at, width in predictor.interval.get(statistic, {}).items()}
     enough = [width for at, width in sorted(widths.items()) if at >= confidence]
@@ -114,10 +114,10 @@ def listing(
     session: Session, page_token: str | None, max_results: int, device: str | None = None
 ) -> Page[PredictorView]:
     """Newest first."""
-    wanted = select(Predictor)
+    statement = select(Predictor)
     if device is not None:
-        wanted = wanted.where(Predictor.device == device)
-    return page(session, wanted, col(Predictor.id), page_token, max_results, view)
+        statement = statement.where(Predictor.device == device)
+    return page(session, statement, col(Predictor.id), page_token, max_results, view)
 
 
 def ref(predictor: Predictor) -> PredictorRef:

@@ -1,4 +1,4 @@
-"""What is still missing before the server can answer a search."""
+"""What the server needs before it can answer a search."""
 
 from __future__ import annotations
 

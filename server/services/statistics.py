@@ -1,4 +1,4 @@
-"""From the raw samples of a session to its figures: quantiles, the anchor's, and whether it was stable."""
+"""The figures of a session from its raw samples: quantiles, those of the anchor, and whether it is stable."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Figures:
 
 
 def figures(session: MeasurementSession) -> Figures:
-    model = [each.model for each in session.rounds]
-    anchor = [each.anchor for each in session.rounds if each.anchor is not None]
+    model = [measured.model for measured in session.rounds]
+    anchor = [measured.anchor for measured in session.rounds if measured.anchor is not None]
     complete = len(anchor) == len(model)
     samples = _samples(model)
     anchor_p50s_ms = _medians_ms(anchor) if complete else [1.0] * len(model)

@@ -1,4 +1,4 @@
-"""What may go into a JSON column of either database."""
+"""Values that a JSON column of SQLite and PostgreSQL can hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from server.errors import BadValue
 
 V = TypeVar("V")
-# A backslash before it makes it the six characters themselves, which any database takes.
+# After an odd number of backslashes: a NUL character. After an even number these are six characters of plain text.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: made once, shown once, stored as a hash. They carry 256 random bits, so a plain SHA-256 is enough."""
+"""Bearer tokens: shown once, stored as a hash. They carry 256 random bits, so a plain SHA-256 is enough."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def revoke(session: Session, token_id: str, now: datetime) -> TokenView:
 
 
 def ensure_admin(database: Database, file: Path, now: datetime) -> None:
-    """See to it that `file` (mode 0600) holds the secret of a valid admin token. Raises InfraError."""
+    """Ensure that `file` (mode 0600) holds the secret of a valid admin token. Raises InfraError."""
     with database.write() as session:
         secret = read_secret(file)
         token = _find(session, secret) if secret else None
@@ -65,7 +65,7 @@ def ensure_admin(database: Database, file: Path, now: datetime) -> None:
 
 
 def read_secret(file: Path) -> str | None:
-    """The secret in a token file, None when there is none."""
+    """The secret in a token file, None without a file or where it holds no secret."""
     try:
         secret = file.read_text().strip()
     except FileNotFoundError:

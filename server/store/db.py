@@ -45,7 +45,7 @@ CONFLICTS = ("40001", "40P01")  # SQLSTATE: serialization failure, deadlock
 
 
 class Database:
-    """Transactions on one database, for all threads of a process. Rows stay usable after the transaction."""
+    """Transactions on one database, for all threads of a process. Rows stay readable after the transaction."""
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
@@ -116,9 +116,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def migrate(database: Database) -> str | None:
-    """Bring the schema up to this code's; processes that start together take turns.
+    """Bring the schema up to this code's; processes that start together wait for each other.
 
-    An older SQLite file is copied first; returns the copy's path, None where nothing had to be copied.
+    An older SQLite file is copied first. Returns the path of the copy, None without one.
     Raises DatabaseTooNew, ForeignDatabase, ReadOnlyHome, DiskFull, Unavailable.
     """
     try:
@@ -179,24 +179,24 @@ def _known(scripts: ScriptDirectory, revision: str) -> bool:
 
 
 def _backup(engine: Engine, revision: str) -> str | None:
-    """Copy an SQLite file beside itself, whole or not at all."""
+    """Copy an SQLite file into its folder, completely or not at all."""
     if engine.dialect.name != "sqlite":
         return None
     source = _file(engine)
     target = source.with_name(f"{source.name}.before-{revision}")
-    part = source.with_name(f".part-{target.name}")
+    unfinished = source.with_name(f".part-{target.name}")
     number = 1
     while target.exists():
         number += 1
         target = source.with_name(f"{source.name}.before-{revision}-{number}")
     try:
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(part)) as new:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(unfinished)) as new:
             old.backup(new)
-        part.replace(target)
+        unfinished.replace(target)
     except sqlite3.OperationalError as error:
         raise InfraError(f"the older database cannot be copied to {target} before its migration: {error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return str(target)
 
 

@@ -1,4 +1,4 @@
-"""What is stored: one SQLModel class a table. A wire value that nobody queries by its fields is kept whole as JSON.
+"""The tables, one SQLModel class each. A wire value that no query reads by its fields is stored whole as JSON.
 
 JSON values are replaced, never changed in place: SQLAlchemy does not see inside. Latencies are milliseconds.
 """
@@ -14,7 +14,7 @@ from server.wire.text import plain_text
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time: UTC in the database, aware in Python, whatever the database thinks of time zones."""
+    """A point in time: UTC in the database, timezone-aware in Python, on every database."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -42,12 +42,12 @@ class PlainText(TypeDecorator[str]):
 
 
 def new_id(prefix: str, now: datetime) -> str:
-    """An id that sorts by time of making, so that lists are paged by it."""
+    """An id that sorts by creation time, so that lists are paged by it."""
     return f"{prefix}-{int(now.timestamp() * 1000):011x}{secrets.token_hex(4)}"
 
 
 class Token(SQLModel, table=True):
-    """A bearer token; only the hash of its secret is kept."""
+    """A bearer token; only the hash of its secret is stored."""
 
     id: str = Field(primary_key=True)
     name: str
@@ -72,8 +72,10 @@ class Supernet(SQLModel, table=True):
 
 
 class Model(SQLModel, table=True):
-    """A deployable file; its bytes are the blob `sha256`. `export_key` is what decided them, None where they came from
-    elsewhere or were made by what is no longer the newest code."""
+    """A deployable file; its bytes are the blob `sha256`.
+
+    `export_key` hashes what determines the bytes; None for uploaded files and for those of an older version.
+    """
 
     id: str = Field(primary_key=True)
     name: str | None = None
@@ -93,7 +95,7 @@ class Model(SQLModel, table=True):
 
 
 class ModelFile(SQLModel, table=True):
-    """A model in another format, made when it was first asked for; its bytes are the blob `sha256`."""
+    """A model in another format, made when it was first requested; its bytes are the blob `sha256`."""
 
     model_id: str = Field(primary_key=True, foreign_key="model.id")
     format: str = Field(primary_key=True)
@@ -112,7 +114,7 @@ class Agent(SQLModel, table=True):
 
 
 class Profile(SQLModel, table=True):
-    """A device profile: the key under which latencies may be compared."""
+    """A device profile: latencies are compared only within one."""
 
     id: str = Field(primary_key=True)
     key: dict[str, Any] = Field(sa_type=JSON)
@@ -121,7 +123,7 @@ class Profile(SQLModel, table=True):
 
 
 class Device(SQLModel, table=True):
-    """A device as its agent last described it; whether it is offline follows from `last_seen_at`."""
+    """A device as its agent last described it; `last_seen_at` decides whether it is offline."""
 
     name: str = Field(primary_key=True)
     agent_id: str = Field(foreign_key="agent.id", index=True)
@@ -165,7 +167,7 @@ class Job(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One try at a job; its id is the lease's id, its number the fencing token."""
+    """One attempt at a job; its id is the lease's id, its number the fencing token."""
 
     __table_args__ = (UniqueConstraint("job_id", "number", name="uq_attempt_job_number"),)
 
@@ -250,7 +252,7 @@ class UnalignedSession(SQLModel, table=True):
 class Predictor(SQLModel, table=True):
     """A version of the latency predictor of one profile, made by `job_id`; its bytes are the blob `sha256`.
 
-    `smallest` and `largest` hold `predicted_ms` of the ends of the space, `interval` what bounds are made of.
+    `smallest` and `largest` hold `predicted_ms` of the ends of the space, `interval` the widths of the bounds.
     """
 
     __table_args__ = (UniqueConstraint("profile_id", "version", name="uq_predictor_profile_version"),)
@@ -271,7 +273,7 @@ class Predictor(SQLModel, table=True):
 
 
 class Search(SQLModel, table=True):
-    """A search as it was asked for; its state and answer are its job's."""
+    """A search request; its state and result are those of its job."""
 
     id: str = Field(primary_key=True)
     job_id: str = Field(foreign_key="job.id", unique=True)
@@ -280,7 +282,7 @@ class Search(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """The first answer to a key, given again to the same body."""
+    """The first answer to a key, returned again to the same body."""
 
     token_id: str = Field(primary_key=True, foreign_key="token.id")
     path: str = Field(primary_key=True)

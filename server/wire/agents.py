@@ -13,7 +13,7 @@ from server.wire.text import Conditions, Text
 
 
 class AgentRegister(Request):
-    """An agent says who it is and what hangs on it. The same name from the same token is the same agent, restarted."""
+    """An agent and its devices. The same name with the same token is the same agent, restarted."""
 
     name: Name
     version: Text
@@ -59,14 +59,14 @@ class BlobRef(Answer):
 
 
 class LeaseRequest(Request):
-    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, when nothing waits."""
+    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, without a job."""
 
     agent_id: Text
     devices: Annotated[list[Name], Field(max_length=500)]
 
 
 class Lease(Answer):
-    """The right to do a job until `expires_at`; renew well before. `anchor` is None while the server has none."""
+    """The right to do a job until `expires_at`; renew well before. `anchor` is None before the server has one."""
 
     lease_id: str
     attempt: int

@@ -1,4 +1,4 @@
-"""What travels over HTTP: between clients, agents and this server. Pydantic only, so an agent installs nothing else.
+"""The bodies of HTTP requests and answers, for clients, agents and this server. Pydantic only: agents need no more.
 
 Requests refuse unknown fields; answers ignore them, so that an older agent can talk to a newer server.
 Latencies end in `_ms`; raw samples are nanoseconds. Times are UTC, ISO 8601. URLs are paths on the same server.
@@ -30,7 +30,7 @@ class Answer(BaseModel):
 
 
 class Shared(BaseModel):
-    """Base of values that travel both ways; as strict as a request."""
+    """Base of values in both requests and answers; as strict as a request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -63,7 +63,7 @@ class Progress(Shared):
 
 
 class Failure(Shared):
-    """Why a job failed: whose doing it is, and a sentence that says what to do."""
+    """Why a job failed: who can fix it, and a sentence that says what to do."""
 
     kind: FailureKind
     detail: Annotated[str, Plain, StringConstraints(min_length=1, max_length=4000)]
@@ -77,7 +77,7 @@ class Page(Answer, Generic[T]):
 
 
 class Problem(BaseModel):
-    """RFC 9457 `application/problem+json`, with our `kind`; extra members carry figures such as `smallest_ms`."""
+    """RFC 9457 `application/problem+json`, with a `kind`; extra members carry figures such as `smallest_ms`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

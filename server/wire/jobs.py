@@ -1,4 +1,4 @@
-"""Jobs: what is queued, how far it is, and what came of it."""
+"""Jobs: requests, states, progress and results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Accepted(Answer):
 
 
 class MeasureProtocol(Request):
-    """How one measuring session goes: `rounds` times the anchor, then the model, each at least `runs` and `min_secs`.
+    """The plan of a measuring session: `rounds` times the anchor, then the model, each at least `runs` and `min_secs`.
 
     `max_secs` bounds one benchmark process. `cpu_mask` is a bit per core; None leaves the choice to the agent.
     """
@@ -90,7 +90,10 @@ class JobRequest(Request):
 
 
 class JobView(Answer):
-    """A job as it is now. `attempts` counts the tries begun; `result` is there once it succeeded."""
+    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded.
+
+    `error` says why it failed, or why it was cancelled with its parent.
+    """
 
     id: str
     kind: JobKind

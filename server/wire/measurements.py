@@ -1,4 +1,4 @@
-"""Measuring sessions: raw samples as agents report them, and the figures made of them."""
+"""Measuring sessions: raw samples as agents report them, and their figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OpTime(Request):
 
 
 class MeasurementSession(Request):
-    """All that one session measured, with the device as it described itself at that time."""
+    """Everything one session measured, with the description of its device at that time."""
 
     device: DeviceDescription
     rounds: Annotated[list[Round], Field(min_length=1, max_length=50)]
@@ -79,7 +79,7 @@ class Report(Request):
 
 
 class Reported(Answer):
-    """What became of the report; `status` is the job's, `queued` when it will be tried again."""
+    """The effect of a report; `status` is the job's, `queued` when it will be tried again."""
 
     job_id: str
     status: JobStatus

@@ -40,9 +40,9 @@ def heartbeat(body: Heartbeat, state: TheState, token: AgentToken) -> HeartbeatR
         return HeartbeatReply(**_intervals(state))
 
 
-@router.post("/leases", responses={200: {"model": Lease}, 204: {"description": "Nothing waits"}})
+@router.post("/leases", responses={200: {"model": Lease}, 204: {"description": "No job is queued"}})
 def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
-    """The next job for one of the idle devices; 204 when there is none."""
+    """The next job for one of the idle devices; 204 when none is queued."""
     with state.database.read() as session:
         devices.get_agent(session, body.agent_id, token.id)
         if not jobs.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices)):

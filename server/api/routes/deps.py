@@ -1,4 +1,4 @@
-"""What routes are given: the app's state, the caller's token, the page asked for."""
+"""Dependencies of routes: the app's state, the caller's token, the requested page."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def allow(*roles: Role) -> Callable[[State, HTTPAuthorizationCredentials | None]
         with state.database.read() as session:
             token = tokens.authenticate(session, credentials.credentials if credentials else None)
         if token.role not in roles:
-            wanted = " or ".join(role.value for role in roles)
-            raise Forbidden(f"this needs a token of role {wanted}, yours is {token.role}")
+            needed = " or ".join(role.value for role in roles)
+            raise Forbidden(f"this needs a token of role {needed}, yours is {token.role}")
         return token
 
     return authorise

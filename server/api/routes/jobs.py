@@ -1,4 +1,4 @@
-"""Jobs: queue, look, cancel."""
+"""Jobs: create, read, cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured."""
+"""Measurements."""
 
 from __future__ import annotations
 

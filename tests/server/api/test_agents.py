@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.services import jobs, measurements, models, submissions
+from server.services import jobs, measurements, models, submissions, supernets
 from server.wire import JobKind, MeasurementSession, MeasureProtocol
 from tests.server.server_farm import Farm, describe, problem, session_body, tiny_tflite, usable_rows
 
@@ -201,6 +202,47 @@ def test_devices_are_idle_busy_and_offline(farm: Farm) -> None:
     assert farm.ok("GET", "/devices/host")["state"] == "busy"
 
 
+def test_a_device_shows_the_newest_predictor_of_the_default_supernet(farm: Farm) -> None:
+    """The one that answers a search that names no supernet, whichever was fitted last."""
+    farm.supernet("first")
+    farm.supernet("second")
+    farm.agent()
+    assert farm.ok("GET", "/devices/host")["predictor"] is None
+    other = farm.predictor("second")
+    assert farm.ok("GET", "/devices/host")["predictor"] is None
+    older = farm.predictor("first")
+    newest = farm.predictor("first")
+    latest_of_the_other = farm.predictor("second")
+    for shown in (farm.ok("GET", "/devices/host"), farm.ok("GET", "/devices")["items"][0]):
+        assert shown["predictor"] == {"id": newest, "device": "host", "version": 3}
+    with farm.database.write() as session:
+        supernets.make_default(session, "second")
+    assert farm.ok("GET", "/devices/host")["predictor"]["id"] == latest_of_the_other
+    assert len({other, older, newest, latest_of_the_other}) == 4
+
+
+def test_a_server_that_starts_cancels_what_finished_parents_left(make_farm: Callable[..., Farm]) -> None:
+    farm = make_farm()
+    farm.agent()
+    farm.supernet()
+    parent = farm.ok("POST", "/jobs", json={"kind": "calibrate", "device": "host"})["id"]
+    model_id = farm.upload()
+    with farm.database.write() as session:
+        child = submissions.measure(
+            session, model_id, "host", MeasureProtocol(), farm.clock(), parent_id=parent, key="left"
+        ).id
+        row = jobs.get(session, parent)
+        row.status = "failed"  # as an older version left them
+        session.add(row)
+    again = make_farm(farm.clock)
+    for _ in range(200):
+        job = again.ok("GET", f"/jobs/{child}")
+        if job["status"] != "queued":
+            break
+        time.sleep(0.05)
+    assert job["status"] == "cancelled" and parent in job["error"]["detail"]
+
+
 def test_an_agent_registers_again_after_a_restart(farm: Farm) -> None:
     assert farm.agent() == farm.agent()
     problem(farm.call("POST", "/agents/heartbeat", "agent", json={"agent_id": "agent-x", "devices": []}), 404)
@@ -221,8 +263,8 @@ def test_another_agent_cannot_speak_for_this_one(farm: Farm) -> None:
 def measure(farm: Farm, agent_id: str, session: dict[str, Any]) -> dict[str, Any]:
     farm.measure_job(session["device"]["name"])
     reported = farm.report(leased(farm, agent_id, session["device"]["name"]), session).json()
-    found: dict[str, Any] = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
-    return found
+    measurement: dict[str, Any] = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
+    return measurement
 
 
 def test_measurements_are_normalised_by_the_anchor(farm: Farm) -> None:
@@ -242,10 +284,10 @@ def test_measurements_are_normalised_by_the_anchor(farm: Farm) -> None:
 def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
     agent_id = farm.agent(devices=("host", "emu"))
     shaky, drifting = session_body(), session_body()
-    for each in shaky["rounds"][:2]:  # one alone would be forgiven
-        each["model"]["samples_ns"] = [4_000_000] * 5
-    for number, each in enumerate(drifting["rounds"]):
-        for run in each.values():
+    for measured in shaky["rounds"][:2]:  # one alone would be forgiven
+        measured["model"]["samples_ns"] = [4_000_000] * 5
+    for number, measured in enumerate(drifting["rounds"]):
+        for run in measured.values():
             run["samples_ns"] = [int(ns * (1 + 0.1 * number)) for ns in run["samples_ns"]]
     for body, word in ((shaky, "varies"), (drifting, "drift")):
         kept = measure(farm, agent_id, body)
