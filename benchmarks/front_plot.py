@@ -1,18 +1,22 @@
-"""Draw the front of the default supernet, and what a latency budget buys: `python -m benchmarks.front_plot [OUT]`.
+"""Draw the front of the default supernet, and what a latency budget buys, as `docs/front.svg`.
 
-OUT is `docs/front.svg` by default. Everything drawn is committed, so no images and no torch are needed:
+    python -m benchmarks.front_plot
+    elasticvit demo --sweep > sweep.txt && python -m benchmarks.front_plot --sweep sweep.txt --machine "one thread of …"
+
+Everything drawn is committed, so no images and no torch are needed:
 
 - the front, from the table of the model card `elasticvit/pretrained/cifar10.md`, which `elasticvit front` prints;
 - all evaluated sub-networks, from the accuracy table `elasticvit/pretrained/cifar10.accuracy.jsonl`;
-- answers to searches with `verify` on one machine, from `docs/front.answers.json`.
+- answers to searches with `verify` on one machine, from `docs/front.answers.json`, which `--sweep` replaces.
 """
 
+import argparse
 import io
 import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +38,8 @@ OUT = ROOT / "docs" / "front.svg"
 
 # One row of the model card: MMACs, top-1 on the test images ± standard error, top-1 on the search split, architecture.
 ROW = re.compile(r"^\| ([\d.]+) \| ([\d.]+) ± ([\d.]+) \| ([\d.]+) \| `([0-9a-f]+)` \|$", re.MULTILINE)
+# One row of `elasticvit demo --sweep`: budget ms, measured ms, whether verified, top-1, MMACs, seconds.
+SWEPT = re.compile(r"^ +([\d.]+) +([\d.]+) +(True|False) +([\d.]+)% +([\d.]+) +[\d.]+$", re.MULTILINE)
 STYLE: Any = {
     "svg.hashsalt": "elasticvit",  # otherwise ids of shapes differ from run to run
     "svg.fonttype": "none",  # text stays text
@@ -89,10 +95,24 @@ def read_front(card: Path = CARD) -> tuple[FrontPoint, ...]:
 
 def read_answers(file: Path = ANSWERS) -> Answers:
     data = json.loads(file.read_text("utf-8"))
-    answers = (
-        Answer(row["budget_ms"], row["measured_ms"], row["macs"] / 1e6, 100 * row["top1"]) for row in data["answers"]
+    return Answers(data["machine"], data["command"], tuple(Answer(**answer) for answer in data["answers"]))
+
+
+def answers_json(answers: Answers) -> str:
+    """What `read_answers` reads."""
+    return json.dumps(asdict(answers), indent=2, ensure_ascii=False) + "\n"
+
+
+def swept_answers(printed: str, machine: str) -> Answers:
+    """The verified answers in what `elasticvit demo --sweep` printed. Raises ValueError if there is none."""
+    answers = tuple(
+        Answer(float(budget_ms), float(measured_ms), float(mmacs), float(top1))
+        for budget_ms, measured_ms, verified, top1, mmacs in SWEPT.findall(printed)
+        if verified == "True"
     )
-    return Answers(data["machine"], data["command"], tuple(sorted(answers, key=lambda answer: answer.budget_ms)))
+    if not answers:
+        raise ValueError("there is no verified answer in this output of `elasticvit demo --sweep`")
+    return Answers(machine, "elasticvit demo --sweep", answers)
 
 
 def draw(front: Sequence[FrontPoint], table: AccuracyTable, answers: Answers) -> "Figure":
@@ -138,17 +158,17 @@ def _draw_answers(axes: "Axes", answers: Answers) -> None:
         color="#d95f02",
         markersize=7,
         gid=ANSWERS_ID,
-        label=f"answers to a latency budget (measured on {answers.machine}, not a phone)",
+        label=f"answers: top-1 within a latency budget (on {answers.machine}, not a phone)",
     )
     for answer in answers.answers:
         axes.annotate(
-            f"{answer.budget_ms:.2f} ms buys {answer.top1_percent:.1f} %\n({answer.measured_ms:.2f} ms measured)",
+            f"{answer.budget_ms:.2f} ms: {answer.top1_percent:.1f} %",
             (answer.mmacs, answer.top1_percent),
-            xytext=(-10, 16),
+            xytext=(12, -14),
             textcoords="offset points",
-            ha="right",
             fontsize=9,
             color="#a04000",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
         )
 
 
@@ -174,13 +194,24 @@ def svg(figure: "Figure") -> bytes:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the picture to the named file; the exit status."""
+    """Draw the picture; the exit status. Raises ValueError, OSError, ExportError for files that cannot be used."""
     import matplotlib as mpl
 
-    out = Path(arguments[0]) if arguments else OUT
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.front_plot", description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUT, help="the picture (docs/front.svg)")
+    parser.add_argument("--answers", type=Path, default=ANSWERS, help="the answers that are drawn, JSON")
+    parser.add_argument(
+        "--sweep", type=Path, help="first replace the answers by this output of `elasticvit demo --sweep`"
+    )
+    parser.add_argument("--machine", default="this machine", help="where the sweep was measured")
+    chosen = parser.parse_args(arguments)
+    if chosen.sweep:
+        answers = swept_answers(chosen.sweep.read_text("utf-8"), chosen.machine)
+        write_files({chosen.answers: answers_json(answers).encode()})
     with mpl.rc_context(STYLE):
-        write_files({out: svg(draw(read_front(), AccuracyTable.load(TABLE), read_answers()))})
-    sys.stderr.write(f"wrote {out}\n")
+        figure = draw(read_front(), AccuracyTable.load(TABLE), read_answers(chosen.answers))
+        write_files({chosen.out: svg(figure)})
+    sys.stderr.write(f"wrote {chosen.out}\n")
     return 0
 
 
