@@ -29,6 +29,7 @@ FILE = re.compile(
     rf"(?<![\w./~-])(?:{'|'.join(TOP_LEVEL)})/[\w./*-]+|[\w-]+(?:/[\w.-]+)*/[\w-]+\.(?:py|c|h|md|svg|jsonl?)"
 )
 VARIABLE = re.compile(r"\bELASTICVIT_[A-Z_]+\b")
+COMMAND = re.compile(r"`(?:ELASTICVIT_\w+=\w+ )?(?:make|elasticvit|python -m benchmarks|GET) ")
 STOP = re.compile(r"^(\d+)\. `([^`]+)` `([^`]+)`: ", re.MULTILINE)
 # Made by a command, or of the reader's own.
 NOT_HERE = ("android_bench/build/",)
@@ -161,6 +162,15 @@ def _variables() -> frozenset[str]:
 @pages
 def test_environment_variables_that_are_named_are_read(page: Path) -> None:
     assert set(VARIABLE.findall(page.read_text("utf-8"))) <= _variables()
+
+
+def test_every_claim_has_its_command_and_its_machine() -> None:
+    rows = re.findall(r"^\| (.+) \|$", (ROOT / "docs" / "figures.md").read_text("utf-8"), re.MULTILINE)
+    claims = [row.split(" | ") for row in rows if not row.startswith(("claim |", "--"))]
+    assert claims and all(len(claim) == 4 for claim in claims)
+    for name, _, command, machine in claims:
+        assert COMMAND.match(command), f"{name!r} names no command"
+        assert machine in ("Xeon", "EPYC"), f"{name!r} names no machine"
 
 
 def test_the_drawing_of_the_layers_is_that_of_the_code() -> None:
