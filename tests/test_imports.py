@@ -59,7 +59,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 TORCH_FREE = ("archs", "costs", "errors", "latency", "search")
 
 
-def _imports(path: Path) -> set[str]:
+def imports_of(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -70,7 +70,7 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-def _modules(package: str) -> Iterator[tuple[str, Path]]:
+def modules_of(package: str) -> Iterator[tuple[str, Path]]:
     """Every module with its path, by the name that imports use."""
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -86,8 +86,8 @@ def _within(name: str, allowed: tuple[str, ...]) -> bool:
 def test_packages_import_only_what_they_may(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for _, path in _modules(package)
-        for name in _imports(path)
+        for _, path in modules_of(package)
+        for name in imports_of(path)
         if name.split(".")[0] in OURS and not _within(name, ALLOWED[package])
     ]
     assert wrong == []
@@ -96,14 +96,16 @@ def test_packages_import_only_what_they_may(package: str) -> None:
 @pytest.mark.parametrize("package", LAYERS)
 def test_no_import_runs_upward(package: str, request: pytest.FixtureRequest) -> None:
     floor = {name: number for number, names in enumerate(LAYERS[package]) for name in names}
-    rooms = {path.stem if path.parent == ROOT / package else module.split(".")[1] for module, path in _modules(package)}
+    rooms = {
+        path.stem if path.parent == ROOT / package else module.split(".")[1] for module, path in modules_of(package)
+    }
     assert rooms - {"__init__", "__main__"} == set(floor), "every module and package of this package has a layer"
     wrong = []
-    for module, path in _modules(package):
+    for module, path in modules_of(package):
         if path.stem == "__main__" or module == package:
             continue
         mine = module.split(".")[1]
-        for name in _imports(path):
+        for name in imports_of(path):
             other = name.split(".")[1] if name.startswith(f"{package}.") else mine
             if other != mine and other in floor and floor[other] >= floor[mine]:
                 wrong.append(f"{path.relative_to(ROOT)} ({mine}) imports {name}")
@@ -123,7 +125,7 @@ def _print(request: pytest.FixtureRequest, *lines: str) -> None:
 
 def _needed(path: Path, modules: Mapping[str, Path]) -> set[str]:
     """The modules that this one imports; of `from package import module` only the module."""
-    names = {name for name in _imports(path) if name in modules}
+    names = {name for name in imports_of(path) if name in modules}
     return {
         name for name in names if not (modules[name].stem == "__init__" and _names_only_modules(path, name, modules))
     }
@@ -136,7 +138,7 @@ def _names_only_modules(path: Path, package: str, modules: Mapping[str, Path]) -
 
 @pytest.mark.parametrize("package", OURS)
 def test_modules_import_each_other_without_a_cycle(package: str) -> None:
-    modules = dict(_modules(package))
+    modules = dict(modules_of(package))
     needs = {name: _needed(path, modules) - {name} for name, path in modules.items()}
     while needs:
         free = {name for name, others in needs.items() if not others & set(needs)}
@@ -150,7 +152,7 @@ def test_the_light_half_of_elasticvit_names_no_torch() -> None:
     assert len(paths) > len(TORCH_FREE)
     heavy = ("torch", "elasticvit.nn", "elasticvit.training", "elasticvit.accuracy.evaluate", "elasticvit.export")
     wrong = [
-        f"{p.name}: {n}" for p in paths for n in _imports(p) if any(n == h or n.startswith(h + ".") for h in heavy)
+        f"{p.name}: {n}" for p in paths for n in imports_of(p) if any(n == h or n.startswith(h + ".") for h in heavy)
     ]
     assert wrong == []
 
@@ -159,7 +161,7 @@ def test_services_know_no_routes_and_no_fastapi() -> None:
     wrong = [
         f"{path.name}: {name}"
         for path in (ROOT / "server" / "services").rglob("*.py")
-        for name in _imports(path)
+        for name in imports_of(path)
         if name.split(".")[0] in ("fastapi", "starlette")
     ]
     assert wrong == []
