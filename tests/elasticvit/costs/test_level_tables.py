@@ -170,6 +170,6 @@ def test_rows_are_drawn_like_the_band(tmp_path: Path) -> None:
 def test_the_command_builds_and_says_what_is_there(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["tables", "--out", str(tmp_path), "--per-level", "50", "--level", "200"])
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["levels"] == [{"level": 200.0, "networks": 50, "floor": PUBLISHED["min1"].id}]
+    answer = json.loads(done.stdout)
+    assert answer["levels"] == [{"level": 200.0, "networks": 50, "floor": PUBLISHED["min1"].id}]
     assert load_level_tables(tmp_path).levels[200.0].header["format"] == module.FORMAT
