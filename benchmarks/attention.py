@@ -1,7 +1,7 @@
-"""The attention block of ours against NASViT's, both by the same converter, taking turns.
+"""Our attention block against NASViT's, both converted by the same converter and timed in turns.
 
-NASViT's mixing of heads is given in two forms, and the faster one counts. The paper reports more than 2 × on phones
-(supplement, table 1); here that is a goal for this machine.
+NASViT's mixing of heads is implemented in two forms, and the faster one counts. The paper reports more than 2 × on
+phones (supplement, table 1); here that is a goal for this machine.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ _THEIRS = tuple(kind for kind in KINDS if kind not in _OURS)
 
 
 def figures() -> dict[str, object]:
-    """Latencies of the blocks by width, and how many times as long NASViT's takes."""
+    """Latencies of the blocks by width, and their ratios."""
     files = {name: converted(name).files[FLOAT32] for name in BLOCKS}
     say(f"  {len(files)} attention blocks")
     samples = interleave_files(files, rounds(200), threads=1)

@@ -1,11 +1,11 @@
-"""The attention block of ours and that of NASViT, as torch modules that differ in nothing but what the paper changed.
+"""Our attention block and NASViT's, as torch modules that differ only in what the paper changed.
 
 The paper's claim (supplement, section A.1, table 1): without talking heads and with hard swish instead of GELU, a block
 takes less than half the time on a phone. NASViT (Gong et al., ICLR 2022) mixes heads linearly before and after
 the softmax (Shazeer et al., "Talking-Heads Attention", 2020), has 8 channels a head and biases on its projections.
 Both normalise over tokens and channels together, add a relative position bias, and pass the values through a
-depthwise 3×3 convolution. Here scales and shifts of norms and the scale of the queries are in the weights already, and
-the bias is gathered, for both.
+depthwise 3×3 convolution. For both, scales and shifts of norms and the scale of the queries are folded into the
+weights, and the bias is already gathered.
 """
 
 from dataclasses import dataclass

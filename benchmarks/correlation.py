@@ -28,7 +28,7 @@ _ANCHOR, _NETWORK = "anchor", "network"
 
 
 def figures() -> dict[str, object]:
-    """Tau of MACs and of the memory-aware cost with measured latency, and what was measured."""
+    """Kendall's tau of MACs, and of the memory-aware cost, with measured latency; and the measurements."""
     space = paper()
     archs = [space.decode(code) for code in space.sample(np.random.default_rng(SEED), NETWORKS)]
     with pinned(1):
@@ -52,7 +52,7 @@ def figures() -> dict[str, object]:
 
 
 def written(arch: Arch, tile: Tile) -> tuple[bytes, Work]:
-    """The file of a network with random weights, and what it costs. Raises `ExportError` if it lost MACs."""
+    """The file of a network with random weights, and its work. Raises `ExportError` if it lost MACs."""
     graph = fold(random_net(arch, seed=0))
     data = write_tflite(graph).data
     if tflite_macs(data) != macs(arch):

@@ -1,14 +1,14 @@
-"""Export: how long it takes, and how fast its files are, against torch and against the files of others.
+"""Export: its duration, and the latency of its files against torch and against files of other projects.
 
-Times are medians of a few repetitions on one thread. Machines drift, so file and torch take turns in one run and only
-their ratio is to be compared between runs. The other parts are modules of their own, and can be run alone:
+Times are medians of a few repetitions on one thread. Machines drift, so file and torch are timed in turns and only
+their ratio may be compared between runs. The other parts are separate modules and can be run alone:
 
     python -m benchmarks export.latency        files against a naive conversion and other networks
     python -m benchmarks export.roofline       S1's profile against what the core can do
     python -m benchmarks export.attention      the attention block against NASViT's
-    python -m benchmarks export.correlation    how well costs order latencies
+    python -m benchmarks export.correlation    Kendall's tau of costs and latencies
 
-`ELASTICVIT_OFFICIAL` and `ELASTICVIT_PEERS` name what others wrote; parts that need what is not given say so.
+`ELASTICVIT_OFFICIAL` and `ELASTICVIT_PEERS` name folders of other projects; parts without them report "not given".
 """
 
 import time
@@ -64,7 +64,7 @@ def probe_times(space: Space) -> dict[str, float | int]:
 
 
 def latency_against_torch(net: Net) -> dict[str, float]:
-    """Median latencies of the file in LiteRT and of the network in eager torch, taking turns."""
+    """Median latencies of the file in LiteRT and of the network in eager torch, timed in turns."""
     data = write_tflite(fold(net)).data
     side = net.arch.resolution
     image = np.random.default_rng(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Latency of our files against a naive conversion of the same network and against other networks, taking turns.
+"""Latency of our files against a naive conversion of the same network and against other networks, timed in turns.
 
-Who is given in several precisions is measured in each, and its best one is what is compared. A peer that was not given
-(`ELASTICVIT_PEERS`, `ELASTICVIT_OFFICIAL`) says so, and so do the ratios that need it.
+A network in several precisions is measured in each, and its fastest one is compared. Peers that are not available
+(`ELASTICVIT_PEERS`, `ELASTICVIT_OFFICIAL`), and the ratios that need them, are reported as "not given".
 """
 
 import os
@@ -29,7 +29,7 @@ from elasticvit.timing import Timings, lower_bound
 MIXED = Precision.DYNAMIC_INT8.value
 TWO_THREADS = 2
 Files: TypeAlias = dict[str, bytes]
-# Names of contestants, slower over faster: what the ratio has to be. `best` stands for a peer's fastest precision.
+# Names of contestants, slower over faster, and the required ratio. `best` stands for a peer's fastest precision.
 _S1 = f"S1 {FLOAT32}"
 _AT_LEAST: tuple[tuple[str, str, float], ...] = (
     (f"EfficientNet-B0 {FLOAT32}", _S1, 1.6),
@@ -45,7 +45,7 @@ _ABOVE: tuple[tuple[str, str], ...] = (
 
 
 def figures() -> dict[str, object]:
-    """Medians and spread of every file on one and two threads, and the ratios with what they have to be."""
+    """Medians and spread of every file on one and two threads, and the ratios with their requirements."""
     files, peers = _ours(), _peers()
     for name, peer in peers.items():
         if isinstance(peer, Converted):
@@ -77,17 +77,17 @@ def timed(files: Mapping[str, bytes], threads: int) -> Timings:
 
 def best(samples: Timings, name: str) -> str:
     """The precision in which the named peer is fastest."""
-    return fastest(samples, [each for each in samples if each.startswith(f"{name} ")])
+    return fastest(samples, [label for label in samples if label.startswith(f"{name} ")])
 
 
 def requirements(samples: Timings) -> list[dict[str, object]]:
-    """All ratios that something is required of; the naive one by its lower bound, since it is close to one."""
-    found: list[dict[str, object]] = [_naive(samples)]
+    """All ratios with requirements; that of the naive conversion by its lower bound, since it is close to one."""
+    figures: list[dict[str, object]] = [_naive(samples)]
     for theirs, mine, bound in _AT_LEAST:
-        found.append(_ratio(samples, theirs, mine, "at least", bound))
+        figures.append(_ratio(samples, theirs, mine, "at least", bound))
     for theirs, mine in _ABOVE:
-        found.append(_ratio(samples, theirs, mine, "above", 1.0))
-    return found
+        figures.append(_ratio(samples, theirs, mine, "above", 1.0))
+    return figures
 
 
 def _naive(samples: Timings) -> dict[str, object]:
@@ -115,21 +115,21 @@ def _ratio(samples: Timings, theirs: str, mine: str, relation: str, bound: float
 
 
 def by_process(pair: NDArray[np.float64]) -> list[float]:
-    """The median ratio in each of the processes: how much depends on where memory lies, which the bound leaves out."""
-    return [round(float(np.median(part)), 3) for part in np.array_split(pair, PROCESSES)]
+    """The median ratio in each process: it varies with the addresses of memory, which the bound ignores."""
+    return [round(float(np.median(ratios)), 3) for ratios in np.array_split(pair, PROCESSES)]
 
 
 def _ratios(samples: Timings) -> dict[str, float]:
-    """On two threads nothing is required: what the ratios come to."""
+    """The ratios on two threads, which have no requirements."""
     pairs = [(_label(NAIVE, FLOAT32), _S1), *((theirs, mine) for theirs, mine, _ in _AT_LEAST), *_ABOVE]
-    found = {f"{theirs} / {mine}": _pair(samples, theirs, mine) for theirs, mine in pairs}
-    return {name: round(float(np.median(pair)), 3) for name, pair in found.items() if pair is not None}
+    ratios = {f"{theirs} / {mine}": _pair(samples, theirs, mine) for theirs, mine in pairs}
+    return {name: round(float(np.median(pair)), 3) for name, pair in ratios.items() if pair is not None}
 
 
 def _pair(samples: Timings, theirs: str, mine: str) -> NDArray[np.float64] | None:
     """Ratios of the rounds, theirs over mine; None where one of them is missing."""
     name, _, precision = theirs.rpartition(" ")
-    if precision == "best" and any(each.startswith(f"{name} ") for each in samples):
+    if precision == "best" and any(label.startswith(f"{name} ") for label in samples):
         theirs = best(samples, name)
     if theirs not in samples or mine not in samples:
         return None
@@ -141,23 +141,23 @@ def _ours() -> Files:
     files = {
         _label(name, precision): ours(arch, precision) for name, arch in archs.items() for precision in (FLOAT32, MIXED)
     }
-    others = (Precision.FLOAT16, Precision.INT8)
-    files |= {_label("S1", precision): ours(archs["S1"], precision) for precision in others}
+    further = (Precision.FLOAT16, Precision.INT8)
+    files |= {_label("S1", precision): ours(archs["S1"], precision) for precision in further}
     large = small().largest()
     return files | {_label("small largest", precision): ours(large, precision) for precision in Precision}
 
 
 def _peers() -> dict[str, Converted | str]:
-    found: dict[str, Converted | str] = {}
+    peers: dict[str, Converted | str] = {}
     for name in (NAIVE, *TIMM):
         try:
-            found[name] = converted(name)
+            peers[name] = converted(name)
         except FileNotFoundError as error:
-            found[name] = f"{NOT_GIVEN}: {error}"
-    naive = found[NAIVE]
+            peers[name] = f"{NOT_GIVEN}: {error}"
+    naive = peers[NAIVE]
     if isinstance(naive, Converted) and naive.macs != macs(published("S1")):
         raise AssertionError(f"{NAIVE} has {naive.macs} MACs, S1 {macs(published('S1'))}")
-    return found
+    return peers
 
 
 def _facts(peer: Converted | str) -> object:

@@ -1,9 +1,9 @@
-"""What one core of this machine can do at best: multiply-accumulates and bytes a second, measured in turns with others.
+"""Peak rates of one core of this machine: multiply-accumulates and bytes per second, timed in turns with others.
 
 GEMM: the faster of two fully connected operators of XNNPACK, a few in a row so that operands are in the caches. Memory:
 the faster of a dot product over 256 MB in numpy and a fully connected operator that reads 134 MB of weights once.
 Elementwise: an addition of two tensors of 0.3 MB, as networks have them, a few in a row, bytes in and out. Rates are of
-medians, since so are the times that they are held against.
+medians, as are the times they are compared with.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How figures are put: requirements with their verdict, and shares as bars."""
+"""Formatting of figures: requirements with their results, and shares as bars."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ _BAR = 40
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A figure, and what it has to be: `at least`, `above` or `at most` the bound. A goal may be missed."""
+    """A figure and its requirement: `at least`, `above` or `at most` the bound. A goal may be missed."""
 
     name: str
     value: float
@@ -25,23 +25,23 @@ class Requirement:
         return self.value > self.bound if self.relation == "above" else self.value <= self.bound
 
     def figure(self) -> dict[str, object]:
-        """As printed. The verdict is about the figure as measured, the figure is rounded."""
+        """For JSON: the value is rounded, `met` is of the value as measured."""
         return {**asdict(self), "value": round(self.value, 3), "met": self.met}
 
 
-def bars(parts: Mapping[str, float], unit: str) -> list[str]:
-    """A line a part, largest first: name, amount, share of the sum and a bar of that length."""
-    total = sum(parts.values())
-    width = max(map(len, parts))
+def bars(amounts: Mapping[str, float], unit: str) -> list[str]:
+    """A line for each amount, largest first: name, amount, share of the sum and a bar of that length."""
+    total = sum(amounts.values())
+    width = max(map(len, amounts))
     lines = []
-    for name, amount in sorted(parts.items(), key=lambda part: -part[1]):
+    for name, amount in sorted(amounts.items(), key=lambda item: -item[1]):
         share = amount / total if total else 0.0
         lines.append(f"{name:<{width}} {amount:9.1f} {unit} {100 * share:5.1f} % {'#' * round(_BAR * share)}".rstrip())
     return lines
 
 
 def processor() -> str:
-    """What the kernel calls this machine's processor: ratios between networks are another on another one."""
+    """The processor's name from the kernel; ratios between networks depend on the processor."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,8 +1,8 @@
-"""Where S1's time goes in float32, and how near its matrix products are to what the core can do.
+"""The time of S1 in float32 by kind of operator, and its matrix products against the rates of the core.
 
-Rates of the core and the per-operator profile take turns, since a machine's speed drifts; figures are medians over the
-turns. The bound is `FORMULA`. The profile is of the network alone in a process, from android_bench, so caches keep part
-of its weights from run to run and products may come out below the bound; `dense_in_turns_ms` is their share of the
+Rates of the core and the per-operator profile are measured in turns, since machines drift; figures are medians over
+the turns. The bound is `FORMULA`. The profile is of the network alone in a process, from android_bench, so caches keep
+part of its weights from run to run and products may be below the bound; `dense_in_turns_ms` is their share of the
 unprofiled time in turns with others, when weights are cold.
 """
 
@@ -36,7 +36,7 @@ TURNS, PROFILED_RUNS = 5, 60
 DENSE_OVER_BOUND, OTHERS_SHARE = 1.15, 0.28
 FORMULA = "tile-padded MACs of convolutions and fully connected operators / GEMM rate + their bytes / memory rate"
 _DENSE, _NETWORK, _UNKNOWN = "conv/FC", "network", "not attributed"
-# XNNPACK tells whole microseconds, rounded down.
+# XNNPACK reports whole microseconds, rounded down.
 _ROUNDED_OFF_US = 0.5
 _CLASSES = {
     "DEPTHWISE_CONV_2D": "depthwise",
@@ -56,21 +56,21 @@ def figures() -> dict[str, object]:
     graph = fold(random_net(published(ARCH), seed=0))
     file = write_tflite(graph)
     turns = [_turn(graph, file, i) for i in range(TURNS)]
-    found = [rates(samples) for samples, _ in turns]
+    rates_by_turn = [rates(samples) for samples, _ in turns]
     classes = {name: _middle([parts.get(name, 0.0) for _, parts in turns]) for name in _names(turns)}
     with pinned(1):
         tile = measured_tile()
     work = dense_work(graph, tile)
-    bounds_ms = [1e3 * work.seconds(each) for each in found]
+    bounds_ms = [1e3 * work.seconds(rate) for rate in rates_by_turn]
     dense_ms = [sum(us for name, us in parts.items() if name.startswith(_DENSE)) / 1e3 for _, parts in turns]
-    others = [1 - 1e3 * dense / sum(parts.values()) for dense, (_, parts) in zip(dense_ms, turns, strict=True)]
+    other_shares = [1 - 1e3 * dense / sum(parts.values()) for dense, (_, parts) in zip(dense_ms, turns, strict=True)]
     ratio = _middle([dense / bound for dense, bound in zip(dense_ms, bounds_ms, strict=True)])
     times = np.concatenate([samples[_NETWORK] for samples, _ in turns])
-    share = 1 - _middle(others)
+    share = 1 - _middle(other_shares)
     return {
         "processor": processor(),
         "profile_us": bars(classes, "us"),
-        "rates": _middle_rates(found).figures(),
+        "rates": _middle_rates(rates_by_turn).figures(),
         "formula": FORMULA,
         "tile": f"{tile.rows} rows, {tile.columns} columns (measured); a single row is not padded",
         "dense_mmacs": round(sum(op.macs for op in graph.ops if dense_product(op)) / 1e6, 1),
@@ -83,7 +83,9 @@ def figures() -> dict[str, object]:
         "unprofiled_in_turns": spread(times),
         "requirements": [
             Requirement("conv and FC / bound", ratio, "at most", DENSE_OVER_BOUND).figure(),
-            Requirement("other operators, share of the profile", _middle(others), "at most", OTHERS_SHARE).figure(),
+            Requirement(
+                "other operators, share of the profile", _middle(other_shares), "at most", OTHERS_SHARE
+            ).figure(),
         ],
     }
 
@@ -138,9 +140,9 @@ def _middle(values: list[float]) -> float:
     return float(np.median(values))
 
 
-def _middle_rates(found: list[Rates]) -> Rates:
+def _middle_rates(rates_by_turn: list[Rates]) -> Rates:
     return Rates(
-        _middle([each.gemm_macs_per_s for each in found]),
-        _middle([each.dram_bytes_per_s for each in found]),
-        _middle([each.elementwise_bytes_per_s for each in found]),
+        _middle([rate.gemm_macs_per_s for rate in rates_by_turn]),
+        _middle([rate.dram_bytes_per_s for rate in rates_by_turn]),
+        _middle([rate.elementwise_bytes_per_s for rate in rates_by_turn]),
     )

@@ -1,6 +1,6 @@
-"""Costs of many architectures and architectures of one cost: vectorised against scalar, and against the authors' code.
+"""Costs of many architectures, and sampling within a band: vectorised against scalar, and against the authors' code.
 
-The authors' code is measured when ELASTICVIT_OFFICIAL names a checkout of it; the two then take turns.
+The authors' code is measured if ELASTICVIT_OFFICIAL names a checkout of it; the two are then timed in turns.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.blocks import blocks
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.flops import macs, paper_mflops
-from elasticvit.costs.level_tables import PER_LEVEL, build_tables
+from elasticvit.costs.level_tables import PER_LEVEL, build_level_tables
 from elasticvit.costs.levels import PAPER_BAND, PAPER_FLOORS, PAPER_LEVELS, floor_by_key
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ OFFICIAL_LEVELS, OFFICIAL_TURNS, TURN_S = (200.0, 400.0), 5, 2.0
 
 
 def figures() -> dict[str, object]:
-    """Architectures costed a second, architectures drawn a second in every band, seconds to build all tables."""
+    """Architectures costed a second, architectures drawn a second in every band, seconds to build all level tables."""
     space = paper()
     return {
         "costs": _costs(space),
@@ -40,7 +40,7 @@ def figures() -> dict[str, object]:
 def _costs(space: Space) -> dict[str, object]:
     rng = np.random.default_rng(0)
     few, many = space.sample(rng, WALKED), space.sample(rng, TABLED)
-    found: dict[str, object] = {}
+    figures: dict[str, object] = {}
     for name, table, scalar in (
         ("macs", CostTable.of_macs(space), macs),
         ("paper_mflops", CostTable.of_paper_flops(space), paper_mflops),
@@ -53,18 +53,18 @@ def _costs(space: Space) -> dict[str, object]:
             return table.total(many)
 
         rates = np.array([(_rate(walk, WALKED), _rate(total, TABLED)) for _ in range(ROUNDS)])
-        found[name] = {
+        figures[name] = {
             "scalar_per_s": round(float(np.median(rates[:, 0]))),
             "vectorised_per_s": round(float(np.median(rates[:, 1]))),
             "ratio": round(float(np.median(rates[:, 1] / rates[:, 0]))),
         }
-    return found
+    return figures
 
 
 def _tables(space: Space) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        built = build_tables(space, Path(folder))
+        built = build_level_tables(space, Path(folder))
         seconds = time.perf_counter() - start
     return {"levels": len(built.levels), "networks_a_level": PER_LEVEL, "seconds": round(seconds, 1)}
 
@@ -83,7 +83,7 @@ def _official(space: Space) -> object:
 
 
 def _official_costs(space: Space, supernet: "nn.Module") -> dict[str, object]:
-    """Their `set_arch` and `compute_flops` for one after another, and our table for many."""
+    """Their `set_arch` and `compute_flops`, one architecture at a time, and our cost table for many at once."""
     from benchmarks.official import compute_flops, set_arch
 
     rng = np.random.default_rng(0)
@@ -92,11 +92,11 @@ def _official_costs(space: Space, supernet: "nn.Module") -> dict[str, object]:
     lists = [arch.to_moonlit() for arch in archs]
 
     def theirs() -> list[float]:
-        found = []
-        for each in lists:
-            set_arch(supernet, each)
-            found.append(compute_flops(supernet))
-        return found
+        mflops = []
+        for arch_lists in lists:
+            set_arch(supernet, arch_lists)
+            mflops.append(compute_flops(supernet))
+        return mflops
 
     if not np.allclose(theirs(), table.total(many[:WALKED]) / 1e6, rtol=1e-12):
         raise AssertionError("the two do not compute the same")
@@ -118,10 +118,10 @@ def _official_costs(space: Space, supernet: "nn.Module") -> dict[str, object]:
 
 
 def _official_in_band(space: Space, supernet: "nn.Module", target: float) -> dict[str, object]:
-    """Their rejection sampling for a few seconds a turn, then ours.
+    """Their rejection sampling for a few seconds per turn, then ours.
 
-    They find so few in that time that the rate of finds is taken as draws a second times the exact chance of a draw;
-    what was found is given beside it.
+    Rejection sampling has so few hits in that time that its rate is computed as draws per second times the exact
+    probability of a hit; the number of hits is reported too.
     """
     from benchmarks.official import compute_flops, set_arch
 

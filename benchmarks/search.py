@@ -1,4 +1,4 @@
-"""Costs of candidates by tables over codes, against the walk over an architecture's operators; and whole searches."""
+"""Costs of candidates by cost tables, against the sum over an architecture's operators; and whole searches."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ WALKED, TABLED, ROUNDS = 300, 200_000, 5
 
 
 def figures() -> dict[str, object]:
-    """Candidates a second both ways, taking turns, and seconds of a search, for each preset space."""
+    """Candidates per second both ways, timed in turns, and seconds of a search, for each preset space."""
     return {name: {**_costs(make()), "search_s": round(_search_s(make()), 2)} for name, make in PRESETS.items()}
 
 
@@ -48,7 +48,7 @@ def _rate(action: Callable[[], object], n: int) -> float:
 
 
 def _search_s(space: Space) -> float:
-    """A search in the middle of the reachable range, with MACs standing in for accuracy."""
+    """A search in the middle of the reachable range, with MACs in place of accuracy."""
     predictor = uncalibrated(space)
     low, high = reachable_range(predictor, 0.9)
     limits = [latency_limit(predictor, (low + high) / 2, 0.9)]

@@ -1,7 +1,7 @@
-"""How long a service takes from `POST /subnets` to a stored model: cold, and for what was exported before.
+"""The time of a service from `POST /subnets` to a stored model: cold, and for networks that were exported before.
 
-A real one, server and worker, on a home of its own with two supernets of random weights: the small space, whose file
-carries calibration images, and the paper's, which neither carries images nor can have any.
+The service is a real server and worker on a temporary home with two supernets of random weights: one of the small
+space with calibration images in its file, and one of the paper's space without any images.
 """
 
 import os
@@ -36,14 +36,14 @@ FIRST_LOOK_S, POLL_S, PATIENCE_S = 0.2, 0.02, 120.0
 
 def figures() -> dict[str, object]:
     """Milliseconds, medians: to `succeeded` of S1, of others of its space and of members of the small space, none of
-    them exported before; and of the HTTP call alone for each once it was."""
+    them exported before; and of the HTTP call alone for exported ones."""
     with tempfile.TemporaryDirectory() as folder, _service(Path(folder)) as call:
         sampled = small().sample(np.random.default_rng(0), SMALL)
         ask: dict[str, Sequence[dict[str, object]]] = {
             "paper": [{"arch": name, "supernet": "paper"} for name in LARGE],
             "small": [{"arch": _text(small(), code), "supernet": "small"} for code in sampled],
         }
-        # What loads the supernets; a service that runs for a while has them.
+        # Loads the supernets, as in a service that has been running for a while.
         for name, arch in (("paper", published("L1").to_json()), ("small", small().smallest().to_json())):
             _until_done(call, {"arch": arch, "supernet": name})
         cold = {name: [_until_done(call, body) for body in bodies] for name, bodies in ask.items()}
@@ -63,12 +63,12 @@ Call = Callable[..., Any]
 
 @contextmanager
 def _service(home: Path) -> Iterator[Call]:
-    """A served home; what is yielded calls it and gives the JSON of the answer."""
+    """A running service; yields a function that sends a request and returns the JSON of the response."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if not name.startswith("ELASTICVIT_")}
-    # No folder of images: what can be had must not depend on who runs this.
+    # No folder of images: the results must not depend on the images of this machine.
     env |= {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_DATA": str(home / "none")}
     processes = []
     with (home / "log").open("wb") as log:
@@ -96,7 +96,7 @@ def _service(home: Path) -> Iterator[Call]:
 
 
 def _supernet(folder: Path, name: str, space: Space, images: int) -> Path:
-    """A file of random weights, with a made-up table of ten networks, without which it would not be served."""
+    """A file of random weights with a synthetic accuracy table of ten networks, which serving requires."""
     generator = torch.Generator().manual_seed(0)
     net = SuperNet(space)
     randomise_norms(net.net, generator)
@@ -115,19 +115,19 @@ def _until_done(call: Call, body: dict[str, object]) -> float:
     job = call("POST", "/subnets", json=body)
     if job["status"] == "succeeded":
         raise RuntimeError(f"{body} had been exported before")
-    seen = job
-    # Two cores: a client that asks all the time takes from the export what it wants to know sooner.
+    state = job
+    # With two cores, a client that polls without pause slows the export down.
     time.sleep(FIRST_LOOK_S)
-    while seen["status"] not in ("succeeded", "failed"):
+    while state["status"] not in ("succeeded", "failed"):
         time.sleep(POLL_S)
-        seen = call("GET", job["url"])
-    if seen["status"] == "failed":
-        raise RuntimeError(f"{body}: {seen['error']}")
+        state = call("GET", job["url"])
+    if state["status"] == "failed":
+        raise RuntimeError(f"{body}: {state['error']}")
     return (time.perf_counter() - begun) * 1e3
 
 
 def _answered_at_once(call: Call, body: dict[str, object]) -> float:
-    """Milliseconds of a call that is answered by what was stored."""
+    """Milliseconds of a call that is answered from the store."""
     begun = time.perf_counter()
     job = call("POST", "/subnets", json=body)
     ms = (time.perf_counter() - begun) * 1e3

@@ -1,4 +1,4 @@
-"""What the card of the default supernet says of its calibration images and of the predictor of its accuracies.
+"""The figures in the card of the default supernet: its calibration images and its accuracy predictor.
 
 Needs CIFAR-10 under ELASTICVIT_DATA, and a minute or two of one core.
 """
@@ -22,7 +22,7 @@ NETWORKS, IMAGES = 20, 2_000
 
 
 def figures() -> dict[str, object]:
-    """The predictor's errors on networks left out of its fit, and top-1 by what recalibrated the networks."""
+    """The predictor's errors on networks left out of its fit, and top-1 by the images used for recalibration."""
     file = pretrained.shipped(pretrained.DEFAULT)
     if file is None:
         return {"supernet": "none ships in this revision"}

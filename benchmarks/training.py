@@ -1,10 +1,10 @@
 """Training steps: our supernet against the authors', and against the plain network of the same architecture.
 
-Every contestant is a process of its own, so peak memory is its own; they take turns step by step, so that drift of the
-machine meets all alike, and ratios are medians over pairs of neighbouring steps. One thread each.
+Every contestant runs in its own process, with its own peak memory. They take turns step by step, so that the drift of
+the machine affects all alike, and ratios are medians over pairs of neighbouring steps. One thread each.
 
-Ours keeps freed memory as our training does, theirs leaves that to the system as theirs does; `_fresh` and `_kept` are
-the other way round. `unseen` builds every layer anew, the worst that a new architecture can cost.
+Our process keeps freed memory, as in our training, and the authors' returns it to the system, as in theirs; `_fresh`
+and `_kept` are the opposite. `unseen` rebuilds every layer, the highest cost of a new architecture.
 
     ELASTICVIT_OFFICIAL=FOLDER python -m benchmarks training
 """
@@ -47,7 +47,7 @@ def case(name: str) -> Case:
     """A published architecture at batch 16 as the authors feed it, or the middle of the small space as on a CPU."""
     if name == "small_middle":
         space = small()
-        return Case(space, space.decode((space.sizes // 2).astype("int8")), 64, 32)
+        return Case(space, space.decode((space.sizes // 2).tolist()), 64, 32)
     return Case(paper(), published(name), 16, 224)
 
 
@@ -61,14 +61,14 @@ def figures() -> dict[str, object]:
 
 def compare(name: str, peers: Sequence[str], rounds: int = ROUNDS) -> dict[str, float]:
     """Figures of one case: the supernet and its peers, and their ratios."""
-    who = ["supernet", *peers]
+    contestants = ["supernet", *peers]
     with ExitStack() as stack:
-        runners = {each: stack.enter_context(_runner(each, name)) for each in who}
-        turns = [{each: step() for each, step in runners.items()} for _ in range(WARM_UP + rounds)][WARM_UP:]
+        runners = {who: stack.enter_context(_runner(who, name)) for who in contestants}
+        turns = [{who: step() for who, step in runners.items()} for _ in range(WARM_UP + rounds)][WARM_UP:]
     figures: dict[str, float] = {}
-    for each in who:
-        figures[f"{each}_images_per_s"] = round(case(name).batch / median(turn[each]["wall_s"] for turn in turns), 1)
-        figures[f"{each}_peak_mb"] = round(turns[-1][each]["peak_mb"])
+    for who in contestants:
+        figures[f"{who}_images_per_s"] = round(case(name).batch / median(turn[who]["wall_s"] for turn in turns), 1)
+        figures[f"{who}_peak_mb"] = round(turns[-1][who]["peak_mb"])
     pairs = [("supernet", peer) for peer in peers]
     if "official" in peers:
         pairs.append(("supernet_fresh", "official"))
@@ -81,25 +81,25 @@ def compare(name: str, peers: Sequence[str], rounds: int = ROUNDS) -> dict[str, 
 
 @contextmanager
 def _runner(who: str, name: str) -> Iterator[Callable[[], dict[str, float]]]:
-    """A process that makes one step when asked and tells what it took."""
+    """A process that runs one step per request and reports its time and memory."""
     command = [sys.executable, "-m", "benchmarks.training", who, name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
-        asks, tells = process.stdin, process.stdout
+        requests, replies = process.stdin, process.stdout
 
         def step() -> dict[str, float]:
-            asks.write("step\n")
-            asks.flush()
-            line = tells.readline()
+            requests.write("step\n")
+            requests.flush()
+            line = replies.readline()
             if not line:
                 raise RuntimeError(f"the process of {who} {name} ended")
-            told: dict[str, float] = json.loads(line)
-            return told
+            usage: dict[str, float] = json.loads(line)
+            return usage
 
         try:
             yield step
         finally:
-            asks.close()
+            requests.close()
 
 
 def _serve(who: str, name: str) -> None:
@@ -112,8 +112,8 @@ def _serve(who: str, name: str) -> None:
         module.zero_grad(set_to_none=True)
         wall, cpu = time.perf_counter(), time.process_time()
         F.cross_entropy(forward(images), labels).backward()  # type: ignore[no-untyped-call]
-        told = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "peak_mb": _peak_mb()}
-        sys.stdout.write(json.dumps(told) + "\n")
+        usage = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "peak_mb": _peak_mb()}
+        sys.stdout.write(json.dumps(usage) + "\n")
         sys.stdout.flush()
 
 

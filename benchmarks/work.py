@@ -1,4 +1,4 @@
-"""What the operators of a graph cost a processor: multiply-accumulates rounded up to its tiles, and bytes moved."""
+"""The work of a graph on a processor: multiply-accumulates rounded up to its tiles, and bytes moved."""
 
 from math import prod
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Product(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Multiply-accumulates that are done, bytes of weights that are read, bytes of activations that are moved."""
+    """Multiply-accumulates done, bytes of weights read, bytes of activations moved."""
 
     padded_macs: int
     weight_bytes: int
@@ -36,7 +36,7 @@ class Work(NamedTuple):
 
 
 def tile_padded_macs(product: Product, tile: Tile) -> int:
-    """Multiply-accumulates that are done: rows and columns rounded up to whole tiles, a single row as it is."""
+    """Multiply-accumulates done: rows and columns rounded up to whole tiles; a single row is not rounded."""
     rows = product.rows if product.rows == 1 else -(-product.rows // tile.rows) * tile.rows
     columns = -(-product.columns // tile.columns) * tile.columns
     return product.copies * rows * product.depth * columns
@@ -50,7 +50,7 @@ def dense_product(op: Op) -> Product | None:
 
 
 def any_product(op: Op) -> Product | None:
-    """The same with products of two activations."""
+    """As `dense_product`, but also products of two activations."""
     if isinstance(op, MatMul):
         *batch, rows, columns = op.y.shape
         return Product(rows, op.x.shape[-1], columns, prod(batch))
@@ -74,14 +74,14 @@ def traffic_bytes(op: Op) -> int:
 
 
 def dense_work(graph: Graph, tile: Tile) -> Work:
-    """Of the convolutions over all channels and the fully connected operators: their products and their weights."""
+    """The work of the convolutions over all channels and of the fully connected operators: products and weights."""
     dense = [(op, product) for op in graph.ops if (product := dense_product(op))]
     done = sum(tile_padded_macs(product, tile) for _, product in dense)
     return Work(done, sum(weight_bytes(op) for op, _ in dense), 0)
 
 
 def all_work(graph: Graph, tile: Tile) -> Work:
-    """Of a whole graph: all products and weights, and for everything else the bytes of activations that it moves."""
+    """The work of a whole graph: all products and weights, and the activations that all other operators move."""
     done, weights, traffic = 0, 0, 0
     for op in graph.ops:
         product = any_product(op)

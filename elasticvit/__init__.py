@@ -1,7 +1,7 @@
 """One weight-shared supernet of mobile vision transformers, searched without retraining.
 
-Reading order: arch, space, blocks, ops, flops, costs (no torch so far), nn.net, nn.supernet, training.loop, accuracy,
-export.graph, export.fold, export.tflite, latency, search.
+Start with archs.arch and archs.space, then costs, latency and search (none of which needs torch), nn.net and
+nn.supernet, accuracy, export.graph and export.tflite, training.loop.
 """
 
 from typing import TYPE_CHECKING, Any

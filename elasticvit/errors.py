@@ -5,15 +5,16 @@ ElasticVitError
 ├── SpaceError         an architecture or a code lies outside a space
 ├── SupernetFileError  a supernet file is missing, truncated or of another kind
 ├── DataError          images or labels cannot be used
-├── ExportError        a network could not be written, or what was written is not that network
+├── ExportError        a network could not be written, or the file written is another function
 ├── PredictorError     too few or unusable measurements for a predictor
-└── SearchError        a search cannot be run as asked
-    └── InfeasibleError   no subnet is within the budget
+├── SearchError        the arguments of a search are not valid
+│   └── InfeasibleError   no sub-network is within the budget
+└── StoppedError       a run was stopped; the same call continues it
 """
 
 
 class ElasticVitError(Exception):
-    """Root of this package's errors; the message says what to do."""
+    """Root of the errors of this package; every message says what to do."""
 
 
 class ArchError(ElasticVitError):
@@ -41,14 +42,14 @@ class PredictorError(ElasticVitError):
 
 
 class SearchError(ElasticVitError):
-    """A search cannot be run as asked."""
+    """The arguments of a search are not valid."""
 
 
 class InfeasibleError(SearchError):
-    """No subnet of the space meets the budget.
+    """No sub-network of the space meets the budget.
 
     Attributes:
-        smallest_ms: the smallest reachable upper bound, milliseconds.
+        smallest_ms: the smallest upper bound that the space can reach, milliseconds.
     """
 
     def __init__(self, message: str, smallest_ms: float) -> None:
@@ -57,4 +58,4 @@ class InfeasibleError(SearchError):
 
 
 class StoppedError(ElasticVitError):
-    """A run was asked to stop; its checkpoint, if it has one, is saved."""
+    """A run was stopped; its checkpoint, if it has one, is saved."""

@@ -1,4 +1,4 @@
-"""How far a long task is: what is reported, and bars on a terminal."""
+"""Progress of long tasks: what they report, and progress bars on a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def never() -> bool:
 
 @contextmanager
 def bars() -> Iterator[Report]:
-    """One bar a phase on standard error; where that is no terminal, each bar once, when all is over."""
+    """One progress bar for each phase, on standard error; not on a terminal, every bar is printed once at the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[loss]}"), console=Console(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}

@@ -1,1 +1,1 @@
-"""Accuracy of sub-networks: evaluated, kept in a table, predicted from it. No torch in table and predictor."""
+"""Accuracy of sub-networks: evaluated, stored in accuracy tables, predicted. No torch in value, table, predictor."""

@@ -1,4 +1,4 @@
-"""Sub-networks that a predictor thinks best, of all sizes: what searches will ask for."""
+"""The sub-networks with the best predicted accuracy at every size, as searches return them."""
 
 import numpy as np
 
@@ -11,18 +11,18 @@ from elasticvit.search.limits import table_limit
 
 
 def size_steps(space: Space, steps: int) -> Values:
-    """MACs that end the steps of size: the smallest's own, then a step of equal ratio each; shape (steps,)."""
+    """Upper bounds of MACs from the smallest network to the largest, in equal ratios; shape (steps,)."""
     macs = CostTable.of_macs(space)
     ends = macs.total(np.stack([space.encode(space.smallest()), space.encode(space.largest())]))
     return np.asarray(np.geomspace(ends[0], ends[1], steps) * (1 + 1e-9), np.float64)
 
 
-def best_predicted(predictor: AccuracyPredictor, steps: int, each: int, seed: int) -> Codes:
-    """The smallest, and the `each` best by prediction within each further step's MACs; distinct, shape (n, D)."""
+def best_predicted(predictor: AccuracyPredictor, steps: int, per_step: int, seed: int) -> Codes:
+    """The smallest, and the `per_step` best predicted within the MACs of every further step; distinct, (n, D)."""
     rng, space = np.random.default_rng(seed), predictor.space
     macs = CostTable.of_macs(space)
     codes = [space.encode(space.smallest())[None]]
-    for edge in size_steps(space, steps)[1:]:
-        limits = [table_limit("macs", macs, float(edge))]
-        codes.append(evolve(space, predictor.predict, limits, rng, count=each).best)
+    for max_macs in size_steps(space, steps)[1:]:
+        limits = [table_limit("macs", macs, float(max_macs))]
+        codes.append(evolve(space, predictor.predict, limits, rng, count=per_step).best)
     return np.unique(np.concatenate(codes), axis=0)

@@ -1,9 +1,8 @@
-"""How good a sub-network is: recalibrate its batch norms, then count right answers on held-out images.
+"""Accuracy of sub-networks: recalibrate batch norms, then count correct predictions on held-out images.
 
-Shared weights carry batch norm statistics of whatever was trained last, which fit no sub-network; recalibration is
-done on the extracted network, never on the supernet. Its images are those that the supernet's file carries, where it
-carries some: then a network is the same for everybody, with and without the training images. Else they are the first
-training images.
+Shared weights have the batch norm statistics of the networks trained last, which fit no sub-network. Recalibration is
+done on the extracted network, never on the supernet. It uses the calibration images in the supernet's file, so that a
+network is the same with and without the training images; without calibration images, the first training images.
 """
 
 from collections.abc import Callable
@@ -30,10 +29,10 @@ RECALIBRATION_IMAGES = 512
 
 
 def recalibrate(net: Net, images: Tensor, batch: int = BATCH) -> Net:
-    """Replace a network's batch norm statistics by the mean of those of the batches of images (N, 3, H, W).
+    """Replace a network's batch norm statistics by their mean over batches of images (N, 3, H, W).
 
-    The network is changed, returned, and in eval mode. A last, smaller batch is left out unless it is the only one:
-    all batches count alike.
+    The network is changed in place, returned, and in eval mode. A smaller last batch is skipped unless it is the only
+    one, so that all batches have the same weight.
 
     Raises:
         DataError: fewer than 2 images.
@@ -44,12 +43,12 @@ def recalibrate(net: Net, images: Tensor, batch: int = BATCH) -> Net:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative mean
+        norm.momentum = None  # in torch: a cumulative mean
     net.train()
     with torch.no_grad():
-        for part in torch.split(images, min(batch, len(images))):
-            if len(part) == min(batch, len(images)):
-                net(part)
+        for chunk in torch.split(images, min(batch, len(images))):
+            if len(chunk) == min(batch, len(images)):
+                net(chunk)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return net.eval()
@@ -62,10 +61,10 @@ def evaluate(
     batch: int = EVALUATED_TOGETHER,
     scaled: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """Top-1 of a network in eval mode on images (N, 3, H, W), as a part of 1; on the network's device.
+    """Top-1 accuracy, a fraction (0 to 1), of a network in eval mode on images (N, 3, H, W); on the network's device.
 
     Args:
-        scaled: makes what the network sees of a batch, for images that are bytes: they may be more than memory holds.
+        scaled: converts a batch of byte images to the network's input, for sets that do not fit in memory as floats.
 
     Raises:
         DataError: no images.
@@ -74,29 +73,29 @@ def evaluate(
         raise DataError("no images to evaluate on")
     device = next(net.parameters()).device
     with torch.inference_mode():
-        parts = (part.to(device) for part in torch.split(images, batch))
-        answers = torch.cat([net(part if scaled is None else scaled(part)).argmax(1) for part in parts])
-    return float((answers.cpu() == labels).float().mean())
+        chunks = (chunk.to(device) for chunk in torch.split(images, batch))
+        predicted = torch.cat([net(chunk if scaled is None else scaled(chunk)).argmax(1) for chunk in chunks])
+    return float((predicted.cpu() == labels).float().mean())
 
 
 def calibration_images(supernet: SuperNet, data: ImageSet | None) -> Tensor:
     """The images (K, 3, H, W), as a network sees them, that recalibrate sub-networks of this supernet.
 
     Raises:
-        DataError: the supernet's file carries none and there is no data.
+        DataError: the supernet's file has none and `data` is None.
     """
     if isinstance(supernet, LoadedSuperNet) and supernet.calibration is not None:
         return supernet.card.scaled(supernet.calibration)
     if data is None:
         raise DataError(
-            "this supernet carries no calibration images and its training images cannot be had: make a file that "
-            "carries some by `elasticvit pack`, where the training images are"
+            "this supernet has no calibration images and its training images are not available: run `elasticvit pack` "
+            "on a machine that has the training images, and use the file that it writes"
         )
     return as_trained(supernet, data).scaled(data.train.images[:RECALIBRATION_IMAGES])
 
 
 def as_trained(supernet: SuperNet, data: ImageSet) -> ImageSet:
-    """The images, scaled as the card of a supernet's file says: its own data may once have been scaled otherwise."""
+    """The images with the scaling of the card in a supernet's file, which may differ from that of the data set."""
     if not isinstance(supernet, LoadedSuperNet):
         return data
     return replace(data, mean=supernet.card.mean, std=supernet.card.std)

@@ -1,6 +1,7 @@
-"""The front of a supernet: its best sub-networks at every size, found on held-out training images, reported on others.
+"""The front of a supernet: its best sub-networks at every size.
 
-What is reported is measured on images that nothing was chosen by: neither weights, nor predictor, nor networks.
+They are chosen on the search split (held-out training images). The reported accuracies are measured on the validation
+split, by which neither weights, nor predictor, nor networks were chosen.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,13 @@ CANDIDATES = 6
 
 @dataclass(frozen=True)
 class Point:
-    """A sub-network of the front: `arch` is its canonical JSON, `search` the top-1 it was chosen by, `val` the one that
-    counts, `se` its standard error."""
+    """A sub-network of the front.
+
+    Attributes:
+        arch: canonical JSON.
+        search, val: top-1 on the search split, by which it was chosen, and on the validation split.
+        se: standard error of `val`.
+    """
 
     arch_id: str
     arch: str
@@ -38,14 +44,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Front:
-    """The points by rising MACs, and what they say together.
+    """The points by rising MACs, and statistics over them.
 
     Attributes:
-        spearman: rank correlation of MACs and `val`.
-        largest_drop_se: how far a point's `val` lies below that of any smaller one, at most, in standard errors.
-        best_minus_smallest: in parts of one.
-        images: how many `val` was measured on.
-        steps: of size that were looked at; one without a point has nothing that beats a smaller point on `search`.
+        spearman: Spearman's rank correlation of MACs and `val`.
+        largest_drop_se: the largest amount by which `val` of a point is below that of a smaller one, in standard
+            errors.
+        best_minus_smallest: difference of `val`, a fraction (-1 to 1).
+        images: number of images that `val` was measured on.
+        steps: number of steps of size; a step has no point where nothing beats the smaller points on `search`.
     """
 
     points: tuple[Point, ...]
@@ -59,7 +66,7 @@ class Front:
     def of(cls, points: Sequence[Point], images: int, steps: int) -> "Front":
         """Raises `DataError` for fewer than two points."""
         if len(points) < 2:
-            raise DataError("nothing that was found beats the smallest network; take more --candidates, or train on")
+            raise DataError("nothing that was found beats the smallest network; use more --candidates, or train longer")
         val, se = np.array([p.val for p in points]), np.array([p.se for p in points])
         drops = (np.maximum.accumulate(val) - val) / np.maximum(se, 1e-9)
         return cls(
@@ -83,10 +90,10 @@ def front(
     seed: int = 0,
     report: Report = silent,
 ) -> Front:
-    """Find the front of a supernet file with its table, and measure it.
+    """Find the front of a supernet file that has an accuracy table, and measure it.
 
-    Between the smallest and the largest, in steps of equal ratio of MACs, the predictor's best `candidates` are
-    evaluated on the search split; the best of each step is a point, unless a smaller one is as good there.
+    Between the smallest and the largest network, in steps of equal ratio of MACs, the best predicted `candidates` are
+    evaluated on the search split. The best of each step is a point, unless a smaller one is as good.
 
     Raises:
         SupernetFileError, PredictorError, DataError: file, table or images cannot be used.
@@ -101,17 +108,17 @@ def front(
     chosen = undominated(best, search)
     archs = [table.space.decode(code) for code in codes[chosen]]
     macs = CostTable.of_macs(table.space).total(codes)
-    found, images = [], 0
+    members, images = [], 0
     for i, accuracy in enumerate(in_processes(file, processes, "val")(archs)):
         row, val, images = chosen[i], accuracy.value, accuracy.images
         se = float(np.sqrt(val * (1 - val) / images))
-        found.append(Point(archs[i].id, archs[i].to_json(), int(macs[row]), float(search[row]), val, se))
+        members.append(Point(archs[i].id, archs[i].to_json(), int(macs[row]), float(search[row]), val, se))
         report(Step("val", i + 1, len(archs)))
-    return Front.of(found, images, points)
+    return Front.of(members, images, points)
 
 
 def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Report) -> Values:
-    """Top-1 on the search split, from the table where it stands there; shape (n,)."""
+    """Top-1 on the search split, shape (n,); from the accuracy table where it has the code."""
     known = dict(zip(map(tuple, table.codes.tolist()), table.top1.tolist(), strict=True))
     todo = [code for code in codes if tuple(code.tolist()) not in known]
     for i, accuracy in enumerate(evaluate([table.space.decode(code) for code in todo])):
@@ -121,9 +128,9 @@ def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Re
 
 
 def _best_of_steps(table: AccuracyTable, codes: Codes, scores: Values, points: int) -> list[int]:
-    """Row of the best within each step, by rising MACs; the smallest first.
+    """The row of the best score in each step, by rising MACs.
 
-    Scores are half measured and half predicted: the best of several measurements alone is the luckiest one.
+    Scores are half measured and half predicted: the maximum of several measurements alone is biased.
     """
     macs = CostTable.of_macs(table.space).total(codes)
     low, best = -np.inf, list[int]()
@@ -136,10 +143,10 @@ def _best_of_steps(table: AccuracyTable, codes: Codes, scores: Values, points: i
 
 
 def undominated(rows: Sequence[int], search: Values) -> list[int]:
-    """Those of the rows, which come by rising MACs, whose measured top-1 beats that of every smaller one.
+    """The rows, given by rising MACs, whose measured top-1 is above that of every smaller one.
 
-    Measured only: the smallest and the largest are taught in every step of a sandwich, so that a predictor fitted to
-    networks in between answers too little for them.
+    Predictions are not used: the smallest and the largest network are trained in every step of the sandwich, so a
+    predictor fitted to networks between them predicts too little for them.
     """
     kept = list[int]()
     for row in rows:

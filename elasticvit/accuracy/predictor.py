@@ -1,11 +1,10 @@
-"""Accuracy of any member of a space, predicted from the table of evaluated sub-networks. No torch here.
+"""Accuracy of any member of a space, predicted from the accuracy table of evaluated sub-networks. No torch.
 
-The predictor is deliberately humble. With a few dozen evaluations of a well-trained supernet most differences are
-noise, and a free regression would call small networks better than large ones by chance; search would find just those.
-So it is fitted under two beliefs about supernets whose large members teach the small: no choice is worse than the
-next smaller one, and more multiply-accumulates are worth a little, the more so the nearer to the largest network, which
-teaches the others (logits rise with log MACs along a line that may bend upwards). These are constraints, not data: the
-summary states how well the data agree (`mae_free` is the error without them).
+With a few dozen evaluations of a well-trained supernet most differences are noise. An unconstrained regression would
+predict some small networks above large ones by chance, and search would find exactly those. So the fit has two
+constraints, for supernets whose large members teach the small: no choice is worse than the next smaller one, and more
+multiply-accumulates never hurt (logits rise with log MACs along a line that may bend upwards near the largest network,
+which teaches all others). The summary states how well the data agree: `mae_free` is the error without constraints.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import PredictorError
 
 FOLDS = 8
-# Least worth, in logits, of twice the multiply-accumulates: at 90 % accuracy 0.02 logits are 0.18 points.
+# Smallest gain in logits for twice the multiply-accumulates: at 90 % accuracy 0.02 logits are 0.18 points.
 CAPACITY_FLOOR = 0.02
 BENDS = 4
 SIZES = 1 + BENDS
@@ -32,15 +31,15 @@ RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(frozen=True)
 class AccuracySummary:
-    """How good an accuracy predictor is, on sub-networks left out of the fit.
+    """Errors of an accuracy predictor, on sub-networks left out of the fit.
 
     Attributes:
-        subnets, images: what it was fitted to.
-        mae: mean absolute error, in parts of one; mae_free: of the same model without its two constraints.
-        mae_mean: of always answering the mean, which tells how much there was to learn.
-        spearman: rank correlation; 0 where all are alike.
-        noise: standard deviation that counting so many images has by itself; no error can be much below it.
-        capacity_slope: logits for twice the multiply-accumulates; capacity_floor: whether that is the least allowed.
+        subnets, images: numbers of sub-networks, and of images that each was evaluated on.
+        mae: mean absolute error, a fraction (0 to 1); mae_free: of the same model without its two constraints.
+        mae_mean: of predicting the mean, for comparison.
+        spearman: Spearman's rank correlation; 0 where all accuracies are equal.
+        noise: binomial standard deviation of an accuracy on that number of images; errors cannot be much below it.
+        capacity_slope: logits for twice the multiply-accumulates; capacity_floor: whether it is at its lower bound.
     """
 
     subnets: int
@@ -57,11 +56,11 @@ class AccuracySummary:
 @dataclass(frozen=True)
 class AccuracyPredictor:
     """Accuracy of any member of a space: logit = offset + Σ effect of each choice + slope · log2 MACs + Σ bend · (log2
-    MACs beyond where it begins).
+    MACs above its knot).
 
     Attributes:
-        bends: how much steeper it gets at each place of `bend_at`, logits for twice the MACs; never less.
-        effects: for every position of a code the worth of each choice, logits; never falling.
+        bends: increase of the slope at each knot of `bend_at`, logits for twice the MACs; never negative.
+        effects: for every position of a code the effect of each choice, logits; never decreasing.
     """
 
     space: Space
@@ -80,7 +79,7 @@ class AccuracyPredictor:
         return tuple(np.array(effect) for effect in self.effects)
 
     def predict(self, codes: Codes) -> Values:
-        """Accuracy in parts of one of codes (n, D), shape (n,). Rises with every single choice."""
+        """Accuracy of codes (n, D), fractions (0 to 1), shape (n,). Rises with every single choice."""
         size = sizes(self.space, codes, self._macs)
         logits = self.offset + size @ np.array([self.slope, *self.bends])
         for position, effect in enumerate(self._arrays):
@@ -128,13 +127,13 @@ def fit_accuracy(table: AccuracyTable) -> AccuracyPredictor:
 
 
 def sizes(space: Space, codes: Codes, macs: CostTable | None = None) -> Values:
-    """What is linear in size: log2 MACs, and by how much they are beyond each place of `bend_at`; (n, 1 + BENDS)."""
+    """The terms that are linear in size: log2 MACs, and their excess over each knot of `bend_at`; (n, 1 + BENDS)."""
     size = np.log2((macs or CostTable.of_macs(space)).total(codes))
     return np.column_stack([size, *(np.maximum(size - at, 0.0) for at in bend_at(space))])
 
 
 def bend_at(space: Space) -> tuple[float, ...]:
-    """log2 MACs that part the range of a space into equal pieces."""
+    """Knots: log2 MACs that divide the range of a space into equal intervals."""
     ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
     low, high = np.log2(CostTable.of_macs(space).total(ends))
     return tuple(np.linspace(low, high, BENDS + 2)[1:-1].tolist())
@@ -142,7 +141,7 @@ def bend_at(space: Space) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class _Model:
-    """Least squares of logits on size (`sizes`) and one column a step from each choice to the next."""
+    """Least squares of logits on size (`sizes`) and one column for each step from a choice to the next."""
 
     design: Values
     logits: Values
@@ -154,7 +153,7 @@ class _Model:
             (table.codes[:, position, None] >= np.arange(1, size)).astype(np.float64)
             for position, size in enumerate(table.space.sizes)
         ]
-        # Half an image more either way keeps the logit of 0 and 1 finite.
+        # Half a correct and half a wrong image more keep the logit of 0 and 1 finite.
         smooth = (table.top1 * table.images + 0.5) / (table.images + 1)
         return cls(np.hstack([sizes(table.space, table.codes), *steps]), np.log(smooth / (1 - smooth)), table.top1)
 
@@ -164,23 +163,23 @@ class _Model:
         floor = np.zeros(design.shape[1])
         floor[0] = CAPACITY_FLOOR if constrained else 0.0
         mean, level = design.mean(axis=0), float(target.mean())
-        centred, wanted = design - mean, target - level - (design - mean) @ floor
-        # Size is penalised much less than single steps: most of what is to be known is size.
+        centred, residual = design - mean, target - level - (design - mean) @ floor
+        # Size is penalised much less than single steps, since it explains most of the differences.
         pull = np.sqrt(ridge) * np.eye(design.shape[1])
         pull[:SIZES] *= 0.1
-        stacked, goal = np.vstack([centred, pull]), np.concatenate([wanted, np.zeros(len(pull))])
-        found = nnls(stacked, goal)[0] if constrained else np.linalg.lstsq(stacked, goal, rcond=None)[0]
-        weights = np.asarray(found + floor, np.float64)
+        stacked, goal = np.vstack([centred, pull]), np.concatenate([residual, np.zeros(len(pull))])
+        solution = nnls(stacked, goal)[0] if constrained else np.linalg.lstsq(stacked, goal, rcond=None)[0]
+        weights = np.asarray(solution + floor, np.float64)
         return weights, level - float(mean @ weights)
 
     def cross_predict(self, ridge: float, constrained: bool) -> Values:
-        """Accuracy of every row predicted without its fold, shape (n,)."""
+        """Cross-validated accuracy of every row, shape (n,)."""
         n = len(self.logits)
-        # Dealt in order of accuracy, so that every fold has good and bad ones.
-        dealt = np.argsort(self.logits, kind="stable")
+        # Assigned by rank of accuracy, so that every fold covers the whole range.
+        ranked = np.argsort(self.logits, kind="stable")
         predicted = np.zeros(n)
         for fold in range(min(FOLDS, n)):
-            out = dealt[fold :: min(FOLDS, n)]
+            out = ranked[fold :: min(FOLDS, n)]
             weights, offset = self.solve(np.setdiff1d(np.arange(n), out), ridge, constrained)
             predicted[out] = 1 / (1 + np.exp(-(offset + self.design[out] @ weights)))
         return predicted

@@ -1,4 +1,4 @@
-"""The table of evaluated sub-networks of a supernet: a file of JSON lines. No torch here."""
+"""Accuracy tables: the evaluated sub-networks of a supernet in a file of JSON lines. No torch."""
 
 import json
 import os
@@ -23,7 +23,7 @@ class AccuracyTable:
     """Sub-networks of one supernet evaluated on the same images.
 
     Attributes:
-        codes: shape (n, D). top1: part of the images classified rightly, shape (n,). images: how many there were.
+        codes: shape (n, D). top1: fractions (0 to 1) of images classified correctly, shape (n,). images: their number.
     """
 
     space: Space
@@ -36,9 +36,9 @@ class AccuracyTable:
         if self.codes.shape != shape:
             raise PredictorError(f"codes have shape {self.codes.shape}, expected {shape}")
         if not bool(np.all((self.top1 >= 0) & (self.top1 <= 1))):
-            raise PredictorError("accuracies must be parts of one, 0 to 1")
+            raise PredictorError("accuracies must be fractions, 0 to 1")
         if self.images < 1:
-            raise PredictorError("an accuracy needs images to be measured on")
+            raise PredictorError("an accuracy table needs a number of images above 0")
 
     def accuracy_of(self, code: Codes) -> Accuracy | None:
         """The measured accuracy of a code (D,), the last one where it was measured again; None where it was not."""
@@ -47,19 +47,22 @@ class AccuracyTable:
 
     @classmethod
     def load(cls, path: Path) -> "AccuracyTable":
-        """Read a table's file. A last line that was cut off is left out; of a repeated code the last line counts.
-        Raises `PredictorError`."""
+        """Read an accuracy table. An incomplete last line is ignored; of a repeated code the last line counts.
+
+        Raises:
+            PredictorError: no file, another format, or a code that is not in its space.
+        """
         try:
             head, *lines = path.read_text("utf-8").split("\n")
             header = json.loads(head)
             if header["format"] != FORMAT:
                 raise PredictorError(f"{path} has format {header['format']}, not {FORMAT}: evaluate the supernet again")
             space = Space.from_json(header["space"])
-            # What follows the last line break was cut off while it was written.
+            # Text after the last line break is an incomplete line.
             entries = [json.loads(line) for line in lines[:-1]]
-            found = {tuple(entry["code"]): float(entry["top1"]) for entry in entries}
-            top1 = np.array(list(found.values()), np.float64)
-            return cls(space, space.checked(list(found)), top1, int(header["images"]))
+            top1_by_code = {tuple(entry["code"]): float(entry["top1"]) for entry in entries}
+            top1 = np.array(list(top1_by_code.values()), np.float64)
+            return cls(space, space.checked(list(top1_by_code)), top1, int(header["images"]))
         except OSError as error:
             raise PredictorError(f"no accuracy table at {path}: evaluate the supernet's sub-networks first") from error
         except (SpaceError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -72,9 +75,9 @@ def table_path(supernet: Path) -> Path:
 
 
 def append(path: Path, space: Space, images: int, codes: Codes, top1: Sequence[float] | Values) -> None:
-    """Add evaluations, codes (n, D) and top1 (n,), to a table's file, which is made if it is not there; synced to disk.
+    """Append evaluations, codes (n, D) and top1 (n,), to an accuracy table, which is created if needed; synced to disk.
 
-    A crash leaves at most a cut line, which the next `append` cuts off and `AccuracyTable.load` leaves out.
+    A crash leaves at most an incomplete line, which the next `append` removes and `AccuracyTable.load` ignores.
 
     Raises:
         PredictorError: the file is of another space or number of images.
@@ -83,12 +86,12 @@ def append(path: Path, space: Space, images: int, codes: Codes, top1: Sequence[f
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
-        there = file.read()
-        whole = there[: there.rfind(b"\n") + 1]
-        if whole and whole.split(b"\n", 1)[0].decode() != header:
+        content = file.read()
+        complete = content[: content.rfind(b"\n") + 1]
+        if complete and complete.split(b"\n", 1)[0].decode() != header:
             raise PredictorError(f"{path} holds accuracies of another space or on other images; remove it first")
-        file.truncate(len(whole))
-        lines = [] if whole else [header]
+        file.truncate(len(complete))
+        lines = [] if complete else [header]
         lines += [
             json.dumps({"code": code.tolist(), "top1": float(value)}) for code, value in zip(codes, top1, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Sub-networks evaluated into a supernet's table, by one process or by several."""
+"""Evaluation of sub-networks into the accuracy table of a supernet, in one process or several."""
 
 import os
 import signal
@@ -31,39 +31,39 @@ from elasticvit.progress import Report, Step, Stop, never
 
 EVALUATED = 40
 STEPS = 12
-"""Of size, that the best are looked for in."""
+"""Steps of size in which the best predicted sub-networks are searched."""
 Held = Literal["search", "val"]
 Evaluate = Callable[[Sequence[Arch]], Generator[Accuracy, None, None]]
-"""Accuracies of architectures, in their order and as they are found."""
+"""Yields the accuracies of architectures, in their order, as they are measured."""
 
 
 def check_evaluated(n: int) -> None:
-    """Raises `DataError` for a number of sub-networks, other than none, that no predictor can be fitted to."""
+    """Raise `DataError` for a number of sub-networks, other than 0, that is too small to fit a predictor to."""
     if 0 < n < FEWEST_SUBNETS:
         raise DataError(
-            f"search needs {FEWEST_SUBNETS} evaluated sub-networks or more, not {n}; --evaluated 0 leaves the table out"
+            f"search needs {FEWEST_SUBNETS} evaluated sub-networks or more, not {n}; --evaluated 0 writes no table"
         )
 
 
 def here(supernet: SuperNet, data: ImageSet, split: Held = "search") -> Evaluate:
-    """Evaluates in this process, when asked for the next; on the accelerator, where there is one."""
+    """Evaluates in this process, one at a time as they are requested; on the accelerator if there is one."""
     images, scaled = (data.search if split == "search" else data.val), as_trained(supernet, data)
     device = best_device()
     return lambda archs: (top1_of(calibrated(supernet, arch, data).to(device), images, scaled) for arch in archs)
 
 
 def in_processes(file: Path, processes: int, split: Held = "search") -> Evaluate:
-    """Evaluates a file's sub-networks in so many processes with one thread each; one is this process.
+    """Evaluates sub-networks of a file in `processes` processes with one thread each; 1 is this process.
 
     Raises:
-        SupernetFileError, DataError: the file, or the images that its card names, cannot be had.
+        SupernetFileError, DataError: the file, or the images that its card names, cannot be loaded.
     """
     supernet, data = _loaded(file)
     if processes == 1:
         return here(supernet, data, split)
 
     def evaluate(archs: Sequence[Arch]) -> Generator[Accuracy, None, None]:
-        # Not forked: torch's threads do not survive that.
+        # Spawned: torch's threads do not survive a fork.
         pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin)
         try:
             yield from pool.map(_one, [file] * len(archs), archs, [split] * len(archs))
@@ -83,69 +83,69 @@ def tabulate(
     evaluate: Evaluate | None = None,
     best: int = 0,
 ) -> None:
-    """Evaluate n sub-networks of all sizes into a table's file, which appears when it is whole.
+    """Evaluate n sub-networks of all sizes into an accuracy table, which appears when it is complete.
 
     Args:
-        evaluate: does the work, by default in this process.
-        best: so many more, at most, that are predicted best from the n: what searches answer with is unlike what is
-            drawn at random, and a predictor that has seen nothing like it answers too little.
+        evaluate: runs the evaluations, by default in this process.
+        best: maximum number of further sub-networks, those with the best accuracy predicted from the n. Searches return
+            such networks, which random ones do not resemble; a predictor fitted without them predicts too little.
 
     Raises:
-        StoppedError: `stop` said so; what is evaluated is kept beside it and not done again.
+        StoppedError: `stop` returned True; finished evaluations are kept for the next call.
         PredictorError: the file cannot be written.
     """
-    part, space = path.with_name(f".{path.name}"), supernet.space
-    if not evaluated_codes(part, space):
-        part.unlink(missing_ok=True)
+    unfinished, space = path.with_name(f".{path.name}"), supernet.space
+    if not evaluated_codes(unfinished, space):
+        unfinished.unlink(missing_ok=True)
     work = evaluate or here(supernet, data)
     codes = spread(space, n)
-    _evaluate_into(part, space, codes, work, Stage("evaluate", report, stop))
+    _evaluate_into(unfinished, space, codes, work, Stage("evaluate", report, stop))
     if best:
-        predictor = fit_accuracy(_rows(AccuracyTable.load(part), codes))
-        # The first step of size is the smallest alone, which is known.
+        predictor = fit_accuracy(_rows(AccuracyTable.load(unfinished), codes))
+        # The first step of size is the smallest network alone, which is evaluated already.
         steps = min(STEPS, best + 1)
         more = best_predicted(predictor, steps, best // (steps - 1), seed=0)
-        _evaluate_into(part, space, more, work, Stage("best", report, stop))
-    part.replace(path)
+        _evaluate_into(unfinished, space, more, work, Stage("best", report, stop))
+    unfinished.replace(path)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is told of a part of the work, and who may end it."""
+    """A named stage of the work, with its progress report and its stop condition."""
 
     name: str
     report: Report
     stop: Stop
 
 
-def _evaluate_into(part: Path, space: Space, codes: Codes, evaluate: Evaluate, stage: Stage) -> None:
-    """Append to the file what is not in it. Raises `StoppedError`."""
-    done = evaluated_codes(part, space)
+def _evaluate_into(path: Path, space: Space, codes: Codes, evaluate: Evaluate, stage: Stage) -> None:
+    """Append the codes that an accuracy table does not have. Raises `StoppedError`."""
+    done = evaluated_codes(path, space)
     missing = [space.decode(code) for code in codes if tuple(code) not in done]
-    # Closed at the end, so that processes whose results nobody waits for end as well.
-    with closing(evaluate(missing)) as found:
+    # Closed at the end, which ends the processes whose results are no longer needed.
+    with closing(evaluate(missing)) as accuracies:
         for i, code in enumerate(codes, start=1):
             if tuple(code) not in done:
                 if stage.stop():
                     raise StoppedError(f"stopped after evaluating {i - 1} of {len(codes)} sub-networks")
-                accuracy = next(found)
-                append(part, space, accuracy.images, code[None], [accuracy.value])
+                accuracy = next(accuracies)
+                append(path, space, accuracy.images, code[None], [accuracy.value])
             stage.report(Step(stage.name, i, len(codes)))
 
 
 def _rows(table: AccuracyTable, codes: Codes) -> AccuracyTable:
-    """Only these of a table."""
-    wanted = set(map(tuple, codes.tolist()))
-    rows = np.array([tuple(code) in wanted for code in table.codes.tolist()])
+    """An accuracy table with these codes only."""
+    kept = set(map(tuple, codes.tolist()))
+    rows = np.array([tuple(code) in kept for code in table.codes.tolist()])
     return replace(table, codes=table.codes[rows], top1=table.top1[rows])
 
 
 def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop = never, best: int = 0) -> Path:
-    """Evaluate n sub-networks of a supernet file, and the `best`, into the table beside it; the table's path.
+    """Evaluate n sub-networks of a supernet file, and the `best`, into the accuracy table beside it; returns its path.
 
     Raises:
-        StoppedError: the same call goes on from there.
-        SupernetFileError, DataError, PredictorError: file, images or table cannot be used.
+        StoppedError: stopped; the same call continues.
+        SupernetFileError, DataError, PredictorError: file, images or accuracy table cannot be used.
     """
     supernet, data = _loaded(file)
     table = table_path(file)
@@ -154,7 +154,7 @@ def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop
 
 
 def evaluated_codes(path: Path, space: Space) -> set[tuple[int, ...]]:
-    """Codes of a table's file; none where it is missing, damaged or of another space."""
+    """The codes in an accuracy table; none if it is missing, damaged or of another space."""
     try:
         table = AccuracyTable.load(path)
     except PredictorError:
@@ -163,10 +163,10 @@ def evaluated_codes(path: Path, space: Space) -> set[tuple[int, ...]]:
 
 
 def spread(space: Space, n: int) -> Codes:
-    """n different codes of all sizes, always the same: the smallest, the largest, and evenly by rank of MACs between
-    them, shape (n, D). Raises `DataError` for fewer than two."""
+    """n different codes of all sizes, shape (n, D), always the same: the smallest, the largest, and between them evenly
+    by rank of MACs. Raises `DataError` for fewer than two."""
     if n < 2:
-        raise DataError(f"sub-networks are evaluated from the smallest to the largest: 2 or more, not {n}")
+        raise DataError(f"at least 2 sub-networks are evaluated, the smallest and the largest, not {n}")
     codes = np.unique(space.sample(np.random.default_rng(0), 100 * n), axis=0)
     codes = codes[np.argsort(CostTable.of_macs(space).total(codes), kind="stable")]
     ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
@@ -176,7 +176,7 @@ def spread(space: Space, n: int) -> Codes:
 
 
 def _begin() -> None:
-    """Of a process that evaluates: one thread, and Ctrl-C is for the one that gives out the work."""
+    """Initialise a process of the pool: one thread, and Ctrl-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     os.nice(5)
@@ -191,5 +191,5 @@ def _loaded(file: Path) -> tuple[LoadedSuperNet, ImageSet]:
     return supernet, load_named(supernet.card.data)
 
 
-# Only for processes that evaluate one file and end: here a file may change under its name.
+# Only for processes of the pool, which evaluate one file and end: elsewhere a file may be replaced by another.
 _kept = lru_cache(maxsize=1)(_loaded)

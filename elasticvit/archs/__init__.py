@@ -1,1 +1,1 @@
-"""Architectures as frozen values, the spaces that they are members of, and how many members there are. No torch."""
+"""Architectures as frozen values, the spaces that contain them, and the size of these spaces. No torch."""

@@ -2,8 +2,8 @@
 
 The network it names (ElasticViT, supplement Table 5): a 3×3 stride-2 first convolution, a stem stage of MobileNetV2
 blocks without expansion, two convolution stages (MobileNetV2, then MobileNetV3 blocks with squeeze-and-excitation),
-four transformer stages, and a pooled head. Every block carries its own sizes, so layer-wise architectures can be told;
-a `Space` only ever makes stage-wise ones.
+four transformer stages, and a pooled head. Every block has its own sizes, so layer-wise architectures are possible; the
+members of a `Space` are stage-wise.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ HEAD_EXPANSION = 6
 REDUCTION_EXPANSION = 6
 PAPER_HIDDEN = 1984
 PAPER_CLASSES = 1000
-# Far beyond any network of this family; keeps a hostile request from asking for the whole memory.
+# Far above any network of this family; a hostile request cannot ask for all of the memory.
 MAX_WIDTH, MAX_DEPTH, MAX_RESOLUTION, MAX_CLASSES = 2048, 16, 1024, 100_000
 
 

@@ -1,4 +1,4 @@
-"""How many architectures a space has, with the arithmetic: as the paper counts, and as can really be had."""
+"""The number of architectures of a space, with the arithmetic: as the paper counts, and without impossible ones."""
 
 from dataclasses import dataclass
 from math import prod
@@ -8,7 +8,7 @@ from elasticvit.archs.space import WIDTH_AT, Space
 
 @dataclass(frozen=True)
 class Count:
-    """A number of architectures as a product of named factors."""
+    """A number of architectures, as a product of named factors."""
 
     factors: dict[str, int]
 
@@ -17,16 +17,16 @@ class Count:
         return prod(self.factors.values())
 
     def to_dict(self) -> dict[str, object]:
-        """Members, factors and the product written out, for JSON."""
+        """Members, factors and the written-out product, for JSON."""
         arithmetic = f"{' * '.join(str(n) for n in self.factors.values())} = {self.members:,} = {self.members:.4e}"
         return {"members": self.members, "factors": self.factors, "arithmetic": arithmetic}
 
 
 def paper_count(space: Space) -> Count:
-    """Every choice times every other, the width of the first convolution counted apart from that of the stem.
+    """The product of all numbers of choices, with the width of the first convolution counted apart from the stem's.
 
-    That is how the paper comes to 1.09e17 (Table 1). No network has two different widths there, and the authors'
-    sampler never lets widths decrease, so `reachable_count` is what one can get.
+    This is the paper's 1.09e17 (Table 1). No network has two different widths there, and the authors' sampler never
+    lets widths decrease, so `reachable_count` is the number of networks that exist.
     """
     stages: dict[str, int] = {"resolution": len(space.resolutions), "first_conv": len(space.stem.widths)}
     for name, choices in space.dimensions[1:]:
@@ -37,5 +37,5 @@ def paper_count(space: Space) -> Count:
 
 def reachable_count(space: Space) -> Count:
     """Members of the space: one width for first convolution and stem, widths that do not decrease."""
-    others = prod(len(choices) for i, (_, choices) in enumerate(space.dimensions) if i not in WIDTH_AT)
-    return Count({"widths": space.count() // others, "others": others})
+    other_choices = prod(len(choices) for i, (_, choices) in enumerate(space.dimensions) if i not in WIDTH_AT)
+    return Count({"widths": space.count() // other_choices, "others": other_choices})

@@ -63,7 +63,7 @@ PUBLISHED = MappingProxyType(
 
 
 def published(name: str) -> Arch:
-    """The architecture of that name. Raises `ArchError` listing the names."""
+    """The published architecture of this name. Raises `ArchError`, which lists the names."""
     try:
         return PUBLISHED[name]
     except KeyError:

@@ -275,7 +275,7 @@ def _steps(low: int, high: int, step: int) -> tuple[int, ...]:
 
 
 def paper(classes: int = PAPER_CLASSES) -> Space:
-    """Table 1 of the paper, exactly."""
+    """The space of Table 1 of the paper."""
     return Space(
         name="paper",
         resolutions=(128, 160, 176, 192, 224, 256),

@@ -61,13 +61,13 @@ def tables(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
     """Build the tables of networks by level of cost that training may draw from; stopped, it goes on from there."""
-    from elasticvit.costs.level_tables import build_tables
+    from elasticvit.costs.level_tables import build_level_tables
     from elasticvit.costs.levels import PAPER_LEVELS, floors_of
     from elasticvit.progress import Step, bars
 
     with errors(), bars() as report:
         chosen = find_space(preset)
-        built = build_tables(
+        built = build_level_tables(
             chosen,
             out,
             level or PAPER_LEVELS,

@@ -1,1 +1,1 @@
-"""Every cost that adds up over blocks: MACs, parameters, levels of cost, sampling within a band of cost. No torch."""
+"""Costs that are sums over blocks: MACs, parameters, cost tables, levels and sampling within a band. No torch."""

@@ -1,10 +1,10 @@
-"""Random architectures of a cost in a band, drawn directly instead of by trial and error.
+"""Random architectures whose cost is in a band, sampled directly instead of by rejection.
 
-`Space.sample` draws stage after stage, and costs add up over stages that only meet in their widths. So the chance that
-what is left ends in the band is a table over (stage, resolution, width, cost spent so far), filled from the last stage
-backwards on rounded costs; drawing forwards with these chances gives the distribution of `Space.sample` under the
-condition that the rounded cost is in a slightly wider band. Dropping the few whose exact cost is outside leaves the
-exact condition. Rejection sampling needs up to 3,442 draws for one hit where this needs 1.1.
+`Space.sample` draws stage after stage, and costs are sums over stages that depend on each other only by their widths.
+So the probability that the remaining stages end in the band is an array over (stage, resolution, width, cost so far),
+filled from the last stage backwards on rounded costs. Drawing forwards with these probabilities gives the distribution
+of `Space.sample` under the condition that the rounded cost is in a slightly wider band; rejecting the few whose exact
+cost is outside gives the exact condition. Rejection sampling alone needs up to 3,442 draws for one hit, this 1.1.
 """
 
 from dataclasses import dataclass, replace
@@ -22,20 +22,20 @@ from elasticvit.errors import SpaceError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-BINS, MOST_BINS = 128, 1 << 14
+BINS, MAX_BINS = 128, 1 << 14
 CHUNK, TRIES = 2048, 200
 
 
 class BandSampler:
-    """Draws what `Space.sample` draws, given that the cost is in [low, high] and nothing is below a floor.
+    """Samples as `Space.sample` does, under the condition that the cost is in [low, high] and nothing is below a floor.
 
-    A floor bounds resolution, widths and depths from below, as the authors' sampler does: each is uniform over the
-    choices not below the floor's (and, for a width, not below the previous stage's). The distribution is exact but for
-    the single precision of the chances.
+    A floor bounds resolution, widths and depths from below, as in the authors' sampler: each is uniform over the
+    choices not below the floor's (and, for a width, not below the previous stage's). The distribution is exact up to
+    the single precision of the probabilities.
 
     Args:
-        cost: the paper's formula or MACs, or any other cost that adds up over blocks.
-        unit: what `low` and `high` are multiples of; by default millions, and for a table 1.
+        cost: the paper's formula, MACs, or a cost table.
+        unit: the unit of `low` and `high`; by default millions, and 1 for a cost table.
 
     Raises:
         SpaceError: the floor is not in the space, or the band is empty.
@@ -56,48 +56,49 @@ class BandSampler:
         self.costs = cost if isinstance(cost, CostTable) else _named(space, cost)
         self.floor = space.encode(space.adopt(floor)) if floor else np.zeros(len(space.dimensions), np.int8)
         exact = [_Stage.of(self.costs, s, self.floor) for s in range(len(WIDTH_AT))]
-        # Costs count from the least possible of each stage and resolution.
+        # Costs are counted from the smallest of each stage and resolution.
         least = np.sum([stage.least for stage in exact], axis=0)
         largest = sum(float(stage.link.max() + stage.inner.max()) for stage in exact)
         first, last = low * self._unit - least, np.minimum(high * self._unit - least, largest)
         if high < low or last.max() < 0:
             raise SpaceError(self._empty())
-        step = max(float((last - first).max()) / BINS, float(last.max()) / MOST_BINS) or 1.0
-        # Two roundings a stage, each off by half a bin at most: a band that is wider by as much loses no member.
+        step = max(float((last - first).max()) / BINS, float(last.max()) / MAX_BINS) or 1.0
+        # Two roundings a stage, each off by half a bin at most: a band wider by that margin loses no member.
         margin = len(exact)
         self._stages = [stage.rounded(step) for stage in exact]
         self._fill(np.ceil(first / step) - margin, np.floor(last / step) + margin)
 
     def sample(self, rng: np.random.Generator, n: int) -> Codes:
-        """n random codes, shape (n, D). Raises `SpaceError` when (almost) nothing of the band has an exact member."""
-        found: list[Codes] = [np.empty((0, len(self.space.dimensions)), np.int8)]
-        missing, tried = n, 0
+        """n random codes, shape (n, D). Raises `SpaceError` where the band has no or almost no members."""
+        batches: list[Codes] = [np.empty((0, len(self.space.dimensions)), np.int8)]
+        missing, tries = n, 0
         while missing > 0:
             drawn = self._draw(rng, min(CHUNK, missing + missing // 4 + 4))
             codes = drawn[self.contains(drawn)][:missing]
-            found.append(codes)
-            missing, tried = missing - len(codes), 0 if len(codes) else tried + 1
-            if tried > TRIES:
+            batches.append(codes)
+            missing, tries = missing - len(codes), 0 if len(codes) else tries + 1
+            if tries > TRIES:
                 raise SpaceError(self._empty())
-        return np.concatenate(found)
+        return np.concatenate(batches)
 
     def chance(self, rng: np.random.Generator, n: int = CHUNK) -> float:
-        """How much of what is drawn above the floor is in the band: 1 over the tries that rejection would take for a
-        hit. An estimate from n draws, good to about 1 %."""
+        """The fraction (0 to 1) of samples above the floor that are in the band: the acceptance rate of rejection
+        sampling. Estimated from n draws, to about 1 %."""
         return self.share * float(self.contains(self._draw(rng, n)).mean())
 
     def contains(self, codes: Codes) -> NDArray[np.bool_]:
-        """Which codes (n, D) have their exact cost in the band; the floor is not looked at."""
+        """Whether the exact cost of each code (n, D) is in the band, shape (n,); the floor is not checked."""
         cost = self.costs.total(codes) / self._unit
         return np.asarray((cost >= self.low) & (cost <= self.high))
 
     def _empty(self) -> str:
         band = f"{self.low:g} to {self.high:g}{' above the floor' if self.floor.any() else ''}"
-        return f"space {self.space.name!r} has hardly any networks of cost {band}; take another or a wider band"
+        return f"space {self.space.name!r} has hardly any networks of cost {band}; choose another or a wider band"
 
     def _fill(self, first: NDArray[np.float64], last: NDArray[np.float64]) -> None:
-        """Chances backwards: `_left[s][res, width, spent]` behind stage s, `_ahead[s][res, before, width, spent]` when
-        its width is chosen; `spent` at its end stands for too much and is never in the band."""
+        """Probabilities of ending in the band, filled backwards: `_left[s][res, width, spent]` after stage s,
+        `_ahead[s][res, before, width, spent]` once its width is chosen. The last index of `spent` stands for every
+        larger cost and has probability 0."""
         size = max(0, int(last.max()) + 1)
         left = np.zeros((len(first), self._stages[-1].link.shape[2], size + 1), np.float32)
         for res in range(int(self.floor[0]), len(first)):
@@ -111,19 +112,19 @@ class BandSampler:
         chance = self._left[0][:, 0, 0].astype(np.float64)
         if not chance.any():
             raise SpaceError(self._empty())
-        # How much of what is drawn above the floor lies in the band; a little too much, since the band is wider here.
+        # The fraction of samples above the floor in this band, which is slightly wider than the exact one.
         self.share = float(chance.sum()) / (len(chance) - int(self.floor[0]))
         self._resolution = np.cumsum(chance)
 
     def _draw(self, rng: np.random.Generator, n: int) -> Codes:
-        """n codes whose rounded cost is in the wider band, shape (n, D)."""
+        """n codes whose rounded cost is in the slightly wider band, shape (n, D)."""
         codes = np.zeros((n, len(self.space.dimensions)), np.int8)
         rows = np.arange(n)
         res = np.searchsorted(self._resolution, rng.random(n) * self._resolution[-1], side="right")
         codes[:, 0] = res
         spent, before = np.zeros(n, np.int64), np.zeros(n, np.int64)
         for s, stage in enumerate(self._stages):
-            # Choices come first and rows last, (widths, n) and (K, n): that is three times as fast.
+            # Choices first and rows last, (widths, n) and (K, n), is three times as fast.
             entries, widths = stage.inner.shape[1:3]
             entry = res * entries + (before if entries > 1 else 0)
             after = spent + np.take(stage.link_first, res * len(stage.chance) + before, axis=1)
@@ -140,10 +141,11 @@ class BandSampler:
 
 @dataclass(frozen=True)
 class _Stage:
-    """Costs of one stage above the least of each resolution, and the chances of its choices.
+    """Costs of one stage above the smallest of each resolution, and the probabilities of its choices.
 
     `link` (R, before, widths) depends on the widths alone; `inner` (R, before or 1, widths, K) on the option too.
-    `options` (K, 3) are the choices at the stage's other three positions; `chance` (before, widths) is a width's.
+    `options` (K, 3) are the choices at the stage's other three positions; `chance` (before, widths) is the probability
+    of a width.
     """
 
     link: NDArray[Any]
@@ -184,12 +186,12 @@ class _Stage:
         return cls(link, inner, least[0] + least[1], options, _chances(space, s, floor))
 
     def rounded(self, step: float) -> "_Stage":
-        """The same with costs as whole numbers of steps."""
+        """The same stage with costs as integer multiples of `step`."""
         link, inner = (np.rint(costs / step).astype(np.int64) for costs in (self.link, self.inner))
         return replace(self, link=link, inner=inner)
 
     def step_back(self, left: Floats) -> tuple[Floats, Floats]:
-        """From the chances behind the stage, (R, widths, spent), those when its width is chosen, (R, before or 1,
+        """From the probabilities after the stage, (R, widths, spent): those once its width is chosen, (R, before or 1,
         widths, spent), and those before it, (R, before, spent)."""
         shape, size = self.inner.shape[:3], left.shape[2]
         ahead = np.zeros((*shape, size), np.float32)
@@ -198,7 +200,7 @@ class _Stage:
             if not self.chance[last, width] or not left[res, width].any():
                 continue
             entry = last if shape[1] > 1 else 0
-            # With one entry for all earlier widths it is the same every time, and made once.
+            # With one entry for all earlier widths it is always the same, and computed once.
             here = ahead[res, entry, width]
             if not here.any():
                 here[:] = _mean_shifted(left[res, width], self.inner[res, entry, width])
@@ -207,7 +209,7 @@ class _Stage:
 
 
 def _chances(space: Space, s: int, floor: Codes) -> Floats:
-    """Chance of every width of a stage (columns) for every width of the one before (rows); a floor's index is kept."""
+    """Probability of every width of a stage (columns) given that of the stage before (rows), not below the floor."""
     at = WIDTH_AT[s]
     widths = np.array(space.dimensions[at][1])
     earlier = np.array(space.dimensions[at - 4][1]) if s else widths[:1]
@@ -217,7 +219,7 @@ def _chances(space: Space, s: int, floor: Codes) -> Floats:
 
 
 def _mean_shifted(values: Floats, shifts: Ints) -> Floats:
-    """Mean over shifts of `values` moved to the left, shape (spent,); what moves in from the right is 0."""
+    """Mean over shifts of `values` shifted to the left and filled with 0, shape (spent,)."""
     total = np.zeros(len(values))
     for shift, times in zip(*np.unique(shifts, return_counts=True), strict=True):
         if shift < len(values):
@@ -230,19 +232,19 @@ def _add_shifted(total: Floats, values: Floats, shift: int, weight: float) -> No
         total[: len(values) - shift] += weight * values[shift:]
 
 
-def _chance_of(table: Floats, rows: Ints, spent: Ints) -> Floats:
-    """Entries of a table (..., spent) by the number of the row and the cost spent; too much has no chance."""
-    size = table.shape[-1]
-    return np.asarray(np.take(table.reshape(-1), rows * size + np.minimum(spent, size - 1)), np.float32)
+def _chance_of(chances: Floats, rows: Ints, spent: Ints) -> Floats:
+    """Entries of an array (..., spent) by flat row and cost; costs beyond its end have probability 0."""
+    size = chances.shape[-1]
+    return np.asarray(np.take(chances.reshape(-1), rows * size + np.minimum(spent, size - 1)), np.float32)
 
 
 def _pick(weights: Floats, rng: np.random.Generator) -> Ints:
-    """One of the first axis for each of the second, in proportion to the weights (K, n), shape (n,)."""
+    """An index of the first axis for each of the second, with probability in proportion to weights (K, n); (n,)."""
     ends = weights.astype(np.float64)
-    for k in range(1, len(ends)):  # numpy's own sum along the first axis takes five times as long
+    for k in range(1, len(ends)):  # numpy's cumsum along the first axis takes five times as long
         ends[k] += ends[k - 1]
-    found = (ends <= rng.random(ends.shape[1]) * ends[-1]).sum(axis=0)
-    return np.asarray(np.minimum(found, len(ends) - 1), np.int64)
+    index = (ends <= rng.random(ends.shape[1]) * ends[-1]).sum(axis=0)
+    return np.asarray(np.minimum(index, len(ends) - 1), np.int64)
 
 
 def _named(space: Space, cost: str) -> CostTable:

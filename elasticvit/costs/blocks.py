@@ -1,6 +1,6 @@
 """An architecture as the sequence of its latency-bearing blocks.
 
-A block's key is the name that the authors' phone tables use, so a table of real latencies can be looked up by it.
+A block's key is its name in the authors' latency tables of phones, so that measured latencies can be looked up.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class BlockKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of a network. Sides are those of the square grid before and after it; sizes a kind lacks are 0."""
+    """A part of a network. Sides are of the square grid before and after it; sizes that a kind does not have are 0."""
 
     kind: BlockKind
     side_in: int
@@ -48,7 +48,7 @@ class Block:
 
     @property
     def key(self) -> str:
-        """The key of the authors' tables; a head for other than 1000 classes names them at its end."""
+        """The key of the authors' latency tables; a head with other than 1000 classes has their number at its end."""
         hw, cin, cout, s = self.side_in, self.width_in, self.width_out, self.stride
         match self.kind:
             case BlockKind.FIRST_CONV:
@@ -76,7 +76,7 @@ def conv(side: int, width_in: int, width_out: int, expand: int, kernel: int, str
 
 
 def downsample(side: int, width_in: int, width_out: int, stride: int) -> Block:
-    """The reduction before a transformer stage; also where it only widens (stride 1)."""
+    """The downsampling block before a transformer stage; with stride 1 it only changes the width."""
     return Block(
         BlockKind.DOWNSAMPLE, side, halve(side, stride), width_in, width_out, stride, 3, REDUCTION_EXPANSION, True
     )
@@ -95,13 +95,13 @@ def head(side: int, width: int, hidden: int, classes: int) -> Block:
 
 
 def halve(side: int, stride: int) -> int:
-    """The grid's side behind a block: odd sides round up."""
+    """The side of the grid after a block: odd sides are rounded up."""
     return -(-side // stride)
 
 
 @lru_cache(maxsize=4096)
 def blocks(arch: Arch) -> tuple[Block, ...]:
-    """The blocks of an architecture in the order in which they run."""
+    """The blocks of an architecture, first to last."""
     return tuple(_walk(arch))
 
 

@@ -38,11 +38,11 @@ def paper_mflops(arch: Arch) -> float:
     - adds the softmax, one for every score,
     - leaves out squeeze-and-excitation and the shortcut of the reductions,
     - takes 2·side_out for the input side of a reduction, too large on odd grids (resolutions 160, 176 and 224),
-    - counts a strided shortcut even where the widths are equal and none runs.
+    - counts a strided shortcut also where the widths are equal and the network has none.
 
-    It gives what the paper publishes for every architecture, rounded or cut, but two: 517.1 for L1, published as 516,
-    and 815.4 for L3, published as 806. No change of a single dimension of L3 comes to 806; Table 5 of the supplement
-    and the authors' configuration agree on its architecture, so the published number is what is off.
+    It equals the published number of every architecture, rounded or truncated, except for two: 517.1 for L1, published
+    as 516, and 815.4 for L3, published as 806. No change of a single dimension of L3 gives 806; Table 5 of the
+    supplement and the authors' configuration agree on its architecture, so the published number is wrong.
     """
     return sum(block_paper_flops(block) for block in blocks(arch)) / 1e6
 

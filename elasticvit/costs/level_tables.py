@@ -1,8 +1,8 @@
-"""Tables of distinct architectures for every level of cost, on disk: what the authors draw from while they train.
+"""Level tables: distinct architectures of every level of cost on disk, from which the authors' training samples.
 
-A level is three files: `level-100.codes.npy` (int8, a code a row), `level-100.costs.npy` (float32, MFLOPs by the
-paper's formula) and `level-100.json`, the header, which is written last: a level without it does not count. So building
-can be stopped anywhere, goes on where it was, and comes to the same files.
+A level is three files: `level-100.codes.npy` (int8, a code in each row), `level-100.costs.npy` (float32, MFLOPs by the
+paper's formula) and `level-100.json`, the header, which is written last: a level without a header is ignored. So
+building can be interrupted at any time, continues where it stopped, and ends with the same files.
 """
 
 import hashlib
@@ -26,34 +26,34 @@ from elasticvit.errors import ElasticVitError, SpaceError
 
 FORMAT = "elasticvit-table/1"
 PER_LEVEL, BAND = 150_000, 30.0
-LEAST, ROUND = 1024, 65_536
+MIN_DRAWS, MAX_DRAWS = 1024, 65_536
 
 Report = Callable[[float, int, int], None]
 
 
-class TableError(ElasticVitError):
-    """Tables cannot be built, or are damaged, or are for other levels."""
+class LevelTableError(ElasticVitError):
+    """Level tables cannot be built, are damaged, or were built for other levels."""
 
 
 def unreported(_level: float, _done: int, _total: int) -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a level's table, to draw from with replacement."""
+    """Rows of a level table, to sample from with replacement."""
 
     codes: Codes
-    at: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
     def sample(self, rng: np.random.Generator, n: int) -> Codes:
         """n codes, shape (n, D)."""
-        return np.asarray(self.codes[self.at[rng.integers(len(self.at), size=n)]], np.int8)
+        return np.asarray(self.codes[self.rows[rng.integers(len(self.rows), size=n)]], np.int8)
 
 
 @dataclass(frozen=True)
-class Table:
-    """One level: codes (n, D) and their costs (n,) in MFLOPs, memory-mapped, read only; and the header."""
+class LevelTable:
+    """One level: codes (n, D) and their costs (n,) in MFLOPs, memory-mapped and read-only, and the header."""
 
     header: dict[str, Any]
     codes: Codes
@@ -61,14 +61,14 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The levels of a folder by target."""
+class LevelTables:
+    """The level tables of a folder, by target."""
 
     folder: Path
-    levels: dict[float, Table]
+    levels: dict[float, LevelTable]
 
     def summary(self) -> dict[str, object]:
-        """What is there, for JSON."""
+        """Levels, their numbers of networks and their floors, for JSON."""
         levels = []
         for target, table in self.levels.items():
             floor = table.header["floor"] and Arch.from_json(table.header["floor"]).id
@@ -79,26 +79,32 @@ class Tables:
         """The networks of the level `low` that cost at most `high`, MFLOPs.
 
         Args:
-            costs: the paper's formula; what is stored is rounded, and a bound is a bound.
+            costs: the paper's formula, for exact costs: the stored ones are rounded.
 
         Raises:
-            TableError: the folder has no such level, or it was built for another space, floor or a narrower band.
+            LevelTableError: the folder has no such level, or it was built for another space, floor or a narrower band.
         """
         table = self.levels.get(low)
         if table is None:
-            raise TableError(f"{self.folder} has no level {low:g}; it has {', '.join(f'{k:g}' for k in self.levels)}")
-        wanted = _floor_json(costs.space, floor)
-        if (table.header["space"], table.header["floor"]) != (json.loads(costs.space.to_json()), wanted):
-            raise TableError(f"level {low:g} of {self.folder} was built for another space or floor; build it anew")
+            raise LevelTableError(
+                f"{self.folder} has no level {low:g}; it has {', '.join(f'{k:g}' for k in self.levels)}"
+            )
+        expected = json.loads(costs.space.to_json()), _floor_json(costs.space, floor)
+        if (table.header["space"], table.header["floor"]) != expected:
+            raise LevelTableError(
+                f"level {low:g} of {self.folder} was built for another space or floor; build it again"
+            )
         if low + table.header["band"] < high:
-            raise TableError(f"level {low:g} of {self.folder} ends at {low + table.header['band']:g}, before {high:g}")
-        at = np.flatnonzero(costs.total(table.codes) / 1e6 <= high)
-        if not len(at):
-            raise TableError(f"level {low:g} of {self.folder} has no networks up to {high:g} MFLOPs")
-        return Rows(table.codes, at)
+            raise LevelTableError(
+                f"level {low:g} of {self.folder} ends at {low + table.header['band']:g}, before {high:g}"
+            )
+        rows = np.flatnonzero(costs.total(table.codes) / 1e6 <= high)
+        if not len(rows):
+            raise LevelTableError(f"level {low:g} of {self.folder} has no networks up to {high:g} MFLOPs")
+        return Rows(table.codes, rows)
 
 
-def build_tables(
+def build_level_tables(
     space: Space,
     folder: Path,
     levels: Sequence[float] = PAPER_LEVELS,
@@ -108,15 +114,14 @@ def build_tables(
     band: float = BAND,
     seed: int = 0,
     report: Report = unreported,
-) -> Tables:
+) -> LevelTables:
     """Fill a folder with `per_level` distinct networks of each level, in [level, level + band] MFLOPs by the paper's
-    formula and not below the level's floor (the authors' rule). Levels that are there, whole and made by the same
-    settings are kept.
+    formula and not below the level's floor (the authors' rule). Complete levels of the same settings are kept.
 
-    The band is the 30 MFLOPs of the authors' builder; their training, and ours, then takes those of the first 20.
+    The band is the 30 MFLOPs of the authors' builder; training then uses those of the first 20.
 
     Raises:
-        TableError: the disk refuses (finished levels are kept), or a level has too few networks.
+        LevelTableError: a file cannot be written (finished levels are kept), or a level has too few networks.
         SpaceError: a level is empty, or a floor not in the space.
     """
     costs = CostTable.of_paper_flops(space)
@@ -133,44 +138,44 @@ def build_tables(
             codes = _distinct(drawn, rng, per_level, report)
             _write(folder, header, codes, (costs.total(codes) / 1e6).astype(np.float32))
     except OSError as error:
-        raise TableError(
-            f"cannot write {folder}: {error}; finished levels are kept, so make room and run this again"
+        raise LevelTableError(
+            f"cannot write {folder}: {error}; finished levels are kept, so free some space and run this again"
         ) from error
-    return load_tables(folder)
+    return load_level_tables(folder)
 
 
-def load_tables(folder: Path) -> Tables:
-    """The tables of a folder, memory-mapped. Raises `TableError` where there are none or one is damaged."""
-    found = {}
+def load_level_tables(folder: Path) -> LevelTables:
+    """The level tables of a folder, memory-mapped. Raises `LevelTableError` if there are none or one is damaged."""
+    levels = {}
     for path in sorted(folder.glob("level-*.json")):
         try:
             header = json.loads(path.read_text("utf-8"))
             table = _open(folder, header)
         except (SpaceError, OSError, ValueError, KeyError, TypeError) as error:
-            raise TableError(f"{path} is damaged: {error}; delete it and build the tables again") from error
-        found[float(header["level"])] = table
-    if not found:
-        raise TableError(f"{folder} holds no tables; build them with `elasticvit tables --out {folder}`")
-    return Tables(folder, dict(sorted(found.items())))
+            raise LevelTableError(f"{path} is damaged: {error}; delete it and build the level tables again") from error
+        levels[float(header["level"])] = table
+    if not levels:
+        raise LevelTableError(f"{folder} holds no level tables; build them with `elasticvit tables --out {folder}`")
+    return LevelTables(folder, dict(sorted(levels.items())))
 
 
-def _distinct(band: BandSampler, rng: np.random.Generator, n: int, report: Report) -> Codes:
-    """The first n different codes that the band draws, shape (n, D)."""
-    codes = np.empty((0, len(band.space.dimensions)), np.int8)
+def _distinct(sampler: BandSampler, rng: np.random.Generator, n: int, report: Report) -> Codes:
+    """The first n different codes that the sampler draws, shape (n, D)."""
+    codes = np.empty((0, len(sampler.space.dimensions)), np.int8)
     while len(codes) < n:
-        fresh = band.sample(rng, min(max(n - len(codes), LEAST), ROUND))
-        codes, before = _first_of_each(np.concatenate([codes, fresh])), len(codes)
-        report(band.low, min(len(codes), n), n)
+        fresh = sampler.sample(rng, min(max(n - len(codes), MIN_DRAWS), MAX_DRAWS))
+        codes, before = _without_repetitions(np.concatenate([codes, fresh])), len(codes)
+        report(sampler.low, min(len(codes), n), n)
         if len(codes) < n and 1000 * (len(codes) - before) < len(fresh):
-            raise TableError(
-                f"level {band.low:g} has hardly more than {len(codes):,} different networks, {n:,} were asked for; ask"
-                " for fewer, a wider band or a lower floor"
+            raise LevelTableError(
+                f"level {sampler.low:g} has hardly more than {len(codes):,} different networks, fewer than the {n:,} to"
+                " build; build fewer, or choose a wider band or a lower floor"
             )
     return codes[:n]
 
 
-def _first_of_each(codes: Codes) -> Codes:
-    """Without repetitions, in the order of first appearance."""
+def _without_repetitions(codes: Codes) -> Codes:
+    """Every code once, in the order of first appearance."""
     rows = np.ascontiguousarray(codes).view(np.dtype((np.void, codes.shape[1]))).ravel()
     return codes[np.sort(np.unique(rows, return_index=True)[1])]
 
@@ -190,35 +195,35 @@ def _paths(folder: Path, target: float) -> tuple[Path, Path, Path]:
 
 
 def _kept(folder: Path, header: dict[str, Any]) -> bool:
-    """Whether a level is there, whole and made by the same settings."""
+    """Whether a level is complete and of the same settings."""
     path = _paths(folder, header["level"])[2]
     try:
-        found = json.loads(path.read_text("utf-8"))
-        _open(folder, found)
+        stored = json.loads(path.read_text("utf-8"))
+        _open(folder, stored)
     except (SpaceError, OSError, ValueError, KeyError, TypeError):
         return False
-    return bool({k: v for k, v in found.items() if k != "sha256"} == header)
+    return bool({k: v for k, v in stored.items() if k != "sha256"} == header)
 
 
-def _open(folder: Path, header: dict[str, Any]) -> Table:
+def _open(folder: Path, header: dict[str, Any]) -> LevelTable:
     """Raises ValueError, OSError, KeyError or SpaceError for files that are damaged."""
     if header["format"] != FORMAT:
         raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
     paths = _paths(folder, header["level"])[:2]
-    for path, wanted in zip(paths, header["sha256"], strict=True):
+    for path, sha256 in zip(paths, header["sha256"], strict=True):
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-                raise ValueError(f"{path.name} is not what was written")
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ValueError(f"{path.name} differs from what was written")
     codes, costs = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
     space = Space.from_json(header["space"])
     if (codes.dtype, costs.shape) != (np.int8, (len(codes),)):
         raise ValueError(f"it holds {codes.dtype} codes of shape {codes.shape} and costs of shape {costs.shape}")
     space.checked(codes)
-    return Table(header, codes, costs)
+    return LevelTable(header, codes, costs)
 
 
 def _write(folder: Path, header: dict[str, Any], codes: Codes, costs: NDArray[np.float32]) -> None:
-    """A level's files; all are on the disk under passing names before the first gets its own."""
+    """Write the files of a level; all are on the disk under temporary names before the first is renamed."""
     arrays = [_npy(codes), _npy(costs)]
     digests = [hashlib.sha256(data).hexdigest() for data in arrays]
     head = json.dumps(header | {"sha256": digests}, indent=1).encode()
@@ -230,7 +235,7 @@ def _write(folder: Path, header: dict[str, Any], codes: Codes, costs: NDArray[np
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        # An older header would vouch for arrays that are not its own.
+        # A header of older arrays must not stand beside new ones.
         paths[2].unlink(missing_ok=True)
         for part, path in zip(parts, paths, strict=True):
             part.replace(path)

@@ -12,7 +12,7 @@ PAPER_BAND = 20.0
 
 
 def floor_by_key(floors: Floors, target: float, band: float = PAPER_BAND) -> Arch:
-    """The authors' rule: the first floor whose key is not below target - band, else the last one.
+    """The floor of a level by the authors' rule: the first whose key is not below target - band, else the last.
 
     With the paper's floors: min1 for targets to 220 MFLOPs, min2 to 420, min3 above. The paper's text says "closest",
     which by cost is min2 for 100 and 200 already, and min3 for 300 and 400.
@@ -21,6 +21,6 @@ def floor_by_key(floors: Floors, target: float, band: float = PAPER_BAND) -> Arc
 
 
 def floors_of(space: Space) -> Floors:
-    """The paper's floors with the head of a space that has them all; none for any other space."""
+    """The paper's floors with the head of this space, where all are its members; else no floors."""
     floors = tuple((key, space.adopt(arch)) for key, arch in PAPER_FLOORS)
     return floors if all(space.contains(arch) for _, arch in floors) else ()

@@ -1,7 +1,7 @@
-"""The one walk that all costs share: the operators with weights or multiply-accumulates of every block.
+"""The operators of every block that have weights or multiply-accumulates; all costs are sums over them.
 
-The shapes follow the network as built (reference architecture, section 2.3); a test holds them against torch's own
-FLOP counter on `Net(arch)`, so the two cannot drift.
+The shapes follow the network as built (reference architecture, section 2.3). A test compares them with torch's FLOP
+counter on `Net(arch)`.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class OpKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operator: multiply-accumulates for one image, and trainable numbers."""
+    """One operator: multiply-accumulates for one image, and trainable parameters."""
 
     kind: OpKind
     name: str
@@ -33,7 +33,7 @@ class Op:
 
 
 def trace(arch: Arch) -> tuple[Op, ...]:
-    """Every operator of a network, in the order of its blocks."""
+    """Every operator of a network, block by block."""
     return tuple(op for block in blocks(arch) for op in block_ops(block))
 
 

@@ -1,15 +1,15 @@
-"""Which operator of a file a line of a runtime's profile belongs to.
+"""Alignment of the lines of a runtime's profile with the operators of a model file.
 
-XNNPACK reports what it made of the graph, in the graph's order: padding and squares vanish into what follows, a 1×1
-convolution is called fully connected, reshapes appear and disappear (android_bench/README.md, "Their order is the
-order of the file"). So the two lists are aligned like two sequences: in order, by what can become what, with gaps on
-either side, by dynamic programming in a band around the diagonal.
+XNNPACK reports its own operators, in the order of the graph: padding and squares are merged into the next operator, a
+1×1 convolution is called fully connected, reshapes appear and disappear (android_bench/README.md, "Their order is the
+order of the file"). So the two lists are aligned as sequences are (Needleman–Wunsch): in order, by which operator can
+become which line, with gaps on either side, by dynamic programming in a band around the diagonal.
 """
 
 import re
 from collections.abc import Sequence
 
-# What operators of a file a line may stem from, by how it begins; the first that fits counts.
+# The operators of a file that a line may come from, by a pattern of its tag; the first match counts.
 _TAGS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     (pattern, frozenset(names.split()))
     for pattern, names in (
@@ -37,17 +37,17 @@ _TAGS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     )
 )
 _MATCH, _NO_MATCH = 2.0, -1e9
-# A line without an operator: reshapes and copies are put in by the runtime; anything else leaves time unattributed.
+# A line without an operator: the runtime inserts reshapes and copies; the time of any other line is not attributed.
 _EXTRA, _EXTRA_MOVE = -3.0, -0.2
 _MOVES = re.compile(r"(static )?reshape|copy|transpose", re.IGNORECASE)
-# An operator without a line: some vanish by design.
+# An operator without a line: some are fused by design.
 _GONE, _GONE_FUSED = -1.0, -0.1
 _FUSED = frozenset({"PAD", "MUL", "RESHAPE"})
 _SLACK = 48
 
 
 def candidates(tag: str) -> frozenset[str]:
-    """Builtin operators that a profile's line may stem from; a line that is itself a builtin's name, only that."""
+    """The builtin operators that a line of a profile may come from; the name of a builtin stands for itself only."""
     if re.fullmatch(r"[A-Z0-9_]+", tag):
         return frozenset({tag})
     for pattern, names in _TAGS:
@@ -57,16 +57,16 @@ def candidates(tag: str) -> frozenset[str]:
 
 
 def align(tags: Sequence[str], builtins: Sequence[str]) -> list[int | None]:
-    """For every line of a profile, in order, the index of its operator, or None where there is none.
+    """For every line of a profile, in order, the index of its operator, or None if it has none.
 
-    Indices rise. Of all alignments the one with most agreement is found, within a band that the lengths suggest.
+    Indices increase. The alignment has the highest score within a band around the diagonal.
     """
     known = {tag: candidates(tag) for tag in set(tags)}
     extra = {tag: _EXTRA_MOVE if _MOVES.match(tag) else _EXTRA for tag in known}
     drift = len(builtins) - len(tags)
     low, high = min(0, drift) - _SLACK, max(0, drift) + _SLACK
     width = high - low + 1
-    # best[k] is the score of having placed i tags and j = i + low + k operators; came[i][k] how it was reached.
+    # best[k] is the best score for the first i tags and j = i + low + k operators; came[i][k] the step that reached it.
     best = [_NO_MATCH] * width
     came: list[bytearray] = []
     for i in range(len(tags) + 1):
@@ -90,14 +90,14 @@ def align(tags: Sequence[str], builtins: Sequence[str]) -> list[int | None]:
 
 
 def _trace_back(came: Sequence[bytearray], i: int, j: int, low: int) -> list[int | None]:
-    found: list[int | None] = [None] * i
+    operators: list[int | None] = [None] * i
     while i or j:
         step = came[i][j - i - low]
         if step == 1:
             i, j = i - 1, j - 1
-            found[i] = j
+            operators[i] = j
         elif step == 2:
             i -= 1
         else:
             j -= 1
-    return found
+    return operators

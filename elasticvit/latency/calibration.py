@@ -1,12 +1,12 @@
-"""From the sum over blocks to the time of a whole network, with an interval: fitted to whole networks measured.
+"""Calibration: from the sum over blocks to the time of a whole network, with an interval, fitted to measured networks.
 
-Everything is in logarithms, since errors of latencies are relative. The sums that it is fitted to must come from tables
-fitted without the network in question, so that the residuals are those of networks never seen.
+It is fitted in logarithms, since errors of latencies are relative. The sums must come from block times fitted without
+the network in question, so that the residuals are those of unseen networks.
 
-The interval is jackknife conformal: each residual is taken against a calibration fitted without it, and the bound is
-the ⌈(n + 1)·confidence⌉-th smallest of their sizes (Vovk et al.; Barber et al. 2021, "Predictive inference with the
-jackknife+"). With few networks that rank does not exist for a high confidence: then Student's t on the same residuals
-is used instead, and never a bound below the largest residual seen.
+The interval is a jackknife conformal interval: each residual is that of a calibration fitted without its network, and
+the bound is the ⌈(n + 1)·confidence⌉-th smallest absolute residual (Vovk et al.; Barber et al. 2021, "Predictive
+inference with the jackknife+"). With few networks this rank does not exist for a high confidence: then the bound is
+Student's t on the same residuals, but not below the largest absolute residual.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from elasticvit.errors import PredictorError
 Statistic = Literal["p50", "p90"]
 Array = NDArray[np.float64]
 LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE = 0.5, 0.99
-# A slope between sum and time is only fitted with this many networks over this wide a range, and never far from 1.
+# A slope is only fitted with at least this many networks over at least this range of sums, and clipped to SLOPES.
 SLOPE_MODELS, SLOPE_RANGE, SLOPES = 12, log(3.0), (0.85, 1.15)
 
 
@@ -42,8 +42,8 @@ class Calibration:
     """One statistic of a whole network from its sum over blocks, milliseconds.
 
     Attributes:
-        residuals: log of measured over predicted, each without the network itself, ascending.
-        spread: instead of residuals, an assumed standard deviation of the log; 0 where residuals decide.
+        residuals: log of measured over predicted, each predicted without the network itself, ascending.
+        spread: an assumed standard deviation of the log, in place of residuals; 0 if there are residuals.
     """
 
     line: Line
@@ -59,13 +59,13 @@ class Calibration:
         return exp(self._half_width(check_confidence(confidence)))
 
     def method(self, confidence: float) -> str:
-        """How the interval of that confidence comes about: "conformal", "student-t" or "assumed"."""
+        """The method behind the interval of this confidence: "conformal", "student-t" or "assumed"."""
         if self.spread:
             return "assumed"
         return "conformal" if self._rank(check_confidence(confidence)) <= len(self.residuals) else "student-t"
 
     def _rank(self, confidence: float) -> int:
-        # 0.9 · 20 is 18.000000000000004 in floating point, and no 19th rank was meant.
+        # 0.9 · 20 is 18.000000000000004 in floating point: without rounding the rank would be 19.
         return ceil(round((len(self.residuals) + 1) * confidence, 9))
 
     def _half_width(self, confidence: float) -> float:
@@ -80,24 +80,24 @@ class Calibration:
 
 
 def check_confidence(confidence: float) -> float:
-    """The confidence itself, or `PredictorError`."""
+    """Return the confidence; raise `PredictorError` if it is outside 0.5 to 0.99."""
     if not LOWEST_CONFIDENCE <= confidence <= HIGHEST_CONFIDENCE:
         raise PredictorError(f"confidence must be {LOWEST_CONFIDENCE} to {HIGHEST_CONFIDENCE}, got {confidence}")
     return confidence
 
 
 def fit_calibration(sums: Array, measured: Array, slope: float | None = None) -> Calibration:
-    """Fit to sums over blocks (n,) and measured times (n,), both milliseconds; with a given slope, the ratio only."""
+    """Fit to sums over blocks (n,) and measured times (n,), both milliseconds; if a slope is given, only the offset."""
     x, y = np.log(sums), np.log(measured)
     line = _fit_line(x, y, slope)
     keep = ~np.eye(len(x), dtype=bool)
-    without = [_fit_line(x[others], y[others], slope) for others in keep] if len(x) > 1 else [line]
+    without = [_fit_line(x[rows], y[rows], slope) for rows in keep] if len(x) > 1 else [line]
     residuals = [float(b - line.offset - line.slope * a) for a, b, line in zip(x, y, without, strict=True)]
     return Calibration(line, tuple(sorted(residuals)))
 
 
 def _fit_line(x: Array, y: Array, slope: float | None) -> Line:
-    """Robust: the median ratio, and, unless it is given, a Theil–Sen slope where there is evidence for one."""
+    """A robust fit: the median ratio, and, if no slope is given, a Theil–Sen slope if it clearly differs from 1."""
     if slope is None:
         slope = _slope(x, y)
     return Line(float(np.median(y - slope * x)), slope)
@@ -106,16 +106,16 @@ def _fit_line(x: Array, y: Array, slope: float | None) -> Line:
 def _slope(x: Array, y: Array) -> float:
     if len(x) < SLOPE_MODELS or float(np.ptp(x)) < SLOPE_RANGE:
         return 1.0
-    found, _, low, high = stats.theilslopes(y, x)
-    return 1.0 if low <= 1.0 <= high else float(np.clip(found, *SLOPES))
+    slope, _, low, high = stats.theilslopes(y, x)
+    return 1.0 if low <= 1.0 <= high else float(np.clip(slope, *SLOPES))
 
 
-def within(residuals: tuple[float, ...], part: float = 0.1) -> float:
-    """Which part of the networks was predicted within ±part of its time."""
+def within(residuals: tuple[float, ...], tolerance: float = 0.1) -> float:
+    """The fraction (0 to 1) of networks that were predicted within ±tolerance, relative, of their time."""
     errors = [abs(exp(-r) - 1) for r in residuals]
-    return sum(e <= part for e in errors) / len(errors) if errors else -inf
+    return sum(e <= tolerance for e in errors) / len(errors) if errors else -inf
 
 
 def mean_error(residuals: tuple[float, ...]) -> float:
-    """Mean absolute error of the prediction over the measured time."""
+    """Mean absolute relative error of the predictions."""
     return float(np.mean([abs(exp(-r) - 1) for r in residuals])) if residuals else inf

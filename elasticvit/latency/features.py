@@ -1,8 +1,8 @@
-"""What a latency predictor knows about a block: its sizes, and what it computes and moves.
+"""Features of a block for latency predictors: its sizes, its operations and the bytes that it moves.
 
-Multiply-accumulates alone predict badly: one in a 3×3 grid costs four times one in a 12×12 grid, one in the head twenty
-times, because there the weights stream from memory (DESIGN, "Blocks are learnt from whole networks"). So weights,
-activations and grid positions are features of their own.
+Multiply-accumulates alone predict badly: one on a 3×3 grid takes four times as long as one on a 12×12 grid, and one in
+the head twenty times, because there the weights stream from memory. So weights, activations and grid positions are
+features of their own.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one run of a block does, batch 1, float32."""
+    """Operations and bytes of one run of a block, batch 1, float32."""
 
     dense_macs: int
     depthwise_macs: int
@@ -35,10 +35,10 @@ class Work:
 
 @lru_cache(maxsize=65_536)
 def work(block: Block) -> Work:
-    """Work of a block; activations count every tensor that an operator writes, and the block's input once."""
+    """The work of a block; activations are all tensors that its operators write, and its input once."""
     ops = block_ops(block)
     depthwise = sum(op.macs for op in ops if op.kind is OpKind.DEPTHWISE)
-    # A folded network keeps one shift a channel of each norm; position tables are expanded to tokens × tokens.
+    # A folded network has one shift a channel for each norm; position-bias tables are expanded to tokens × tokens.
     weights = sum(op.params // 2 if op.kind is OpKind.NORM else op.params for op in ops if op.kind is not OpKind.TABLE)
     if block.kind is BlockKind.ATTENTION:
         weights += _heads(block) * block.side_in**4
@@ -65,7 +65,7 @@ FEATURE_NAMES = (
 
 
 def features(block: Block) -> list[float]:
-    """The vector that a forest sees, in the order of `FEATURE_NAMES`."""
+    """The feature vector of a block for a forest, in the order of `FEATURE_NAMES`."""
     row = work(block).as_row()
     sizes = (block.side_in, block.side_out, block.width_in, block.width_out, block.stride, block.kernel)
     choices = (block.expand, block.v_scale, block.mlp_ratio)

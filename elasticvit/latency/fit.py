@@ -1,11 +1,11 @@
-"""Measurements to a `LatencyPredictor`: rates, nn-Meter's forests, the table, and the calibration on whole networks.
+"""Fits a `LatencyPredictor` to measurements: device rates, nn-Meter's forests, block times, calibration on networks.
 
-The calibration must see errors as large as those on networks never measured. So the sums it is fitted to come from
-cross-fitting: networks are dealt into folds by their time, and the blocks of each are predicted from the rows of the
-other folds only.
+The calibration needs errors as large as those on networks that were never measured. So its sums come from
+cross-fitting: networks are assigned to folds by their time, and the blocks of a fold are predicted from the rows of the
+other folds.
 
-They also decide how far the forests are trusted. Where operators take milliseconds, forests halve the error of device
-rates; where they take a microsecond, which is what profiles are rounded to, a forest learns mostly noise.
+The same sums decide how far the forests are trusted. Where operators take milliseconds, forests halve the error of
+device rates; where they take a microsecond, the resolution of profiles, a forest learns mostly noise.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from elasticvit.latency.rows import BlockRow, WholeSample
 FEWEST_MODELS = 8
 FOLDS = 8
 TRUSTS = (1.0, 0.5, 0.25)
-# Less trust must make the errors on held-out networks this much smaller, or it is chance.
+# A lower trust is chosen only if it reduces the errors on held-out networks to this fraction.
 CLEARLY_BETTER = 0.9
 
 Forests = Mapping[BlockKind, BlockForest]
@@ -42,20 +42,20 @@ def fit_predictor(
 
     Args:
         rows: blocks inside measured networks, of one device profile.
-        wholes: networks measured as a whole on it, stable sessions only; some may have no rows. Several samples of one
+        wholes: whole networks measured on it, stable sessions only; some may have no rows. Several samples of one
             architecture count as one network, with their medians.
-        folds: parts of the cross-fitting; as many as networks leaves out one at a time.
+        folds: number of folds of the cross-fitting; with one for each network it is leave-one-out.
 
     Raises:
         PredictorError: fewer than eight networks, no rows, or a time that is not positive.
     """
     started = time.perf_counter()
-    samples = _one_a_network(wholes)
+    samples = _by_network(wholes)
     _check(rows, samples)
     rows = sorted(rows, key=_as_text)
     forests = _train(rows, hold_out=True)
     overhead_ms = float(np.median([sample.overhead_ms for sample in samples]))
-    trust, sums = _most_even(samples, _cross_fitted_sums(rows, samples, folds))
+    trust, sums = _best_trust(samples, _cross_fitted_sums(rows, samples, folds))
     distinct = space_blocks(space)
     times = _predict(forests, distinct, trust)
     calibrations = _calibrate(samples, sums)
@@ -79,8 +79,8 @@ def fit_predictor(
     )
 
 
-def _one_a_network(wholes: Sequence[WholeSample]) -> list[WholeSample]:
-    """One sample a network, fastest first."""
+def _by_network(wholes: Sequence[WholeSample]) -> list[WholeSample]:
+    """One sample for each network, fastest first."""
     merged = []
     for _, group in groupby(sorted(wholes, key=lambda s: s.arch.id), key=lambda s: s.arch.id):
         same = list(group)
@@ -101,7 +101,7 @@ def _check(rows: Sequence[BlockRow], samples: Sequence[WholeSample]) -> None:
         raise PredictorError(f"a latency predictor needs operator profiles of at least {FEWEST_MODELS // 2} networks")
     times = [row.ms for row in rows] + [ms for sample in samples for ms in (sample.p50_ms, sample.p90_ms)]
     if not (np.isfinite(times).all() and min(times) > 0):
-        raise PredictorError("measured times must be positive and finite; leave out the session that has others")
+        raise PredictorError("measured times must be positive and finite; exclude the session that has others")
 
 
 def _train(rows: Sequence[BlockRow], hold_out: bool) -> Forests:
@@ -115,8 +115,8 @@ def _train(rows: Sequence[BlockRow], hold_out: bool) -> Forests:
 def _predict(forests: Forests, distinct: Sequence[Block], trust: float) -> dict[Block, float]:
     times: dict[Block, float] = {}
     for kind, forest in forests.items():
-        mine = [block for block in distinct if block.kind is kind]
-        times |= dict(zip(mine, forest.predict_ms(mine, trust).tolist(), strict=True))
+        own = [block for block in distinct if block.kind is kind]
+        times |= dict(zip(own, forest.predict_ms(own, trust).tolist(), strict=True))
     return times
 
 
@@ -124,7 +124,7 @@ def _cross_fitted_sums(rows: Sequence[BlockRow], samples: Sequence[WholeSample],
     """Sum over blocks and overhead of every network, each without its own fold's rows, for each of `TRUSTS`: shape
     (trusts, n)."""
     sums = np.zeros((len(TRUSTS), len(samples)))
-    for fold in _deal(len(samples), folds):
+    for fold in _folds(len(samples), folds):
         held_out = {samples[i].arch.id for i in fold}
         forests = _train([row for row in rows if row.arch_id not in held_out], hold_out=False)
         overhead_ms = float(np.median([s.overhead_ms for s in samples if s.arch.id not in held_out]))
@@ -136,17 +136,16 @@ def _cross_fitted_sums(rows: Sequence[BlockRow], samples: Sequence[WholeSample],
     return sums
 
 
-def _most_even(samples: Sequence[WholeSample], sums: Milliseconds) -> tuple[float, Milliseconds]:
-    """The trust whose sums are nearest to a fixed part of the measured times, full trust unless less is clearly better;
-    and those sums, shape (n,)."""
+def _best_trust(samples: Sequence[WholeSample], sums: Milliseconds) -> tuple[float, Milliseconds]:
+    """The trust with the smallest spread of log errors, full unless a lower one is clearly better; and its sums."""
     errors = np.log(sums) - np.log([sample.p50_ms for sample in samples])
     spread = np.mean(np.abs(errors - np.median(errors, axis=1, keepdims=True)), axis=1)
     level = int(np.flatnonzero(spread * CLEARLY_BETTER <= spread.min())[0])
     return TRUSTS[level], sums[level]
 
 
-def _deal(n: int, folds: int) -> Iterator[list[int]]:
-    """Indices in order of time, dealt like cards: every fold has fast and slow networks."""
+def _folds(n: int, folds: int) -> Iterator[list[int]]:
+    """Folds of indices, assigned in turn by rank of time: every fold has fast and slow networks."""
     for fold in range(min(folds, n)):
         yield list(range(fold, n, min(folds, n)))
 
@@ -159,7 +158,7 @@ def _calibrate(samples: Sequence[WholeSample], sums: Milliseconds) -> dict[Stati
 
 
 def _as_text(row: BlockRow) -> str:
-    """A row as one line; sorted by it, the same rows give the same predictor in whatever order they came."""
+    """A row as one line of text; rows are sorted by it, so that their original order does not matter."""
     return json.dumps([row.arch_id, asdict(row.block), row.ms])
 
 

@@ -1,18 +1,18 @@
-"""nn-Meter 2.0 behind one door: its training function turns block rows into forests. Nothing else imports it.
+"""The only module that imports nn-Meter 2.0: its training function fits forests to block rows.
 
-What is worked around, each held by a contract test:
+Workarounds, each covered by a contract test:
 
 - nn-Meter imports `pkg_resources`, which setuptools 82 dropped: this project pins `setuptools<82`.
-- Importing it writes a configuration to `~/.nn_meter` and reads a registry from there: it is imported with HOME in an
-  empty private folder that is removed afterwards, so that neither its files nor a user's registry have a say.
-- It hangs a handler that writes to stdout on its logger: taken off again, or it would be in our programs' output.
-- For kernels it does not know it asks scikit-learn for `max_features="auto"`, which is gone since 1.3: every kind of
-  block gets an entry in its `__PREDICTOR_ZOO__`.
-- Registering a feature parser appends to `sys.path`: restored.
-- Rows that raise are dropped without a word: the number of rows that were used is checked.
+- Importing it writes a configuration to `~/.nn_meter` and reads a registry from there: it is imported with HOME set to
+  an empty private folder, which is removed afterwards, so that neither its files nor a user's registry matter.
+- It adds a handler that writes to stdout to its logger: the handler is removed.
+- For unknown kernels it calls scikit-learn with `max_features="auto"`, removed in 1.3: every kind of block gets an
+  entry in its `__PREDICTOR_ZOO__`.
+- Registering a feature parser appends to `sys.path`: it is restored.
+- Rows that raise are dropped silently: the number of rows that were used is checked.
 
-Own kernels come in by nn-Meter's extension points: a kernel name for each kind of block, and a feature parser that adds
-what a block computes and moves to its sizes (nn-Meter's own features miss every transformer block).
+Our kernels use nn-Meter's extension points: a kernel name for each kind of block, and a feature parser that adds the
+work of a block to its sizes (nn-Meter's own features do not cover transformer blocks).
 """
 
 import importlib
@@ -39,7 +39,7 @@ from elasticvit.latency.rows import BlockRow
 
 VERSION = "2.0"
 BACKEND = "elasticvit"
-# nn-Meter holds a fifth of the rows out to state its accuracy; with fewer blocks that says nothing, nor does a forest.
+# nn-Meter holds out a fifth of the rows to measure its accuracy; with fewer blocks neither that nor a forest is useful.
 FEWEST_BLOCKS = 10
 FOREST = {
     "n_estimators": 100,
@@ -58,11 +58,11 @@ Baseline = Callable[[Sequence[Block]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class BlockForest:
-    """Times of one kind of block: a baseline, times what a forest of nn-Meter's learnt about it.
+    """Times of one kind of block: a baseline, multiplied by the prediction of an nn-Meter forest.
 
     Attributes:
-        acc10: nn-Meter's own figure, the part of held-out blocks within 10 %; None where there were too few blocks.
-        blocks: how many different blocks it was trained on.
+        acc10: nn-Meter's own figure, the fraction of held-out blocks within 10 %; None with too few blocks.
+        blocks: number of different blocks it was trained on.
     """
 
     kind: BlockKind
@@ -81,7 +81,7 @@ class BlockForest:
 
 
 class BlockFeatureParser:
-    """nn-Meter's feature parser of our kernels; made by nn-Meter by name."""
+    """nn-Meter's feature parser for our kernels; nn-Meter instantiates it by name."""
 
     def __init__(self, kernel_type: str) -> None:
         self.kernel_type = kernel_type
@@ -97,14 +97,14 @@ class BlockFeatureParser:
 def train_forest(kind: BlockKind, rows: Sequence[BlockRow], baseline: Baseline, hold_out: bool = True) -> BlockForest:
     """Train one kind of block by nn-Meter's `build_predictor_by_data`; deterministic.
 
-    The forest learns time over baseline, not milliseconds: nn-Meter fits squared errors, which on milliseconds would
-    only see the largest blocks, and forests do not extrapolate, which the baseline does. Rows of one block are
-    averaged first, so that the held-out blocks were not seen in training.
+    The forest learns the ratio of time to baseline, not milliseconds: nn-Meter minimises squared errors, which in
+    milliseconds would depend on the largest blocks only, and a forest does not extrapolate, but the baseline does. Rows
+    of one block are averaged first, so that no held-out block is in the training set.
 
     Args:
         rows: all of this kind.
         baseline: a first guess, milliseconds of each block.
-        hold_out: also train on four fifths to state `acc10`; the answer is trained on everything either way.
+        hold_out: also train on four fifths to measure `acc10`; the returned forest is trained on all rows.
 
     Raises:
         PredictorError: rows of another kind, or nn-Meter is missing, of another version, or dropped rows.
@@ -142,7 +142,7 @@ def _build(
 
 
 def kernel_name(kind: BlockKind) -> str:
-    """The kernel's name in nn-Meter. Without "conv" and "fc" in it, which would draw its own features."""
+    """The name of a kernel in nn-Meter, without "conv" and "fc", which would select nn-Meter's own features."""
     names = {BlockKind.CONV: "mobile", BlockKind.FIRST_CONV: "first", BlockKind.FFN: "feed_forward"}
     return f"elasticvit_{names.get(kind, kind.value)}"
 
@@ -196,7 +196,7 @@ def _quiet(logger: logging.Logger) -> None:
 
 @contextmanager
 def _private_home() -> Iterator[None]:
-    """HOME is an empty folder inside; the time of one import, since the environment belongs to the whole process."""
+    """Set HOME to an empty folder; only during one import, since the environment is that of the whole process."""
     before = os.environ.get("HOME")
     with tempfile.TemporaryDirectory(prefix="elasticvit-nn-meter-") as folder:
         os.environ["HOME"] = folder

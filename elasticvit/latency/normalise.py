@@ -1,7 +1,6 @@
-"""Samples of a session to numbers that can be compared: percentiles, the anchor's speed, and whether to believe them.
+"""Percentiles of a session's samples, and the stability of a session. Standard library only.
 
-Machines drift in speed. Every session measures a fixed anchor in between, and latencies are stated at the speed at
-which the anchor takes its reference time. Standard library only.
+Machines drift in speed, so every session interleaves a fixed anchor with the model.
 """
 
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from statistics import fmean, median, stdev
 
 from elasticvit.errors import PredictorError
 
-# Beyond these a session is kept, marked unstable, and not used.
+# Above these a session is kept, but marked unstable and not used.
 LARGEST_CV = 0.10
 LARGEST_DRIFT = 0.25
-# With so many rounds one may be disturbed: a median over all samples does not feel it.
+# From this number of rounds on one may be disturbed: the median over all samples is robust against it.
 FORGIVING_ROUNDS = 5
 
 
@@ -40,13 +39,13 @@ def p90_ms(samples_ns: Sequence[int]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """Whether a session's numbers can be used.
+    """Whether the numbers of a session can be used.
 
     Attributes:
         cv: coefficient of variation, over rounds, of the model's p50 to the anchor's.
-        drift: how far the anchor's p50 moved over the rounds: largest / smallest - 1.
-            Both leave out the one round farthest from the median where there are five or more.
-        reason: why it is not stable, or "".
+        drift: of the anchor's p50 over the rounds: largest / smallest - 1.
+            With five rounds or more, both ignore the round farthest from the median.
+        reason: why the session is not stable, or "".
     """
 
     cv: float
@@ -64,7 +63,7 @@ def stability(
     largest_cv: float = LARGEST_CV,
     largest_drift: float = LARGEST_DRIFT,
 ) -> Stability:
-    """Judge a session by its rounds, one p50 of model and anchor each. Raises `PredictorError` without rounds."""
+    """Stability of a session from the p50 of model and anchor in each round. Raises `PredictorError` without rounds."""
     if len(model_p50s_ms) != len(anchor_p50s_ms) or not model_p50s_ms:
         raise PredictorError(
             f"a session needs one p50 of model and anchor a round, got {len(model_p50s_ms)} and {len(anchor_p50s_ms)}"
@@ -84,7 +83,7 @@ def stability(
 
 
 def _forgiven(rounds: Sequence[float]) -> list[float]:
-    """The rounds without the one farthest from their median, where there are enough."""
+    """The rounds without the one farthest from their median, if there are enough."""
     middle = median(rounds)
     kept = sorted(rounds, key=lambda value: abs(value - middle))
     return kept[:-1] if len(kept) >= FORGIVING_ROUNDS else kept

@@ -1,8 +1,8 @@
-"""Latency of any member of a space on one device profile, as an interval: what search holds budgets to.
+"""Latency of any member of a space on one device profile, as an interval; search compares its upper bound to budgets.
 
-A predictor is data: predicted milliseconds of every block of its space, and how a sum of blocks becomes the time of a
-whole network. It is stored as JSON, self-contained; the forests that made it are not (they are refitted from the rows,
-deterministically). `elasticvit.latency.fit` makes one from measurements.
+A predictor is data: predicted milliseconds of every block of its space, and the calibration from a sum of blocks to the
+time of a whole network. It is stored as self-contained JSON, without the forests behind it (they are refitted from the
+rows, deterministically). `elasticvit.latency.fit` makes one from measurements.
 """
 
 import json
@@ -25,9 +25,9 @@ from elasticvit.latency.features import work_rows
 Milliseconds = NDArray[np.float64]
 FORMAT = 1
 STATISTICS: tuple[Statistic, ...] = ("p50", "p90")
-# An explicit estimate without any measurement: a phone core of these years, one thread, float32. Picoseconds a dense
-# MAC, a depthwise MAC, a byte of weights, a byte of activations, a grid position; with them the published networks come
-# out within a factor of 2.2 of the authors' Pixel 1, 4 and 6. The interval is a factor of three either way at 90 %.
+# An estimate without measurements: a recent phone core, one thread, float32. Picoseconds for a dense MAC, a depthwise
+# MAC, a byte of weights, a byte of activations, a grid position. With them the published networks are within a factor
+# of 2.2 of the authors' Pixel 1, 4 and 6. The interval is a factor of three in both directions at 90 %.
 GENERIC_PICOSECONDS = (70.0, 120.0, 50.0, 80.0, 0.0)
 GENERIC_SPREAD = log(3.0) / 1.6449
 GENERIC_P90_OVER_P50 = 1.1
@@ -35,18 +35,18 @@ GENERIC_P90_OVER_P50 = 1.1
 
 @dataclass(frozen=True)
 class Summary:
-    """Where a predictor comes from and how good it is.
+    """The data behind a predictor, and its errors.
 
     Attributes:
-        rows, models: measured block rows and whole networks that it was fitted to.
-        within_10, mean_error: on whole networks left out of the fit: which part was predicted within ±10 %, and the
-            mean relative error; None without measurements.
-        trust: the power with which nn-Meter's forests correct device rates: 1 is in full.
-        block_within_10: of held-out blocks, by kind, as nn-Meter states it; None where a kind had too few blocks for a
-            forest and device rates alone predict it.
-        rows_sha256: of the rows, so that a predictor can be traced to its data.
-        nn_meter: its version.
-        seconds: time the fit took.
+        rows, models: numbers of measured block rows and whole networks that it was fitted to.
+        within_10, mean_error: on whole networks left out of the fit: the fraction (0 to 1) predicted within ±10 %, and
+            the mean relative error; None without measurements.
+        trust: the exponent with which nn-Meter's forests correct device rates; 1 is full trust.
+        block_within_10: the fraction of held-out blocks within ±10 % by kind, computed by nn-Meter; None for a kind
+            with too few blocks for a forest, which device rates alone predict.
+        rows_sha256: hash of the rows, which identifies the data.
+        nn_meter: version of nn-Meter.
+        seconds: duration of the fit.
     """
 
     rows: int = 0
@@ -78,12 +78,12 @@ class LatencyPredictor:
 
     @property
     def calibrated(self) -> bool:
-        """Whether measurements of the device are behind it."""
+        """Whether it was fitted to measurements of the device."""
         return not self.calibrations["p50"].spread
 
     @cached_property
-    def table(self) -> CostTable:
-        """Block times as a dense table over codes."""
+    def cost_table(self) -> CostTable:
+        """Block times as a cost table."""
         return CostTable.build(self.space, self._times)
 
     def predict_ms(self, codes: Codes, statistic: Statistic = "p50") -> Milliseconds:
@@ -93,26 +93,26 @@ class LatencyPredictor:
     def interval_ms(
         self, codes: Codes, confidence: float, statistic: Statistic = "p50"
     ) -> tuple[Milliseconds, Milliseconds]:
-        """Lower and upper bound, shapes (n,), that hold the latency with that confidence (0.5 … 0.99).
+        """Lower and upper bound of the latency with that confidence (0.5 to 0.99), milliseconds, shapes (n,).
 
         Raises:
-            PredictorError: a confidence outside of that.
+            PredictorError: a confidence outside 0.5 to 0.99.
         """
         middle = self.predict_ms(codes, statistic)
         factor = self._calibration(statistic).factor(confidence)
         return middle / factor, middle * factor
 
     def upper_ms(self, codes: Codes, confidence: float, statistic: Statistic = "p50") -> Milliseconds:
-        """The upper bound alone, shape (n,): what a budget is held against."""
+        """The upper bound alone, milliseconds, shape (n,); budgets limit it."""
         return self.interval_ms(codes, confidence, statistic)[1]
 
     def interval_method(self, confidence: float, statistic: Statistic = "p50") -> str:
-        """How the interval comes about: "conformal", "student-t" (too few networks) or "assumed" (uncalibrated)."""
+        """The method behind the interval: "conformal", "student-t" (too few networks) or "assumed" (uncalibrated)."""
         return self._calibration(statistic).method(confidence)
 
     def smallest_upper_ms(self, confidence: float, statistic: Statistic = "p50") -> tuple[float, Codes]:
         """The smallest upper bound in the space, exact, and the code (D,) that has it."""
-        _, code = self.table.smallest()
+        _, code = self.cost_table.smallest()
         return float(self.upper_ms(code[None], confidence, statistic)[0]), code
 
     def largest_upper_ms(self, confidence: float, statistic: Statistic = "p50") -> tuple[float, Codes]:
@@ -151,7 +151,7 @@ class LatencyPredictor:
                 calibrations={name: _calibration(data["calibrations"][name]) for name in STATISTICS},
                 summary=Summary(**data["summary"]),
             )
-            _ = predictor.table
+            _ = predictor.cost_table
         except PredictorError:
             raise
         except (ElasticVitError, KeyError, TypeError, ValueError) as error:
@@ -159,14 +159,14 @@ class LatencyPredictor:
         return predictor
 
     def _sums(self, codes: Codes) -> Milliseconds:
-        return self.overhead_ms + self.table.total(codes)
+        return self.overhead_ms + self.cost_table.total(codes)
 
     def _times(self, distinct: Sequence[Block]) -> Milliseconds:
         try:
             return np.array([self.block_ms[block.key] for block in distinct], np.float64)
         except KeyError as error:
             raise PredictorError(
-                f"this predictor knows no block {error}; it is for space {self.space.name!r}"
+                f"this predictor has no time for block {error}; it is for space {self.space.name!r}"
             ) from None
 
     def _calibration(self, statistic: Statistic) -> Calibration:
@@ -178,20 +178,20 @@ class LatencyPredictor:
 
 def space_blocks(space: Space) -> list[Block]:
     """Every distinct block of a space, in a stable order."""
-    found: list[Block] = []
+    collected: list[Block] = []
 
-    def note(distinct: Sequence[Block]) -> Milliseconds:
-        found.extend(distinct)
+    def collect(distinct: Sequence[Block]) -> Milliseconds:
+        collected.extend(distinct)
         return np.zeros(len(distinct))
 
-    CostTable.build(space, note)
-    return found
+    CostTable.build(space, collect)
+    return collected
 
 
 def uncalibrated(space: Space) -> LatencyPredictor:
-    """An estimate without any measurement, from generic rates of a phone core, with a wide interval.
+    """An estimate without measurements, from generic rates of a phone core, with a wide interval.
 
-    `calibrated` is False; answers that rest on it must say so.
+    Its `calibrated` is False; results based on it must say so.
     """
     distinct = space_blocks(space)
     times = work_rows(distinct) @ np.array(GENERIC_PICOSECONDS) / 1e9

@@ -1,8 +1,8 @@
-"""A few rates of the device as the first guess of every block's time: so much a MAC, so much a byte.
+"""Device rates as the baseline of every block's time: time per MAC, per byte and per block.
 
-Fitted with non-negative rates, so that it stays positive and sensible far from what was measured, where a forest
-cannot go. Every kind of block gets rates of its own, drawn towards those of all kinds together: with three rows of a
-kind it has nearly the common rates, with thirty its own.
+Rates are fitted to be non-negative, so that predictions are positive and sensible far from the measured blocks, where a
+forest does not extrapolate. Every kind of block has rates of its own, shrunk towards those of all kinds: with three
+rows a kind has nearly the common rates, with thirty its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ from elasticvit.latency.features import Work, work_rows
 from elasticvit.latency.rows import BlockRow
 
 RATES = (*Work.__dataclass_fields__, "constant")
-# How much a kind's own rows must say against the common rates: as much as this many rows.
+# Strength of the shrinkage towards the common rates, as a number of rows.
 POOLING_ROWS = 2.0
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Milliseconds a unit of each of `RATES`, for every kind of block."""
+    """Milliseconds per unit of each of `RATES`, for every kind of block."""
 
     rates: Mapping[BlockKind, NDArray[np.float64]]
 
     def predict_ms(self, blocks: Sequence[Block]) -> NDArray[np.float64]:
-        """Time of each block, shape (n,), milliseconds; never zero."""
+        """Time of each block, shape (n,), milliseconds; above 0."""
         rates = np.stack([self.rates[block.kind] for block in blocks]) if blocks else np.zeros((0, len(RATES)))
         return np.asarray(np.maximum(np.sum(_design(blocks) * rates, axis=1), 1e-6))
 
 
 def fit_prior(rows: Sequence[BlockRow]) -> Prior:
-    """Rates that bring the relative errors of all rows down; deterministic. Needs at least one row."""
+    """Rates with the least squared relative errors over all rows; deterministic. Needs at least one row."""
     design, ms = _design([row.block for row in rows]), np.array([row.ms for row in rows])
     # Relative errors: divide by the time itself. Columns are scaled so that one ridge strength suits all of them.
     relative = design / ms[:, None]
@@ -43,8 +43,8 @@ def fit_prior(rows: Sequence[BlockRow]) -> Prior:
     kinds = np.array([row.block.kind for row in rows])
     rates = dict.fromkeys(BlockKind, common / scale)
     for kind in sorted(set(kinds)):
-        mine = kinds == kind
-        own = _solve(relative[mine] / scale, np.ones(int(mine.sum())), common, POOLING_ROWS)
+        rows_of_kind = kinds == kind
+        own = _solve(relative[rows_of_kind] / scale, np.ones(int(rows_of_kind.sum())), common, POOLING_ROWS)
         rates[BlockKind(kind)] = own / scale
     return Prior(rates)
 
@@ -56,7 +56,7 @@ def _design(blocks: Sequence[Block]) -> NDArray[np.float64]:
 def _solve(
     design: NDArray[np.float64], target: NDArray[np.float64], centre: NDArray[np.float64], strength: float
 ) -> NDArray[np.float64]:
-    """Non-negative least squares, drawn towards `centre` by `strength` rows' worth of evidence."""
+    """Non-negative least squares, shrunk towards `centre` with the weight of `strength` rows."""
     pull = np.sqrt(strength / len(centre)) * np.eye(len(centre))
-    found, _ = nnls(np.vstack([design, pull]), np.concatenate([target, pull @ centre]))
-    return np.asarray(found, np.float64)
+    solution, _ = nnls(np.vstack([design, pull]), np.concatenate([target, pull @ centre]))
+    return np.asarray(solution, np.float64)

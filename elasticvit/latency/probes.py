@@ -1,8 +1,8 @@
-"""Which networks to measure first on a new device.
+"""The networks to measure first on a new device.
 
-Networks drawn at random crowd around the middle of a space: of its small and its large members, which low and high
-budgets will ask for, a predictor would only guess. So the first ones are spread from the smallest to the largest, and
-of several of one size the one with most blocks not yet among the others is taken.
+Random networks concentrate in the middle of a space, so a predictor would have to extrapolate to its small and large
+members, which low and high budgets select. So probes are spread from the smallest to the largest network, and of
+several candidates of one size the one with the most new blocks is chosen.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from elasticvit.costs.blocks import blocks
 from elasticvit.errors import PredictorError
 
 _CANDIDATES = 24
-# How far a choice strays from its network's size, in parts of the range of choices.
+# Largest deviation of a choice from the size of its network, as a fraction of the range of choices.
 _SPREAD = 0.35
 
 
@@ -28,8 +28,8 @@ def choose_probes(space: Space, n: int, rng: np.random.Generator) -> Codes:
         drawn = last * (size + _SPREAD * rng.uniform(-1, 1, (_CANDIDATES, len(last))))
         codes = space.mutate(np.clip(np.round(drawn), 0, last).astype(np.int8), rng, 0.0)
         fresh = [code for code in codes if code.tobytes() not in taken] or list(space.sample(rng, _CANDIDATES))
-        news = [len(set(blocks(space.decode(code))) - seen) for code in fresh]
-        best = fresh[int(np.argmax(news))]
+        new_blocks = [len(set(blocks(space.decode(code))) - seen) for code in fresh]
+        best = fresh[int(np.argmax(new_blocks))]
         chosen.insert(-1, best)
         taken.add(best.tobytes())
         seen |= set(blocks(space.decode(best)))

@@ -2,10 +2,10 @@
 
 Blocks are learnt from whole networks, not probed alone, since inside a network their weights stream from memory.
 
-XNNPACK tells whole microseconds rounded down, so an operator of 0.9 µs reads 0, and profiling disturbs caches. What is
-to be trusted is the network's unprofiled median. The rounded-off parts are put back so that the sum comes to that
-median: half a microsecond for an operator that reads one or more, and equal shares of what is still missing, below one
-microsecond each, for those that read less. What is left after that is a common factor.
+XNNPACK reports whole microseconds, rounded down, so an operator of 0.9 µs reads 0, and profiling disturbs caches. The
+network's unprofiled median is reliable. So the rounded-off times are restored until the sum equals that median: half a
+microsecond for an operator that reads one or more, and equal shares of the remainder, below one microsecond each, for
+those that read less. A common factor corrects what is left after that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ from elasticvit.latency.alignment import align
 from elasticvit.latency.rows import BlockRow
 
 SMALLEST_COVERAGE = 0.98
-# An operator that only relabels memory costs nothing that could have been rounded off.
+# Operators that only relabel memory take no time that could have been rounded off.
 _FREE = ("static reshape", "reshape")
-# No operator with work to do takes less than this, however little of it the profile shows.
+# Lower bound of the time of any other operator, however little the profile shows.
 _LEAST_US = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class FileOp:
-    """An operator of a model file, in order: its builtin name and the index of its block; None for none."""
+    """An operator of a model file, in order: its builtin name and the index of its block, or None."""
 
     builtin: str
     block: int | None
@@ -38,8 +38,8 @@ class OperatorTime(Protocol):
 
     Attributes:
         tag: the runtime's name of the operator.
-        avg_us: the average; on a busy machine far above what is typical.
-        median_us: over runs, whole microseconds; None where the profile does not tell it.
+        avg_us: the average; on a busy machine far above the typical time.
+        median_us: over runs, whole microseconds; None if the profile has no median.
     """
 
     @property
@@ -53,7 +53,7 @@ class OperatorTime(Protocol):
 
 
 def typical_us(op: OperatorTime) -> float:
-    """The average, but not where a few disturbed runs lift it above the median."""
+    """The average, but at most half a microsecond above the median, against a few disturbed runs."""
     return op.avg_us if op.median_us is None else min(op.avg_us, op.median_us + 0.5)
 
 
@@ -75,10 +75,10 @@ class ProfiledModel:
     """A measured network as rows.
 
     Attributes:
-        rows: one a block, in order; with `overhead_ms` they sum to the network's p50.
+        rows: one for each block, in order; with `overhead_ms` they sum to the network's p50.
         overhead_ms: time that belongs to no block.
-        coverage: part of the profiled time that could be attributed.
-        scale: the common factor that was left to make the sum fit; far from 1 means that profile and latency disagree.
+        coverage: fraction (0 to 1) of the profiled time that was attributed to blocks.
+        scale: the common factor applied last; far from 1 means that profile and latency disagree.
     """
 
     rows: tuple[BlockRow, ...]
@@ -103,35 +103,35 @@ def profile_to_rows(
     Args:
         profile: of this network's file.
         file_ops: the operators of that file with their blocks, as the exporter gives them.
-        p50_ms: unprofiled median, normalised; what rows and overhead sum to.
+        p50_ms: unprofiled median, normalised; the sum of rows and overhead.
 
     Raises:
-        PredictorError: profile and file do not fit together (the tags that found no operator are named), a block got no
+        PredictorError: profile and file do not match (the message names the tags without an operator), a block has no
             time, or the median is not positive.
     """
     if not p50_ms > 0:
         raise PredictorError(f"the network's median latency must be positive, got {p50_ms} ms")
-    parts = blocks(arch)
-    owners = _owners(profile, file_ops, len(parts))
+    all_blocks = blocks(arch)
+    owners = _owners(profile, file_ops, len(all_blocks))
     coverage = _coverage(profile, owners)
     times, scale = _fitted(profile, p50_ms * 1e3)
-    sums = [0.0] * len(parts)
+    sums = [0.0] * len(all_blocks)
     overhead_us = 0.0
     for owner, time_us in zip(owners, times, strict=True):
         if owner is None:
             overhead_us += time_us
         else:
             sums[owner] += time_us
-    if empty := [part.key for i, part in enumerate(parts) if i not in owners]:
+    if empty := [block.key for i, block in enumerate(all_blocks) if i not in owners]:
         raise PredictorError(f"the profile has nothing of block {empty[0]}: it is not of this network's file")
-    rows = tuple(BlockRow(arch.id, part, us / 1e3) for part, us in zip(parts, sums, strict=True))
+    rows = tuple(BlockRow(arch.id, block, us / 1e3) for block, us in zip(all_blocks, sums, strict=True))
     return ProfiledModel(rows, overhead_us / 1e3, coverage, scale)
 
 
-def _owners(profile: Sequence[OperatorTime], file_ops: Sequence[FileOp], parts: int) -> list[int | None]:
-    """The block of every line of the profile."""
-    if any(op.block is not None and not 0 <= op.block < parts for op in file_ops):
-        raise PredictorError(f"the file's operators name blocks beyond the {parts} of this architecture")
+def _owners(profile: Sequence[OperatorTime], file_ops: Sequence[FileOp], n_blocks: int) -> list[int | None]:
+    """The index of the block of every line of the profile, or None."""
+    if any(op.block is not None and not 0 <= op.block < n_blocks for op in file_ops):
+        raise PredictorError(f"the file's operators name blocks beyond the {n_blocks} of this architecture")
     places = align([op.tag for op in profile], [op.builtin for op in file_ops])
     return [None if place is None else file_ops[place].block for place in places]
 
@@ -150,7 +150,7 @@ def _coverage(profile: Sequence[OperatorTime], owners: Sequence[int | None]) -> 
 
 
 def _fitted(profile: Sequence[OperatorTime], target_us: float) -> tuple[list[float], float]:
-    """Times that sum to the target, and the factor that was needed after putting back what rounding took."""
+    """Times that sum to the target, and the common factor applied after restoring rounded-off times."""
     free = [op.tag.lower().startswith(_FREE) for op in profile]
     read = [
         typical_us(op) if is_free else max(typical_us(op), _LEAST_US) for op, is_free in zip(profile, free, strict=True)

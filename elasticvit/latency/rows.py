@@ -1,4 +1,4 @@
-"""What predictors are fitted to: times of blocks, and of whole models, on one device profile."""
+"""Training data of latency predictors: times of blocks and of whole networks on one device profile."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class BlockRow:
 
 @dataclass(frozen=True, slots=True)
 class WholeSample:
-    """A whole network measured: normalised p50 and p90, and the part of p50 that belongs to no block."""
+    """A measured whole network: normalised p50 and p90, and the time of its p50 that belongs to no block."""
 
     arch: Arch
     p50_ms: float

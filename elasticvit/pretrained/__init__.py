@@ -1,4 +1,4 @@
-"""Supernets that ship with this package: a file, its table of evaluated sub-networks, and a card for people."""
+"""Supernets that ship with this package: a supernet file, its accuracy table, and a card to read."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from elasticvit.accuracy.table import table_path
 FOLDER = Path(__file__).parent
 DEFAULT = "cifar10"
 TRAINED_HERE = "digits"
-"""Ships as a recipe: it is trained in a minute or two, on images that are everywhere."""
+"""Ships as a recipe: it is trained in one or two minutes, on images that scikit-learn includes."""
 
 
 def shipped(name: str) -> Path | None:
-    """The supernet file that ships under this name, None where none does."""
+    """The supernet file that ships under this name, or None."""
     path = FOLDER / f"{name}.safetensors"
     return path if path.is_file() and table_path(path).is_file() else None
 
 
 def default_name() -> str:
-    """The supernet that answers where none is named."""
+    """The supernet that is used if no name is given."""
     return DEFAULT if shipped(DEFAULT) else TRAINED_HERE

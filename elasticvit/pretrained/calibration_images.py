@@ -1,10 +1,10 @@
-"""Calibration images that a supernet's file carries: made up, so that nobody needs the training images.
+"""Synthetic calibration images for a supernet file, in place of the training images.
 
-Recalibration (`elasticvit.accuracy.evaluate`) sets batch norm statistics from images. Where the training images must
-not be passed on, others do: they only have to give every sub-network the statistics that the real ones give. So images
-are optimised for just that, as data-free distillation does (Yin et al., *Dreaming to Distill*, CVPR 2020, equation 4):
-starting from crops of the two photographs that ship inside scikit-learn, they follow the gradient of the distance
-between the statistics on them and those on training images, at every batch norm, over sub-networks of all sizes.
+Recalibration (`elasticvit.accuracy.evaluate`) sets batch norm statistics from images. If the training images must not
+be distributed, other images can replace them that give every sub-network the same statistics. They are optimised as in
+data-free distillation (Yin et al., *Dreaming to Distill*, CVPR 2020, equation 4): they start as crops of the two
+photographs that ship with scikit-learn and follow the gradient of the distance between their statistics and those of
+training images, at every batch norm, over sub-networks of all sizes.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ FIRST_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and biased variance of what enters each batch norm, in the network's order; shapes (C,)."""
+    """Mean and biased variance of the input of each batch norm, in the network's order; shapes (C,)."""
 
     means: tuple[Tensor, ...]
     variances: tuple[Tensor, ...]
@@ -52,9 +52,9 @@ def make_calibration_images(
     seed: int = 0,
     report: Report = silent,
 ) -> Tensor:
-    """Images (k, 3, H, W) bytes on which sub-networks have the batch norm statistics of training images.
+    """Images (k, 3, H, W), uint8, on which sub-networks have the batch norm statistics of training images.
 
-    Deterministic on one machine for a seed and a number of threads. Without steps, they are the photographs' crops.
+    Deterministic on one machine for a seed and a number of threads. With 0 steps they are the crops of photographs.
 
     Raises:
         DataError: fewer than 2 images.
@@ -72,12 +72,12 @@ def make_calibration_images(
         if turn not in pool:
             frozen = _frozen(supernet, archs[turn])
             pool[turn] = frozen, statistics_of(frozen, real)
-        net, wanted = pool[turn]
+        net, target = pool[turn]
         for group in adam.param_groups:
             group["lr"] = LR * 0.5 * (1 + np.cos(np.pi * step / steps))
         with _watched(net) as seen:
             net((_rounded(images[rows]) - mean) / std)
-        loss = _distance(seen, wanted)
+        loss = _distance(seen, target)
         backward(loss)
         adam.step()
         adam.zero_grad(set_to_none=True)
@@ -88,7 +88,7 @@ def make_calibration_images(
 
 
 def photo_crops(k: int, side: int, rng: np.random.Generator) -> Tensor:
-    """Square crops (k, 3, side, side) bytes, of all sizes, of the photographs that ship inside scikit-learn."""
+    """Square crops of all sizes, (k, 3, side, side), uint8, of the photographs that ship with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
     photos = [torch.from_numpy(image.copy()).permute(2, 0, 1).float() for image in load_sample_images().images]
@@ -106,44 +106,44 @@ def photo_crops(k: int, side: int, rng: np.random.Generator) -> Tensor:
 
 def statistics_of(net: Net, images: Tensor, batch: int = 128) -> Statistics:
     """The mean, over batches of images (N, 3, H, W), of a network's statistics in training mode."""
-    parts = []
+    by_batch = []
     with torch.no_grad():
-        for part in torch.split(images, batch):
+        for chunk in torch.split(images, batch):
             with _watched(net) as seen:
-                net(part)
-            parts.append(Statistics(tuple(mean for mean, _ in seen), tuple(var for _, var in seen)))
-    means = zip(*(part.means for part in parts), strict=True)
-    variances = zip(*(part.variances for part in parts), strict=True)
+                net(chunk)
+            by_batch.append(Statistics(tuple(mean for mean, _ in seen), tuple(var for _, var in seen)))
+    means = zip(*(statistics.means for statistics in by_batch), strict=True)
+    variances = zip(*(statistics.variances for statistics in by_batch), strict=True)
     return Statistics(
-        tuple(torch.stack(each).mean(0) for each in means), tuple(torch.stack(each).mean(0) for each in variances)
+        tuple(torch.stack(norm).mean(0) for norm in means), tuple(torch.stack(norm).mean(0) for norm in variances)
     )
 
 
-def _distance(seen: list[tuple[Tensor, Tensor]], wanted: Statistics) -> Tensor:
-    """How far statistics are off: means in parts of the deviation, variances by their ratio; mean over all channels of
-    a norm, summed over norms.
+def _distance(seen: list[tuple[Tensor, Tensor]], target: Statistics) -> Tensor:
+    """Distance of statistics: means in standard deviations, variances by the log of their ratio; the mean over channels
+    of a norm, summed over norms.
 
-    The first norms weigh most: their wrong variances cost the accuracy that is lost, and they are the slowest to be
-    met, since channels that hardly vary hear every speck of an image.
+    The first norms have the largest weights: wrong variances there cost most of the lost accuracy, and they converge
+    slowest, since channels with little variance react to every pixel.
     """
     total = torch.zeros(())
     weights = torch.linspace(FIRST_WEIGHT, 1, len(seen)).tolist()
-    for weight, (mean, var), right_mean, right_var in zip(weights, seen, wanted.means, wanted.variances, strict=True):
+    for weight, (mean, var), right_mean, right_var in zip(weights, seen, target.means, target.variances, strict=True):
         total = total + weight * ((mean - right_mean).square() / (right_var + EPS)).mean()
         total = total + weight * ((var + EPS).log() - (right_var + EPS).log()).square().mean()
     return total
 
 
 def _rounded(images: Tensor) -> Tensor:
-    """As bytes hold them, with the gradient of what is rounded."""
+    """Rounded to 8 bits, with a straight-through gradient."""
     return images + ((images * 255).round() / 255 - images).detach()
 
 
 @contextmanager
 def _watched(net: Net) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Collects (mean, variance) of what enters each batch norm while the network runs.
+    """Collects (mean, variance) of the input of each batch norm while the network runs.
 
-    Looked at where it is made, since a norm and what follows it may be one kernel.
+    Hooks are on the layers that produce it, since a norm and the next layer may be fused.
     """
     seen: list[tuple[Tensor, Tensor]] = []
 
@@ -168,12 +168,12 @@ def _archs(supernet: SuperNet, rng: np.random.Generator) -> list[Arch]:
 
 
 def _frozen(supernet: SuperNet, arch: Arch) -> Net:
-    """A sub-network in training mode whose weights want no gradients."""
+    """A sub-network in training mode whose weights require no gradients."""
     return supernet.extract(arch).requires_grad_(False).train()
 
 
 def _turns(pool: int, k: int, rng: np.random.Generator) -> Iterator[tuple[int, Tensor]]:
-    """For ever: a network of the pool, and rows of images; both in random order, each as often as any other."""
+    """Endless pairs of a network of the pool and rows of images, in random order, all networks equally often."""
     while True:
         for net in rng.permutation(pool):
             yield int(net), torch.from_numpy(rng.permutation(k)[:BATCH])

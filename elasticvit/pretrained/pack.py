@@ -1,4 +1,4 @@
-"""A supernet file to pass on: half precision, calibration images in place of the training images, and their terms."""
+"""A supernet file for distribution: half precision, with calibration images in place of the training images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +13,14 @@ from elasticvit.progress import Report, silent
 def pack(
     file: Path, out: Path, *, k: int = K, steps: int = STEPS, seed: int = 0, report: Report = silent
 ) -> dict[str, object]:
-    """Write `out` from a supernet file whose training images are at hand; what was made, for people.
+    """Write `out` from a supernet file whose training images are available; returns a summary for JSON.
 
-    The images' terms become the card's, where it states none itself. A table of `file` is not one of `out`: the
-    recalibrated networks are others.
+    If the card states no terms, it gets those of the images. The accuracy table of `file` does not apply to `out`,
+    whose recalibrated networks differ.
 
     Raises:
         SupernetFileError: `file` cannot be read, or `out` not written.
-        DataError: the images that the card names cannot be had.
+        DataError: the images that the card names are not available.
     """
     supernet = load_supernet(file)
     data = as_trained(supernet, load_named(supernet.card.data))

@@ -1,6 +1,6 @@
-"""The supernet that a home folder starts with: one that ships with this package, or one that is trained here.
+"""The default supernet of a home folder: one that ships with this package, or one that is trained on this machine.
 
-Every part is kept under a hidden name until it is whole, and what a killed run has done is not done again.
+Files have hidden names until they are complete, and an interrupted run continues where it stopped.
 """
 
 import os
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 def unheard(_: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 def prepare_default(
@@ -37,18 +37,18 @@ def prepare_default(
     report: Report | None = None,
     stop: Stop = never,
 ) -> Path:
-    """See to it that `folder` holds the default supernet `NAME.safetensors` and `NAME.accuracy.jsonl`; the former.
+    """Make sure that `folder` has the default supernet and its accuracy table; returns the supernet file.
 
-    What is there and whole is kept. `say` gets a sentence before anything that takes time; progress goes to `report`,
-    by default to bars on standard error.
+    Complete files are kept. `say` gets a sentence before every slow step; progress goes to `report`, by default to bars
+    on standard error.
 
     Args:
-        name: of a supernet that ships with this package, of `digits`, which is trained here, or of one in `folder`;
+        name: of a supernet that ships with this package, `digits`, which is trained here, or of a supernet in `folder`;
             by default `elasticvit.pretrained.default_name`.
-        recipe: train by this one instead.
+        recipe: train a supernet by this recipe instead.
 
     Raises:
-        StoppedError: `stop` said so; the next call goes on from there.
+        StoppedError: `stop` returned True; the next call continues.
         SupernetFileError, CheckpointError, PredictorError: the folder cannot be written.
         DataError: there is no supernet of that name.
     """
@@ -61,17 +61,17 @@ def prepare_default(
 
 
 def take_shipped(file: Path, folder: Path, say: Say = unheard) -> Path:
-    """Copy a supernet file that ships, and its table, to `folder`, unless a whole supernet of its name is there.
+    """Copy a shipped supernet file and its accuracy table to `folder`, unless it has a complete supernet of that name.
 
     Raises:
         SupernetFileError: the folder cannot be written.
     """
     target = folder / file.name
-    ours = target.is_file() and target.read_bytes() == file.read_bytes()
-    if not ours and _whole(target) is not None:
-        say(f"keeping {target}, which is not the one that ships; remove it to have that")
+    is_shipped = target.is_file() and target.read_bytes() == file.read_bytes()
+    if not is_shipped and _whole(target) is not None:
+        say(f"keeping {target}, which differs from the shipped file; remove it to get the shipped one")
         return target
-    # The table first: a supernet that is there can be searched.
+    # The accuracy table first: a supernet without it cannot be searched.
     for source, to in ((table_path(file), table_path(target)), (file, target)):
         data = source.read_bytes()
         if not to.is_file() or to.read_bytes() != data:
@@ -80,17 +80,17 @@ def take_shipped(file: Path, folder: Path, say: Say = unheard) -> Path:
 
 
 def _put(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("xb") as file:
+            with unfinished.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(path)
+            unfinished.replace(path)
         finally:
-            part.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
 
@@ -111,32 +111,32 @@ def _trained(folder: Path, recipe: Recipe, evaluated: int, say: Say, report: Rep
         report = report or stack.enter_context(bars())
         supernet = _whole(path)
         if supernet is None:
-            say(f"training the supernet '{recipe.name}', {recipe.steps} steps, once for all")
+            say(f"training the supernet '{recipe.name}' once, {recipe.steps} steps")
             supernet = _train_into(path, recipe, report, stop)
         _remove(folder, f".{recipe.name}.checkpoint*", f".{path.name}.*")
         if len(evaluated_codes(table_path(path), supernet.space)) < evaluated:
-            say(f"evaluating {evaluated} of its sub-networks, from which all others are predicted")
+            say(f"evaluating {evaluated} of its sub-networks, to fit the accuracy predictor")
             tabulate(supernet, load_named(supernet.card.data), table_path(path), evaluated, report, stop)
     return path
 
 
 def _train_into(path: Path, recipe: Recipe, report: Report, stop: Stop) -> LoadedSuperNet:
     checkpoint, data = path.with_name(f".{recipe.name}.checkpoint"), load_named(recipe.data)
-    told = card(recipe, data)
+    supernet_card = card(recipe, data)
     try:
-        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=told)
+        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=supernet_card)
     except UnusableCheckpointError:
-        # Nobody asked for this file, so nobody has to be asked before it goes.
+        # The user did not ask for this checkpoint, so it is removed without asking.
         checkpoint.unlink()
-        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=told)
-    # Accuracies of an older supernet are not this one's.
+        supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=supernet_card)
+    # The accuracy table of an older supernet does not apply to this one.
     _remove(path.parent, table_path(path).name, f".{table_path(path).name}")
-    save_supernet(path, supernet, told)
+    save_supernet(path, supernet, supernet_card)
     return load_supernet(path)
 
 
 def _whole(path: Path) -> LoadedSuperNet | None:
-    """The supernet of a file; None where there is none or a damaged one."""
+    """The supernet of a file; None if it is missing or damaged."""
     try:
         return load_supernet(path)
     except SupernetFileError:

@@ -1,9 +1,9 @@
-"""Evolutionary search: the most accurate members of a space within limits that are never broken, and their frontier.
+"""Evolutionary search: the most accurate members of a space within hard limits, and their Pareto frontier.
 
-The population is a batch of codes and everything about it is array arithmetic, so a search looks at about a hundred
-thousand candidates in a second. Three sources of children: crossings and mutations of good parents, mutations of the
-frontier's members, and every single step from the best few, with exchanges of one step up for one down, because what is
-left at a hard limit is a packing problem that random changes settle slowly.
+The population is a batch of codes and all operations are array arithmetic, so a search evaluates about a hundred
+thousand candidates a second. There are three sources of children: crossover and mutation of good parents, mutation of
+members of the frontier, and every single step from the best few, with exchanges of one step up for one step down: close
+to a hard limit the search is a packing problem, which random changes solve slowly.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from elasticvit.archs.space import Codes, Space
 from elasticvit.errors import SearchError
-from elasticvit.search.limits import Limit, LimitError, OfCodes, Values, check_each, excess
+from elasticvit.search.limits import CostOfCodes, Limit, LimitError, Values, check_limits, excess
 from elasticvit.search.pareto import pareto_front
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """What a search found; every member keeps every limit.
+    """The result of a search; every member is within every limit.
 
     Attributes:
-        codes, latency_ms, accuracy: the trade-off, by rising latency and accuracy; shapes (m, D), (m,), (m,).
-            Latency is the cost of the first limit.
-        best, best_latency_ms, best_accuracy: the answers, most accurate first, the faster of equals; distinct.
-        seen: how many candidates were looked at.
+        codes, latency_ms, accuracy: the frontier, by rising latency and accuracy; shapes (m, D), (m,), (m,). Latency
+            is the cost of the first limit.
+        best, best_latency_ms, best_accuracy: the answers, most accurate first, then fastest first; distinct.
+        seen: number of candidates evaluated.
     """
 
     codes: Codes
@@ -40,7 +40,7 @@ class Frontier:
 
 @dataclass(frozen=True)
 class _Group:
-    """Candidates and what is known of them."""
+    """Candidates with their costs and accuracies."""
 
     codes: Codes
     latency: Values
@@ -61,12 +61,12 @@ class _Group:
         return joined.take(np.sort(first))
 
     def ranked(self, n: int) -> "_Group":
-        """The n best: within the limits before beyond them, then the more accurate, then the faster."""
+        """The n best: those within the limits first, then by accuracy, then by latency."""
         order = np.lexsort((self.latency, -self.accuracy, self.excess))
         return self.take(order[:n])
 
     def ranked_by_resolution(self, n: int) -> "_Group":
-        """The best of each resolution, n in all: a resolution changes every cost, and its best is found late."""
+        """The best of each resolution, n in all: a resolution changes every cost, so its best are found late."""
         resolutions = np.unique(self.codes[:, 0])
         share = -(-n // len(resolutions))
         own = [self.take(np.flatnonzero(self.codes[:, 0] == r)).ranked(share) for r in resolutions]
@@ -82,7 +82,7 @@ class _Group:
 
 def evolve(
     space: Space,
-    accuracy: OfCodes,
+    accuracy: CostOfCodes,
     limits: Sequence[Limit],
     rng: np.random.Generator,
     count: int = 1,
@@ -94,42 +94,42 @@ def evolve(
     Args:
         accuracy: of codes (n, D), shape (n,), higher is better.
         limits: at least one; the first is the latency, the frontier's other axis.
-        count: how many answers are wanted; fewer come back only if no more keep the limits.
+        count: number of answers; fewer are returned only if no more members are within the limits.
 
     Raises:
-        LimitError: no member keeps the limits; told at once where a single limit is too low.
+        LimitError: no member is within the limits; immediately, where a single limit is too low.
         SearchError: no limits, or a count below one.
     """
     if not limits or count < 1:
         raise SearchError("a search needs at least one limit and a count of one or more")
-    check_each(limits)
+    check_limits(limits)
 
-    def judge(codes: Codes) -> _Group:
+    def evaluated(codes: Codes) -> _Group:
         costs = [limit.cost(codes) for limit in limits]
         return _Group(codes, costs[0], accuracy(codes), excess(limits, costs))
 
     seeds = np.stack([limit.smallest for limit in limits])
-    group = judge(np.unique(np.concatenate([seeds, space.sample(rng, 4 * population)]), axis=0))
+    group = evaluated(np.unique(np.concatenate([seeds, space.sample(rng, 4 * population)]), axis=0))
     front, seen = group.front(), len(group.codes)
     group = group.ranked(population)
     for turn in range(rounds):
-        children = judge(_children(space, group, front, rng, population))
+        children = evaluated(_children(space, group, front, rng, population))
         seen += len(children.codes)
         front = front.plus(children).front()
         group = group.plus(children)
         size = max(population, 4 * count)
         group = group.ranked_by_resolution(size) if turn < rounds / 2 else group.ranked(size)
-    kept = group.plus(front).plus(judge(seeds))
+    kept = group.plus(front).plus(evaluated(seeds))
     kept = kept.take(np.flatnonzero(kept.excess == 0))
     if not len(kept.codes):
         names = " and ".join(limit.name for limit in limits)
-        raise LimitError(f"no subnet was found that keeps {names} together", limits[0].smallest_cost, names)
+        raise LimitError(f"no sub-network was found that keeps {names} together", limits[0].smallest_cost, names)
     best, front = kept.ranked(count), kept.front()
     return Frontier(front.codes, front.latency, front.accuracy, best.codes, best.latency, best.accuracy, seen)
 
 
 def _children(space: Space, group: _Group, front: _Group, rng: np.random.Generator, n: int) -> Codes:
-    # Parents by rank, the better the likelier: the square of a uniform draw favours the head.
+    # Parents by rank: the square of a uniform draw favours the better ones.
     def parents(k: int) -> Codes:
         return group.codes[(len(group.codes) * rng.random(k) ** 2).astype(np.int64)]
 

@@ -1,9 +1,9 @@
-"""`elasticvit train`, for torchrun to start as several processes, on one machine or more:
+"""`elasticvit train` for torchrun, which starts it as several processes, on one machine or more:
 
     torchrun --nproc-per-node 2 -m elasticvit.training RECIPE --out FILE
 
-Told to stop (SIGTERM to any of them), all processes finish the step, the first saves, and all exit 0. torchrun itself,
-when it is the one that was told, passes the signal on, waits for them and then exits 1 whatever they said.
+On SIGTERM to any of them, all processes finish the step, the first saves, and all exit with status 0. torchrun itself
+passes a SIGTERM on, waits for the processes, and then always exits with status 1.
 """
 
 import typer

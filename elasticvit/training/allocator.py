@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, for long runs of training on the CPU."""
+"""Keeps freed memory in the process, for long training runs on the CPU."""
 
 import ctypes
 
@@ -7,10 +7,10 @@ NEVER, LARGEST_BYTES = 2**31 - 1, 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library reuse freed blocks instead of giving them back to the system; whether it knows how (glibc).
+    """Let the C library reuse freed blocks instead of returning them to the system; True if it supports this (glibc).
 
-    A training step frees and asks for hundreds of maps of many megabytes. By default each comes as fresh pages that the
-    system must clear first, which takes 10 to 25 % of a step on the CPU. The process stays as large as it ever was.
+    A training step frees and allocates hundreds of blocks of many megabytes. By default each allocation gets new pages,
+    which the system must clear first: 10 to 25 % of a step on the CPU. The process keeps its peak size.
     """
     try:
         option = ctypes.CDLL(None).mallopt

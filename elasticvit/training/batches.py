@@ -1,6 +1,6 @@
-"""The images of each step: which ones, changed how, in what parts.
+"""The images of each step: their selection, augmentation and division into parts.
 
-Everything follows from the recipe, the step and the part, never from what ran before or how many processes run.
+They depend on the recipe, the step and the part only, not on earlier steps or the number of processes.
 """
 
 from collections import deque
@@ -20,13 +20,13 @@ from elasticvit.training.distributed import World
 from elasticvit.training.recipes import Recipe
 
 READERS, AHEAD = 8, 16
-"""Threads that prepare the batches of an accelerator, and how many parts they are ahead of it."""
+"""Threads that prepare batches for an accelerator, and the number of parts they prepare in advance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images that go through a network together: (B, 3, H, W) as augmented, with labels (B,), and the same mixed with
-    each other, with targets (B, classes). Where nothing is mixed both are one tensor."""
+    """Images of one forward pass: augmented images (B, 3, H, W) with labels (B,), and mixed images with targets
+    (B, classes). If nothing is mixed, `images` and `mixed` are one tensor."""
 
     images: Tensor
     labels: Tensor
@@ -42,41 +42,41 @@ class Part:
             return self
         images = self.images.to(device, non_blocking=True)
         mixed = self.mixed.to(device, non_blocking=True) if self.is_mixed else images
-        labels, targets = (each.to(device, non_blocking=True) for each in (self.labels, self.targets))
+        labels, targets = (tensor.to(device, non_blocking=True) for tensor in (self.labels, self.targets))
         return Part(images, labels, mixed, targets)
 
 
 def parts_of(recipe: Recipe, world: World) -> int:
-    """How many parts a step's batch is cut into: the recipe's number, or more where processes would have none.
+    """The number of parts of a step's batch: the recipe's number, or more if there are more processes.
 
     Raises:
-        DataError: the batch cannot be cut evenly.
+        DataError: the batch cannot be divided evenly.
     """
     parts = lcm(recipe.accumulate, world.size)
     if recipe.batch % parts:
         raise DataError(
             f"a batch of {recipe.batch} images cannot be cut into {parts} equal parts ({recipe.accumulate} by the"
-            f" recipe, {world.size} processes); take another number of processes"
+            f" recipe, {world.size} processes); use another number of processes"
         )
     return parts
 
 
 def steps_per_epoch(recipe: Recipe, data: ImageSet) -> int:
-    """Whole batches in the training images; a rest is left out. Raises `DataError` where there is none."""
+    """The number of full batches in the training images. Raises `DataError` if there is none."""
     if len(data.train) < recipe.batch:
         raise DataError(f"{data.name} has {len(data.train)} training images, a step takes {recipe.batch}")
     return len(data.train) // recipe.batch
 
 
 def rows_of(recipe: Recipe, data: ImageSet, step: int) -> Tensor:
-    """Which training images a step sees, (batch,); every epoch is another order."""
+    """Indices of the training images of a step, (batch,), from the permutation of its epoch."""
     epoch, at = divmod(step, steps_per_epoch(recipe, data))
-    return order_of(recipe.seed, epoch, len(data.train))[at * recipe.batch : (at + 1) * recipe.batch]
+    return epoch_permutation(recipe.seed, epoch, len(data.train))[at * recipe.batch : (at + 1) * recipe.batch]
 
 
 @lru_cache(maxsize=2)
-def order_of(seed: int, epoch: int, images: int) -> Tensor:
-    """The order of all images in an epoch, (images,)."""
+def epoch_permutation(seed: int, epoch: int, images: int) -> Tensor:
+    """The permutation of all training images in an epoch, (images,)."""
     return torch.from_numpy(np.random.default_rng((seed, 2, epoch)).permutation(images))
 
 
@@ -91,19 +91,19 @@ def make_part(recipe: Recipe, data: ImageSet, step: int, part: int, parts: int) 
 
 
 def batches(recipe: Recipe, data: ImageSet, world: World, start: int) -> Iterator[list[Part]]:
-    """This process's parts of every step from `start` to the recipe's last.
+    """The parts of this process in every step from `start` to the recipe's last.
 
-    With an accelerator threads prepare them ahead of it; a CPU has nobody to keep waiting.
+    For an accelerator, threads prepare them in advance.
     """
     parts = parts_of(recipe, world)
-    mine = range(world.rank, parts, world.size)
-    wanted = [(step, part) for step in range(start, recipe.steps) for part in mine]
+    own_parts = range(world.rank, parts, world.size)
+    wanted = [(step, part) for step in range(start, recipe.steps) for part in own_parts]
     if world.device.type == "cpu":
         made: Iterator[Part] = (make_part(recipe, data, step, part, parts) for step, part in wanted)
     else:
         made = _ahead(recipe, data, wanted, parts)
     for _ in range(start, recipe.steps):
-        yield [next(made).to(world.device) for _ in mine]
+        yield [next(made).to(world.device) for _ in own_parts]
 
 
 def _ahead(recipe: Recipe, data: ImageSet, wanted: list[tuple[int, int]], parts: int) -> Iterator[Part]:

@@ -1,4 +1,4 @@
-"""The state of a training run on disk, whole or not at all."""
+"""Checkpoints: the state of a training run on disk, written atomically."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def no_scaler() -> torch.amp.GradScaler:
 
 @dataclass
 class State:
-    """What changes from step to step. Random numbers are no part of it: they follow from the step."""
+    """Everything that changes from step to step, except random numbers, which depend on the step only."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -45,14 +45,14 @@ class State:
 
 
 def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, card: Card | None = None) -> None:
-    """Write the state; readers see the old file or the new one, never a part.
+    """Write the state atomically: readers see the old file or the new one.
 
     Args:
-        teachers: how many taught; only a run of the same recipe with as many may go on.
-        card: of the supernet file to come, for `elasticvit.training.snapshot`.
+        teachers: number of teachers; only a run of the same recipe with the same number may continue.
+        card: of the supernet file that the run will write, for `elasticvit.training.snapshot`.
 
     Raises:
-        CheckpointError: the disk refuses.
+        CheckpointError: the file cannot be written.
     """
     content = {
         "format": FORMAT,
@@ -65,54 +65,54 @@ def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, car
         "step": state.step,
         "card": None if card is None else card.to_json(),
     }
-    # One name for the part, so that a killed run leaves no more than one.
-    part = path.with_name(f"{path.name}.part")
+    # Always the same name, so that a killed run leaves at most one such file.
+    unfinished = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with unfinished.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch turns some of the disk's refusals into its own error
-        part.unlink(missing_ok=True) if part.is_file() else None
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError for some errors of the disk
+        unfinished.unlink(missing_ok=True) if unfinished.is_file() else None
         raise CheckpointError(
-            f"cannot write {path}: {error}; nothing was changed. Make room and start the same command again"
+            f"cannot write {path}: {error}; nothing was changed. Make room and run the same command again"
         ) from error
 
 
 def read_checkpoint(path: Path, recipe: Recipe, teachers: int) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, None where there is nothing.
+    """The content of a checkpoint that `save_checkpoint` wrote, or None without a file.
 
     Raises:
-        UnusableCheckpointError: the file is damaged or another run's; delete it to start anew.
+        UnusableCheckpointError: the file is damaged or of another run; delete it to start again.
     """
     if not path.exists():
         return None
     content = load_checkpoint(path)
     made_by, taught_by = _origin(content)
     if taught_by != f"{teachers} teachers" or not recipe.continues(made_by):
-        raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start anew")
+        raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start again")
     return content
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, whichever recipe it was. Raises `UnusableCheckpointError` for a damaged file."""
+    """The content of a checkpoint of any recipe. Raises `UnusableCheckpointError` for a damaged file."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         written_as, _ = content["format"], _origin(content)
     except Exception as error:  # a damaged file makes torch raise almost anything
-        raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start anew") from error
+        raise UnusableCheckpointError(f"{path} is damaged: {error!r}; delete it to start again") from error
     if written_as != FORMAT:
-        raise UnusableCheckpointError(f"{path} has another format, {written_as!r}; delete it to start anew")
-    for name, tensor in _tensors({part: content.get(part) for part in ("model", "ema", "optimizer")}):
+        raise UnusableCheckpointError(f"{path} has another format, {written_as!r}; delete it to start again")
+    for name, tensor in _tensors({key: content.get(key) for key in ("model", "ema", "optimizer")}):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UnusableCheckpointError(f"{path} holds NaN or infinite numbers in {name}; delete it to start anew")
+            raise UnusableCheckpointError(f"{path} holds NaN or infinite numbers in {name}; delete it to start again")
     return content
 
 
 def _tensors(held: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors of nested dictionaries, with the keys that lead to them."""
+    """All tensors of nested dictionaries, with their dotted keys."""
     if isinstance(held, Tensor):
         yield name, held
     elif isinstance(held, dict):
@@ -121,22 +121,22 @@ def _tensors(held: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def recipe_of(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the recipe, as `Recipe.to_json` wrote them into what `load_checkpoint` gave."""
+    """The settings of the recipe (`Recipe.to_json`) in the content of a checkpoint."""
     settings: dict[str, Any] = json.loads(_origin(content)[0])
     return settings
 
 
 def _origin(content: dict[str, Any]) -> tuple[str, str]:
-    """The recipe as JSON, and who taught."""
+    """The recipe as JSON, and the teachers as text."""
     made_by, _, taught_by = content["made_by"].rpartition("} ")
     return made_by + "}", taught_by
 
 
 def restore(state: State, content: dict[str, Any]) -> None:
-    """Put what `read_checkpoint` gave into `state`.
+    """Restore `state` from the content of a checkpoint.
 
     Raises:
-        UnusableCheckpointError: tensors are missing, too many or of other shapes.
+        UnusableCheckpointError: tensors are missing, unexpected or of other shapes.
     """
     try:
         state.model.load_state_dict(content["model"])

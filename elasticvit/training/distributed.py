@@ -1,10 +1,10 @@
-"""Several processes that train together, and the one place where they talk.
+"""Training in several processes, and all communication between them.
 
     torchrun --nproc-per-node 4 -m elasticvit.training cifar10_1gpu --out FILE
 
-No `DistributedDataParallel`: a step runs several networks backward, each touching another part of the weights, so its
-hooks would send half-done sums several times a step. Here gradients are sent once, when all of a step's networks are
-done, flat and in buckets. Running statistics are not sent: they fit no sub-network and are recalibrated anyway.
+`DistributedDataParallel` is not used: a step runs the backward pass of several networks, each with other weights, so
+its hooks would reduce incomplete gradients several times a step. Here gradients are reduced once, after all networks of
+a step, flattened into buckets. Running statistics are not synchronised: they fit no sub-network and are recalibrated.
 """
 
 import os
@@ -24,10 +24,10 @@ from elasticvit.nn.device import best_device
 
 T = TypeVar("T")
 BUCKET = 1 << 22
-"""Numbers sent at once."""
+"""Numbers in one bucket."""
 TIMEOUT_S = 1800.0
 MAKING_S = 24 * 3600.0
-"""How long the others wait for what one process makes for all."""
+"""Timeout of the other processes while one of a machine prepares data."""
 
 
 class DistributedError(ElasticVitError):
@@ -44,14 +44,14 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes; all must come with the same shapes in the same order.
+        """Replace each tensor by its sum over all processes; all processes pass the same shapes in the same order.
 
         Raises:
-            DistributedError: another process is gone, or silent for longer than the time limit.
+            DistributedError: another process ended, or did not answer within the timeout.
         """
         if self.size == 1:
             return
@@ -59,9 +59,9 @@ class World:
             flat = torch.cat([tensor.flatten() for tensor in bucket])
             with _clearly():
                 dist.all_reduce(flat)
-            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+            sums = torch.split(flat, [tensor.numel() for tensor in bucket])
+            for tensor, total in zip(bucket, sums, strict=True):
+                tensor.copy_(total.view_as(tensor))
 
     def total(self, numbers: Sequence[float]) -> list[float]:
         """The sum of each number over all processes. Raises `DistributedError` like `add`."""
@@ -72,7 +72,7 @@ class World:
         return [float(number) for number in sums.tolist()]
 
     def share(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process, or the error it raises there, in all of them.
+        """The result of `make` in the first process, or the error that it raises there, in all processes.
 
         Raises:
             DistributedError: like `add`.
@@ -92,12 +92,12 @@ class World:
         return made[0]  # type: ignore[return-value]
 
     def in_turn(self, make: Callable[[], T]) -> T:
-        """What `make` gives, run in each machine's first process before the others, who find what it left on disk."""
+        """The result of `make`, run in each machine's first process before the others, which find its files on disk."""
         if self.size == 1:
             return make()
         early = int(os.environ.get("LOCAL_RANK", "0")) == 0
         with _clearly():
-            # Its own, since a large set takes longer to decode than a process may be silent in a step.
+            # A group of its own: decoding a large set takes longer than the timeout of a step.
             waiting = dist.new_group(backend="gloo", timeout=timedelta(seconds=MAKING_S))
         made = make() if early else None
         with _clearly():
@@ -107,13 +107,12 @@ class World:
 
 @contextmanager
 def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
-    """The processes that torchrun started, by its environment variables; elsewhere this process alone.
+    """The processes that torchrun started, from its environment variables; without torchrun this process alone.
 
-    A process that ends without a word ends the others: at once where its connection closes, after `timeout_s` seconds
-    where it only hangs.
+    If a process dies, the others end: immediately if its connection closes, after `timeout_s` seconds if it hangs.
 
     Raises:
-        DistributedError: the others do not come.
+        DistributedError: the other processes do not connect.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = best_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -127,7 +126,7 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
     try:
         yield World(rank, size, device)
     except DistributedError:
-        raise  # leaving in good order would wait for those that are gone
+        raise  # destroying the group would wait for processes that have ended
     except BaseException:
         dist.destroy_process_group()
         raise
@@ -136,9 +135,9 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process; at once, where it has lost the others of its run.
+    """End this process; immediately if it has lost the other processes of its run.
 
-    Threads that still wait for them would be ended in the midst of it, which the C++ runtime answers with SIGABRT.
+    Otherwise threads that still wait for them would be terminated, on which the C++ runtime raises SIGABRT.
     """
     if dist.is_initialized():
         sys.stdout.flush()
@@ -167,6 +166,6 @@ def _clearly() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise DistributedError(
-            f"another process of this run ended or does not answer ({error}); look at its output, then start the same"
-            " command again: it goes on from the last checkpoint"
+            f"another process of this run ended or does not answer ({error}); look at its output, then run the same"
+            " command again: it continues from the last checkpoint"
         ) from error

@@ -1,4 +1,4 @@
-"""The running mean of a model's weights, which is what an averaged run hands out."""
+"""Exponential moving average of a model's weights."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Ema:
     """An exponential moving average of a model's parameters and running statistics.
 
-    Integer buffers are taken over as they are and never averaged: averaging cast to float and back is how the authors'
-    checkpoints came to hold position indices that are one too small (reference architecture, section 2.6).
+    Integer buffers are copied, not averaged: averages cast to float and back are the reason why the authors'
+    checkpoints have position indices that are one too small (reference architecture, section 2.6).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -32,6 +32,6 @@ class Ema:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave. Raises `KeyError` for a missing tensor."""
+        """Restore the averages of `state_dict`. Raises `KeyError` for a missing tensor."""
         for name, tensor in self.average.items():
             tensor.copy_(state[name])

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: a line of JSON a record, and TensorBoard where it is asked for."""
+"""Logs of a training run: JSON lines and TensorBoard."""
 
 import json
 import os
@@ -31,13 +31,13 @@ class Log(Protocol):
     """Takes records of a run."""
 
     def begin(self, done: int) -> None:
-        """A run goes on after `done` steps; records of later ones, of a run that was killed, are void."""
+        """A run continues after `done` steps: records of later steps, of a run that was killed, are dropped."""
 
     def __call__(self, record: Record) -> None: ...
 
 
 class Unlogged:
-    """Keeps nothing."""
+    """Discards all records."""
 
     def begin(self, done: int) -> None: ...
 
@@ -45,19 +45,19 @@ class Unlogged:
 
 
 class JsonLines:
-    """Appends every record to a file, as a line each. Raises `LogError` where the disk refuses."""
+    """Appends every record to a file as a JSON line. Raises `LogError` if the file cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def begin(self, done: int) -> None:
-        """Keep the lines of the steps done; what follows, or is torn, is dropped."""
+        """Keep the lines of the steps done; drop later and incomplete ones."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in self._lines() if _step(line) <= done]
-            part = self.path.with_name(f".{self.path.name}.part")
-            part.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-            part.replace(self.path)
+            unfinished = self.path.with_name(f".{self.path.name}.part")
+            unfinished.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+            unfinished.replace(self.path)
         except OSError as error:
             raise LogError(f"cannot write {self.path}: {error}") from error
 
@@ -73,7 +73,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard in a folder. Raises `LogError` where TensorBoard is not installed."""
+    """Scalars for TensorBoard in a folder. Raises `LogError` if TensorBoard is not installed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise LogError("TensorBoard is not installed: pip install tensorboard, or leave it out") from error
+            raise LogError("TensorBoard is not installed: pip install tensorboard, or run without it") from error
         self._writer = SummaryWriter(os.fspath(self.folder), purge_step=done + 1)
 
     def __call__(self, record: Record) -> None:
@@ -98,7 +98,7 @@ class TensorBoard:
 
 
 class Several:
-    """Passes records on, every `every`-th step."""
+    """Passes the record of every `every`-th step to several logs."""
 
     def __init__(self, logs: list[Log], every: int = 1) -> None:
         self.logs, self.every = logs, every
@@ -115,7 +115,7 @@ class Several:
 
 @contextmanager
 def logs_to(jsonl: Path | None, tensorboard: Path | None = None, every: int = 1) -> Iterator[Log]:
-    """A log into a file of JSON lines, a folder for TensorBoard, both or neither."""
+    """A log to a file of JSON lines, a folder for TensorBoard, both or neither."""
     with ExitStack() as stack:
         logs: list[Log] = [] if jsonl is None else [JsonLines(jsonl)]
         if tensorboard is not None:

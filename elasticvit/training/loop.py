@@ -3,9 +3,9 @@
     elasticvit train digits --out digits.safetensors
     torchrun --nproc-per-node 2 -m elasticvit.training digits --out digits.safetensors
 
-All randomness of a step comes from (seed, step), never from what ran before: an interrupted run goes on bit for bit
-as if it had not been, on the same CPU with the same number of threads. With another number of processes it goes on
-with the same images and sub-networks. Accelerators add up in changing order, so there only the beginning is the same.
+All randomness of a step comes from (seed, step), so an interrupted run continues bit for bit as without interruption,
+on the same CPU with the same number of threads. With another number of processes it continues with the same images and
+sub-networks. Accelerators sum in varying order, so their runs only start alike.
 """
 
 import time
@@ -52,23 +52,23 @@ def train(
     tables: Path | None = None,
     world: World | None = None,
 ) -> SuperNet:
-    """Train a supernet; on the CPU and in eval mode when done. Where `checkpoint` is a file of the same run, go on.
+    """Train a supernet; it is returned on the CPU in eval mode. If `checkpoint` is a file of the same run, continue.
 
     Args:
-        report, logs: told after every step, in the first process of several.
-        stop: asked after every step; when it says so in any process, the state is saved and the run ends.
-        start: a supernet of the recipe's space whose weights, copied, are where a new run begins.
-        card: of the file to come; kept in the checkpoint, for supernets that are made of it before the run has ended.
-        teachers: networks from outside, scaled images to logits, on the run's device.
-        tables: sub-networks by level, as `elasticvit.costs.level_tables.build_tables` leaves them.
-        world: the processes of the run; by default this one alone, on an accelerator where there is one.
+        report, logs: called after every step, in the first process of several.
+        stop: called after every step; if it returns True in any process, the state is saved and the run ends.
+        start: a supernet of the recipe's space; a new run starts from a copy of its weights.
+        card: of the supernet file; stored in the checkpoint, for files that are made from it before the run ends.
+        teachers: external networks, scaled images to logits, on the run's device.
+        tables: a folder of level tables, as `elasticvit.costs.level_tables.build_level_tables` writes it.
+        world: the processes of the run; by default this one alone, on an accelerator if there is one.
 
     Raises:
         DataError: the data does not fit the recipe's space, or the loss is no longer a number.
         UnusableCheckpointError: the checkpoint is damaged or of another run.
         CheckpointError, LogError: a file cannot be written.
-        DistributedError: another process is gone.
-        StoppedError: `stop` said so.
+        DistributedError: another process ended.
+        StoppedError: `stop` returned True.
     """
     if len(data.class_names) != recipe.space.classes:
         raise DataError(f"{data.name} has {len(data.class_names)} classes, the space {recipe.space.classes}")
@@ -95,8 +95,8 @@ def train_plain(
     teachers: Sequence[Teacher] = (),
     world: World | None = None,
 ) -> Net:
-    """Train one plain network, from the weights it has, in place; with the recipe's optimizer, schedule, images and
-    loss, while its space and sampling are not used. Otherwise like `train`."""
+    """Train one plain network from its weights, in place, with the recipe's optimizer, schedule, images and loss; its
+    space and sampling are ignored. Otherwise like `train`."""
     if len(data.class_names) != net.arch.classes:
         raise DataError(f"{data.name} has {len(data.class_names)} classes, the network {net.arch.classes}")
     world = world or World(device=best_device())
@@ -117,11 +117,11 @@ def run(
     world: World,
     card: Card | None = None,
 ) -> None:
-    """Train `model(images, arch)` in place; the loop itself, for what `train` promises."""
+    """The training loop: train `model(images, arch)` in place, as `train` documents."""
     epoch, parts = steps_per_epoch(recipe, data), parts_of(recipe, world)
     state = begin(model, sampler, recipe, world)
-    if checkpoint is not None and (held := world.share(lambda: read_checkpoint(checkpoint, recipe, len(teachers)))):
-        restore(state, held)
+    if checkpoint is not None and (content := world.share(lambda: read_checkpoint(checkpoint, recipe, len(teachers)))):
+        restore(state, content)
     if world.first:
         logs.begin(state.step)
     training_step = TrainingStep(model, recipe, teachers, torch.compile(model) if recipe.compile else model)
@@ -129,14 +129,14 @@ def run(
 
     with bit_exact(world.device):
         for batch in batches(recipe, data, world, state.step):
-            # Everything random about this step follows from its number; all processes draw the same sub-networks.
+            # The randomness of a step depends on its number only; all processes draw the same sub-networks.
             rng = np.random.default_rng((recipe.seed, 1, state.step))
             for level, archs in sampler.refresh_due(state.sampler, state.step % epoch, epoch):
                 scores = world.total([training_step.scores(arch, batch) for arch in archs])
                 sampler.rescore(state.sampler, level, [score / parts for score in scores])
             choice = sampler.step(state.sampler, rng, state.step // epoch)
 
-            # Gradients of all sub-networks add up, over the parts of the batch and over the processes.
+            # Gradients are summed over sub-networks, parts of the batch and processes.
             marks, summed = torch.zeros(2, len(choice.archs), dtype=torch.float64, device=world.device), Summed()
             for part in batch:
                 marks += training_step.learn(choice, part, lambda loss: state.scaler.scale(loss / parts))
@@ -144,7 +144,7 @@ def run(
             summed.give(model)
             world.add(p.grad for p in model.parameters() if p.grad is not None)
 
-            # Any process may have been told to stop; all of them hear of it, and stop after the same step.
+            # Any process may receive a signal to stop; all of them stop after the same step.
             *sums, stopping = world.total([*marks.flatten().tolist(), float(stop())])
             losses, scores = (np.reshape(sums, (2, -1)) / parts).tolist()
             if not np.isfinite(losses).all():
@@ -180,16 +180,16 @@ def begin(model: nn.Module, sampler: Draws, recipe: Recipe, world: World) -> Sta
 
 
 def update(state: State, recipe: Recipe, rate: float) -> float:
-    """One step of the optimizer with the gradients as they are summed up; their norm, before clipping.
+    """One step of the optimizer with the summed gradients; returns their norm before clipping.
 
     Raises:
-        DataError: the norm is no number; weights and optimizer are as they were.
+        DataError: the norm is not finite; weights and optimizer are unchanged.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(state.model, recipe.optim)
-    # A scaler leaves such a step out by itself, and takes smaller ones.
+    # A scaler skips such a step by itself and lowers its scale.
     if not state.scaler.is_enabled() and not torch.isfinite(norm):
         raise DataError(f"the gradients at step {state.step + 1} are no numbers; try a lower learning rate")
     state.scaler.step(state.optimizer)
@@ -201,7 +201,7 @@ def update(state: State, recipe: Recipe, rate: float) -> float:
 
 
 def fresh_supernet(recipe: Recipe) -> SuperNet:
-    """A supernet with weights as the authors start them, decided by the recipe's seed."""
+    """A supernet with the authors' initialisation, from the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return SuperNet(recipe.space)
@@ -210,14 +210,14 @@ def fresh_supernet(recipe: Recipe) -> SuperNet:
 def by_role(choice: Choice, losses: Sequence[float]) -> dict[str, float]:
     """The mean loss of a step's sub-networks of each role."""
     return {
-        role: float(np.mean([loss for each, loss in zip(choice.roles, losses, strict=True) if each == role]))
+        role: float(np.mean([loss for other, loss in zip(choice.roles, losses, strict=True) if other == role]))
         for role in dict.fromkeys(choice.roles)
     }
 
 
 @contextmanager
 def bit_exact(device: torch.device) -> Iterator[None]:
-    """On a CPU only kernels that give the same bits every time; fresh memory is not wiped, since nothing reads it."""
+    """On a CPU, use deterministic kernels only; without filling uninitialised memory, which nothing reads."""
     memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     if device.type == "cpu":

@@ -1,6 +1,6 @@
-"""What a sub-network learns from: labels, teachers from outside, and the other sub-networks of its step.
+"""Losses of sub-networks: labels, external teachers, and distillation from other sub-networks of the step.
 
-All targets are distributions over classes; logits are taken in float32, whatever precision made them.
+All targets are distributions over classes; logits are converted to float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +16,22 @@ from elasticvit.training.sampling.state import Role
 Teacher = Callable[[Tensor], Tensor]
 """Scaled images (B, 3, H, W) to logits (B, classes)."""
 SHARP = 0.2
-"""Temperature at which the authors' code reads two teachers; the student stays at 1. The paper mentions no teachers."""
+"""Temperature of two or more teachers in the authors' code; the student's is 1. The paper mentions no teachers."""
 ONE_TEACHER = 0.5
-"""Part of the loss that one teacher has; the rest is labels."""
+"""Weight of a single teacher in the loss, a fraction (0 to 1); the rest is labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """How the sub-networks of a step learn."""
+    """Settings of the loss of a step's sub-networks."""
 
     smoothing: float = 0.1
-    """Part of a label that is spread evenly over all classes."""
+    """Label smoothing: the fraction (0 to 1) of a label that is spread evenly over all classes."""
     distil: float = 0.5
-    """Part that the step's teaching sub-networks have in what the taught ones learn; the rest is labels. The authors'
-    code has 1."""
+    """Weight of in-place distillation in the loss of taught sub-networks, a fraction (0 to 1); the rest is labels. The
+    authors' code has 1."""
     inplace: Literal["soft", "alpha"] = "soft"
-    """Cross-entropy to the mean of what the teaching ones answer, or the adaptive alpha-divergence from it."""
+    """soft: cross-entropy to the mean prediction of the teaching sub-networks. alpha: adaptive alpha-divergence."""
     alpha_clip: float = 5.0
     """Largest importance weight of the alpha-divergence."""
 
@@ -42,8 +42,8 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_target(logits: Sequence[Tensor], temperature: float = 1.0) -> Tensor:
-    """What several networks believe together: the mean of their probabilities (B, classes), without gradient."""
-    return torch.stack([F.softmax(each.detach().float() / temperature, dim=1) for each in logits]).mean(0)
+    """The mean of the probabilities of several networks, (B, classes), without gradient."""
+    return torch.stack([F.softmax(output.detach().float() / temperature, dim=1) for output in logits]).mean(0)
 
 
 def alpha_divergence(logits: Tensor, target: Tensor, clip: float = 5.0) -> Tensor:
@@ -68,8 +68,8 @@ def alpha_divergence(logits: Tensor, target: Tensor, clip: float = 5.0) -> Tenso
 
 
 def teacher_target(teachers: Sequence[Teacher], images: Tensor) -> Tensor | None:
-    """What teachers from outside believe of images (B, 3, H, W), (B, classes): one at temperature 1, several the mean
-    of their sharpened probabilities, none None."""
+    """The prediction of external teachers for images (B, 3, H, W), (B, classes): of one at temperature 1, of several
+    the mean of their sharpened probabilities; None without teachers."""
     if not teachers:
         return None
     with torch.no_grad():
@@ -78,7 +78,7 @@ def teacher_target(teachers: Sequence[Teacher], images: Tensor) -> Tensor | None
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What a batch's images teach: by labels (B, classes), and by teachers from outside where there are some."""
+    """The targets of a batch: labels (B, classes) and, if there are external teachers, their predictions."""
 
     settings: Loss
     labels: Tensor
@@ -86,7 +86,7 @@ class StepLoss:
     teachers: int = 0
 
     def from_outside(self, logits: Tensor) -> Tensor:
-        """Labels without teachers; half labels and half a single teacher; two or more teachers alone."""
+        """The loss to labels without teachers, to labels and one teacher in equal parts, or to several teachers."""
         if self.outside is None:
             return soft_cross_entropy(logits, self.labels)
         taught = soft_cross_entropy(logits, self.outside)
@@ -94,23 +94,23 @@ class StepLoss:
             return taught
         return ONE_TEACHER * taught + (1 - ONE_TEACHER) * soft_cross_entropy(logits, self.labels)
 
-    def from_others(self, logits: Tensor, answers: Sequence[Tensor]) -> Tensor:
-        """From the logits (B, classes) of the step's teaching sub-networks, and from labels."""
-        part, target = self.settings.distil, soft_target(answers)
+    def in_place(self, logits: Tensor, answers: Sequence[Tensor]) -> Tensor:
+        """The loss to the logits (B, classes) of the step's teaching sub-networks, and to labels."""
+        weight, target = self.settings.distil, soft_target(answers)
         if self.settings.inplace == "alpha":
             taught = alpha_divergence(logits, target, self.settings.alpha_clip)
         else:
             taught = soft_cross_entropy(logits, target)
-        return taught if part == 1 else part * taught + (1 - part) * soft_cross_entropy(logits, self.labels)
+        return taught if weight == 1 else weight * taught + (1 - weight) * soft_cross_entropy(logits, self.labels)
 
     def loss(self, role: Role, roles: Sequence[Role], logits: Tensor, answers: list[Tensor]) -> Tensor:
-        """The loss of one sub-network; the logits of one that teaches are put to `answers`, for those after it.
+        """The loss of one sub-network; the logits of a teaching one are appended to `answers`, for those after it.
 
-        Where the step trains the largest it teaches all others, else the random ones teach the smallest.
+        If the step trains the largest, it teaches all others; else the random ones teach the smallest.
         """
         teaching: Role = "largest" if "largest" in roles else "uniform"
         if role == teaching:
             answers.append(logits.detach())
         elif answers:
-            return self.from_others(logits, answers)
+            return self.in_place(logits, answers)
         return self.from_outside(logits)

@@ -1,4 +1,4 @@
-"""From gradients to new weights: AdamW, which weights decay, how gradients are clipped, and the learning rate."""
+"""Optimisation: AdamW, weight decay, gradient clipping and the learning rate schedule."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 AGC_EPS = 1e-3
-"""Norm of a unit of weights below which adaptive clipping takes it for this large, so that zeros can grow."""
+"""Lower bound of the norm of a unit's weights in adaptive clipping, so that zero weights can grow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """AdamW, its schedule, and what is done to gradients before and to weights after it."""
+    """Settings of AdamW, its schedule, gradient clipping and weight averaging."""
 
     lr: float
     """Peak learning rate, after the warm-up."""
     lr_start: float = 0.0
-    """Where the warm-up begins, as a part of the peak."""
+    """Learning rate at the start of the warm-up, as a fraction of the peak."""
     lr_end: float = 0.01
-    """Last learning rate as a part of the peak, reached by half a cosine."""
+    """Last learning rate as a fraction of the peak, reached by half a cosine."""
     warmup: int = 0
     """Steps of linear warm-up."""
     cooldown: int = 0
@@ -33,19 +33,19 @@ class Optim:
     clip: float | None = 1.0
     """Largest norm of a step's gradient over all parameters; None: any."""
     agc: float | None = None
-    """Adaptive clipping: largest norm of a unit's gradient as a part of the norm of its weights; the authors' is 0.1.
-    Then `clip` is not used."""
+    """Adaptive clipping: largest norm of a unit's gradient as a fraction of the norm of its weights; 0.1 in
+    the authors' code. Then `clip` is not used."""
     ema: float | None = None
-    """Decay a step of the running mean of the weights, which then is what the run hands out; None: the last weights."""
+    """Decay per step of the moving average of the weights, which is then the result; None: the last weights."""
 
 
 def decays(name: str, parameter: Tensor, rule: str) -> bool:
-    """Whether weight decay pulls at a parameter of a network, by its name in `Net`."""
+    """Whether weight decay applies to a parameter, by its name in `Net`."""
     if parameter.ndim < 2:
         return False
     if rule == "matrices":
         return not name.endswith("position_bias")
-    return ".reduction." not in name and any(part in name for part in (".attention.", ".ffn.", "head."))
+    return ".reduction." not in name and any(module in name for module in (".attention.", ".ffn.", "head."))
 
 
 def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
@@ -60,16 +60,16 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
     """Learning rate of a step (from 0): linear warm-up, half a cosine, then level."""
     if step < optim.warmup:
-        part = optim.lr_start + (1 - optim.lr_start) * (step + 1) / optim.warmup
+        fraction = optim.lr_start + (1 - optim.lr_start) * (step + 1) / optim.warmup
     else:
-        way = (step - optim.warmup) / max(1, steps - optim.warmup - optim.cooldown - 1)
-        part = optim.lr_end + (1 - optim.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, way)))
-    return optim.lr * part
+        progress = (step - optim.warmup) / max(1, steps - optim.warmup - optim.cooldown - 1)
+        fraction = optim.lr_end + (1 - optim.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return optim.lr * fraction
 
 
 @torch.no_grad()
 def clip_gradients(model: nn.Module, optim: Optim) -> Tensor:
-    """Shorten the gradients as the settings say; their norm before."""
+    """Clip the gradients; returns their norm before clipping."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     if optim.agc is not None:
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -81,7 +81,7 @@ def clip_gradients(model: nn.Module, optim: Optim) -> Tensor:
 
 @torch.no_grad()
 def clip_to_weights(parameter: Tensor, factor: float) -> None:
-    """Shorten each unit's gradient to `factor` times the norm of the unit's weights (Brock et al. 2021).
+    """Clip each unit's gradient to `factor` times the norm of the unit's weights (Brock et al. 2021).
 
     A unit is a row of a matrix, an output channel of a kernel, a head of a position-bias table (in the authors' code,
     which stores that table the other way round, one offset), or a whole vector.
@@ -96,10 +96,10 @@ def clip_to_weights(parameter: Tensor, factor: float) -> None:
 
 
 class Summed:
-    """The sum of gradients of several parts of a batch, each part's finished before it is added.
+    """The sum of gradients over parts of a batch; the gradient of each part is complete before it is added.
 
-    Backward passes that add to one tensor in turn would round otherwise than processes that each sum up a part and
-    then add the parts, and AdamW makes whole steps of such differences wherever a gradient should be zero.
+    Backward passes that accumulate into one tensor would round differently from processes that each compute a part and
+    add the results, and AdamW turns such differences into full steps wherever a gradient should be zero.
     """
 
     def __init__(self) -> None:
@@ -107,14 +107,14 @@ class Summed:
 
     @torch.no_grad()
     def take(self, model: nn.Module) -> None:
-        """Add the model's gradients, and leave it none."""
+        """Add the model's gradients, and clear them."""
         for parameter in model.parameters():
             if parameter.grad is not None:
-                held = self._sums.get(parameter)
-                self._sums[parameter] = parameter.grad if held is None else held.add_(parameter.grad)
+                total = self._sums.get(parameter)
+                self._sums[parameter] = parameter.grad if total is None else total.add_(parameter.grad)
                 parameter.grad = None
 
     def give(self, model: nn.Module) -> None:
-        """Let the sums be the model's gradients."""
+        """Set the model's gradients to the sums."""
         for parameter in model.parameters():
             parameter.grad = self._sums.get(parameter)

@@ -1,4 +1,4 @@
-"""Recipes: a training run is a function that returns a whole, typed configuration; a variant changes a line of one."""
+"""Recipes: functions that return the complete, typed configuration of a training run."""
 
 import json
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from elasticvit.training.sampling import Bank, Preference, Sampling, paper_sampl
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides the outcome of a training run."""
+    """All settings that determine the result of a training run."""
 
     name: str
-    """Also the name of the supernet."""
+    """The name of the recipe and of its supernet."""
     data: str
     """A name that `load_named` knows, or a folder of images."""
     space: Space
     steps: int
     batch: int
-    """Images a step, over all processes; every sub-network of a step sees the same."""
+    """Images per step, over all processes; all sub-networks of a step see the same images."""
     accumulate: int = 1
-    """Parts that a step's batch is cut into, each with its own forward passes, batch-norm statistics and augmentation.
-    One process works them off one by one, several share them out: the outcome is the same."""
+    """Number of parts of a step's batch, each with its own forward passes, batch-norm statistics and augmentation. One
+    process runs them one after the other, several divide them: the result is the same."""
     sampling: Sampling = field(default_factory=Sampling)
     optim: Optim
     loss: Loss = field(default_factory=Loss)
@@ -42,36 +42,36 @@ class Recipe:
     """Of matrix products and convolutions (torch.autocast); weights are kept in float32. float16 needs an
     accelerator."""
     compile: bool = False
-    """Compile the network. It pays for one plain network on an accelerator; a supernet is compiled again for every
+    """Compile the network. It helps one plain network on an accelerator; a supernet is compiled again for every
     architecture, and on a CPU the first call took 173 s for 11 % more images a second."""
     seed: int = 0
     save_every: int = 50
-    """Steps between checkpoints, where a checkpoint file is given."""
+    """Steps between checkpoints, if there is a checkpoint file."""
 
     def to_json(self) -> str:
-        """Canonical JSON; a checkpoint is only continued by the recipe that began it."""
+        """Canonical JSON; a checkpoint is only continued by the same recipe."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     def continues(self, text: str) -> bool:
-        """Whether this is the recipe that `to_json` of an earlier version of this program wrote down: settings that it
-        did not know yet must have their defaults, all others be the same."""
+        """Whether `to_json`, of this or an earlier version, wrote this recipe: settings that are missing there must
+        have their defaults, all other settings must be equal."""
         try:
             return _agrees(json.loads(text), self)
         except ValueError:
             return False
 
 
-def _agrees(known: object, now: object) -> bool:
-    """Whether a value out of JSON is this one, or was when it had fewer fields."""
-    if not is_dataclass(now) or isinstance(now, type):
-        return bool(known == json.loads(json.dumps(now, default=asdict)))
-    if not isinstance(known, dict) or known.keys() - {each.name for each in fields(now)}:
+def _agrees(stored: object, value: object) -> bool:
+    """Whether a value from JSON equals this one, where missing fields count as their defaults."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return bool(stored == json.loads(json.dumps(value, default=asdict)))
+    if not isinstance(stored, dict) or stored.keys() - {item.name for item in fields(value)}:
         return False
     return all(
-        _agrees(known[each.name], getattr(now, each.name))
-        if each.name in known
-        else getattr(now, each.name) == (each.default_factory() if callable(each.default_factory) else each.default)
-        for each in fields(now)
+        _agrees(stored[item.name], getattr(value, item.name))
+        if item.name in stored
+        else getattr(value, item.name) == (item.default_factory() if callable(item.default_factory) else item.default)
+        for item in fields(value)
     )
 
 
@@ -190,7 +190,7 @@ def paper_16gpu() -> Recipe:
 
     Other than the code: the rate falls every step, not every epoch, and its cosine begins after the warm-up; the level
     keeps still between epochs; the bank's scores leave running statistics alone; a tenth of the images is held out for
-    search, so that 834 steps, an epoch of the authors, are 1.1 of ours; adaptive clipping takes a head of a position
+    search, so that 834 steps, an epoch of the authors, are 1.1 here; adaptive clipping takes a head of a position
     bias for a unit, not an offset; images are cut to 224 pixels once, before they are cropped at random, and for
     evaluation there is no margin (theirs: 256, then the centre); pixels are scaled by 0.5 and 0.5 (theirs: mean and
     deviation of ImageNet); random crops are resized bilinearly (theirs: bicubic); RandAugment has our set of operations
@@ -242,13 +242,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def named_recipe(name: str) -> Recipe:
-    """The recipe of this name. Raises `DataError` listing the known names."""
+    """The recipe of this name. Raises `DataError`, which lists the known names."""
     if name not in RECIPES:
         raise DataError(f"no recipe named {name!r}; known: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
 
 
 def card(recipe: Recipe, data: ImageSet) -> Card:
-    """The card of a supernet of this recipe: everything that made it."""
+    """The card of a supernet of this recipe, with the recipe in its provenance."""
     provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__}
     return Card(recipe.name, data.class_names, data.name, data.mean, data.std, data.terms, provenance)

@@ -51,7 +51,7 @@ def train(
         logs: a JSON line a step; by default `NAME.train.jsonl` beside `out`.
         tensorboard: a folder for TensorBoard.
         teachers: files that `load_teacher` reads.
-        tables: a folder of sub-networks by level, as `elasticvit.costs.level_tables.build_tables` leaves it.
+        tables: a folder of sub-networks by level, as `elasticvit.costs.level_tables.build_level_tables` leaves it.
         timeout_s: how long a process waits for the others of its run.
 
     Returns:

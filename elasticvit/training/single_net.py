@@ -1,4 +1,4 @@
-"""What lets the loop train one plain network as it trains a supernet."""
+"""Adapters with which the training loop trains one plain network like a supernet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Always:
 
 
 class Single(nn.Module):
-    """One plain network, called like a supernet that has nothing else."""
+    """One plain network with the interface of a supernet."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()

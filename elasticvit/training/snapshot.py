@@ -1,4 +1,4 @@
-"""A supernet file of a run that has not ended: to look at, to serve meanwhile, or to keep where a run is given up."""
+"""A supernet file from the checkpoint of a run that has not ended."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +14,14 @@ from elasticvit.training.checkpoints import UnusableCheckpointError, load_checkp
 
 
 def checkpoint_path(out: Path) -> Path:
-    """Where a run that writes the supernet `out` keeps its state."""
+    """The checkpoint of a run that writes the supernet `out`."""
     return out.with_name(f".{out.name}.checkpoint")
 
 
 def snapshot(run: Path, out: Path) -> int:
-    """Write the supernet `out` from the checkpoint of the run that will write `run`, which may be under way.
+    """Write the supernet `out` from the checkpoint of the run that will write `run`, which may still be running.
 
-    The weights are the averaged ones where the recipe averages; `step` in the card's provenance says how far they came.
+    The weights are the averaged ones if the recipe averages; the card's provenance has the `step`.
 
     Returns:
         The step.
@@ -29,11 +29,11 @@ def snapshot(run: Path, out: Path) -> int:
     Raises:
         DataError: there is no checkpoint.
         UnusableCheckpointError: the checkpoint is damaged, or not of a supernet that gets a file.
-        SupernetFileError: the disk refuses.
+        SupernetFileError: the file cannot be written.
     """
     path = checkpoint_path(run)
     if not path.is_file():
-        raise DataError(f"no checkpoint {path}; name the file that the run was told to write, and start it first")
+        raise DataError(f"no checkpoint {path}; name the output file of the run, and start it first")
     content = load_checkpoint(path)
     recipe, step = recipe_of(content), int(content["step"])
     supernet = _supernet(path, recipe, content["model"] if content["ema"] is None else content["ema"])
@@ -43,9 +43,9 @@ def snapshot(run: Path, out: Path) -> int:
 
 
 def _card(path: Path, content: dict[str, Any]) -> Card:
-    """Of the file that the run will write: scaling and terms may be those of the supernet that it began with."""
+    """The card of the file that the run will write; scaling and terms may come from the supernet it started from."""
     if content.get("card") is None:
-        raise UnusableCheckpointError(f"{path} has no card: whoever called `train` gave none")
+        raise UnusableCheckpointError(f"{path} has no card: `train` was called without one")
     try:
         return Card.from_json(content["card"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Forward and backward: what the sub-networks of a step learn from one part of its images."""
+"""Forward and backward passes of the sub-networks of a step on one part of its images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Runs `model(images, arch)` in the recipe's precision, compiled where the recipe says so."""
+    """Runs `model(images, arch)` in the recipe's precision; `forward` is the compiled model if the recipe compiles."""
 
     model: nn.Module
     recipe: Recipe
@@ -31,7 +31,7 @@ class TrainingStep:
         """Add the gradients of `scaled(loss)` of all sub-networks of a step to the model's.
 
         Returns:
-            Losses and scores (as by `scores`, where the recipe has a bank, else 0) by sub-network, (2, archs).
+            Losses and scores (as `score`, if the recipe has a bank, else 0) by sub-network, (2, archs).
         """
         with self._precision(part.images.device):
             outside = teacher_target(self.teachers, part.mixed)
@@ -49,9 +49,9 @@ class TrainingStep:
         return marks
 
     def score(self, arch: Arch, part: Part) -> Tensor:
-        """How well a sub-network does on a part's images before they were mixed, in training mode.
+        """The score of a sub-network on the unmixed images of a part, in training mode.
 
-        Running statistics stay as they are; the authors' code updates them once more.
+        Running statistics are unchanged; the authors' code updates them once more.
         """
         with torch.no_grad(), kept_statistics(self.model), self._precision(part.images.device):
             return score_of(self.forward(part.images, arch), part.labels)
@@ -66,13 +66,13 @@ class TrainingStep:
 
 
 def score_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Minus the mean cross-entropy of logits (B, classes) to hard labels (B,); higher is better."""
+    """The negative mean cross-entropy of logits (B, classes) to hard labels (B,); higher is better."""
     return -F.cross_entropy(logits.detach().float(), labels)
 
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """Puts all buffers back as they were."""
+    """Restores all buffers at the end."""
     buffers = list(model.buffers())
     before = [buffer.clone() for buffer in buffers]
     try:

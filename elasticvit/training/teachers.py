@@ -1,6 +1,6 @@
-"""Networks from outside that a supernet learns from, out of files.
+"""External teachers of a supernet, loaded from files.
 
-They get images at the data's size, scaled by their own card where they have one, else as the supernet gets them.
+They get images at the size of the data set, scaled by their own card if they have one, else as for the supernet.
 """
 
 import json
@@ -26,11 +26,11 @@ def load_teacher(path: Path, data: ImageSet, device: torch.device) -> Teacher:
 
     Args:
         path: a supernet file (its largest network, recalibrated on the data's training images), a network file of
-            `elasticvit extract`, TorchScript (.pt), or an exported program (.pt2); the last two hold code, so they
-            must come from someone you trust.
+            `elasticvit extract`, TorchScript (.pt), or an exported program (.pt2); the last two contain code, so they
+            must come from a trusted source.
 
     Raises:
-        DataError: no such file, none of these, or its classes are not the data's.
+        DataError: no such file, another kind of file, or other classes than the data.
     """
     if not path.is_file():
         raise DataError(f"no teacher file {path}")
@@ -39,7 +39,7 @@ def load_teacher(path: Path, data: ImageSet, device: torch.device) -> Teacher:
         answers = teacher(data.scaled(data.train.images[:2]).to(device))
     except DataError:
         raise
-    except Exception as error:  # a foreign file may fail in any way
+    except Exception as error:  # a file of other software may fail in any way
         raise DataError(f"{path} is no teacher that can be used: {error}") from error
     if tuple(answers.shape) != (2, len(data.class_names)):
         raise DataError(f"{path} answers {tuple(answers.shape)} to 2 images of {len(data.class_names)} classes")
@@ -60,7 +60,7 @@ def _load(path: Path, data: ImageSet, device: torch.device) -> Callable[[Tensor]
 
 
 def rescaled(images: Tensor, of: ImageSet, to: Card) -> Tensor:
-    """Images (N, 3, H, W) that are scaled as those of a set, as a card scales them."""
+    """Images (N, 3, H, W) with the scaling of a data set, converted to the scaling of a card."""
     mean, std, new_mean, new_std = (
         torch.tensor(values, device=images.device, dtype=images.dtype).view(3, 1, 1)
         for values in (of.mean, of.std, to.mean, to.std)
@@ -76,7 +76,7 @@ def _largest(path: Path, data: ImageSet) -> tuple[Net, Card]:
 
 
 def _of_net_file(path: Path) -> tuple[Net, Card] | None:
-    """The network of a file that `elasticvit extract` wrote, and its card; None for other safetensors files."""
+    """The network and card of a file that `elasticvit extract` wrote; None for other safetensors files."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

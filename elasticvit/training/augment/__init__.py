@@ -1,1 +1,1 @@
-"""Changes to training images: crops and flips, RandAugment, mixup and CutMix."""
+"""Augmentation of training images: crops and flips, RandAugment, mixup and CutMix."""

@@ -17,10 +17,10 @@ ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
 
 @dataclass(frozen=True)
 class Augment:
-    """How far an image may be changed: rotation in degrees, shift as a part of the side, scale as a part of the size;
-    a crop of the image padded by so many mirrored pixels; a flip from left to right, half the time.
+    """Maximum changes of an image: rotation in degrees, shift as a fraction of the side, scale as a fraction of the
+    size; `crop`: mirrored pixels added on each side before a random crop; a horizontal flip, half of the time.
 
-    Happens in this order: resized crop, crop, flip, rotation with shift and scale, RandAugment, erasing.
+    The order is: resized crop, crop, flip, rotation with shift and scale, RandAugment, erasing.
     """
 
     rotate: float = 0.0
@@ -29,23 +29,23 @@ class Augment:
     crop: int = 0
     flip: bool = False
     resized_crop: Range | None = None
-    """A crop of this part of the image's area, resized back to its size (Szegedy et al. 2015); (0.08, 1) is usual."""
+    """A crop with this fraction of the image's area, resized to its size (Szegedy et al. 2015); usually (0.08, 1)."""
     ratio: Range = (3 / 4, 4 / 3)
-    """Of width to height of such a crop."""
+    """Ratio of width to height of the resized crop."""
     randaugment: tuple[int, float] | None = None
-    """How many operations an image gets, and their magnitude from 0 to 10; see `randaugment`."""
+    """Number of operations per image, and their magnitude from 0 to 10; see `randaugment`."""
     randaugment_spread: float = 0.0
     """Standard deviation of the magnitude from image to image."""
     randaugment_chance: float = 1.0
-    """With which each operation happens."""
+    """Probability of each operation."""
     erasing: float = 0.0
     """With this probability a rectangle of 2 to 33 % of the image becomes noise (Zhong et al. 2017)."""
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
-    """As the `ImageSet` scales images; RandAugment needs to know black from white."""
+    """The scaling of the `ImageSet`; RandAugment works on unscaled values."""
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Each of the images (B, 3, H, W), scaled, changed by its own amounts; on their device, drawn on the CPU."""
+        """Augment each of the scaled images (B, 3, H, W) by its own amounts; random numbers are drawn on the CPU."""
         if self.resized_crop:
             images = resized_cropped(images, self.resized_crop, self.ratio, generator)
         if self.crop:
@@ -79,9 +79,9 @@ class Augment:
 
 
 def cropped(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """A window of each image's own size out of the image mirrored at its borders, moved by up to `pixels` a way.
+    """Each image, mirrored at its borders, shifted by up to `pixels` in each direction.
 
-    Whole pixels only: nothing is blurred, so training sees images as sharp as evaluation does.
+    Shifts are whole pixels, so training images are as sharp as those of evaluation.
     """
     batch, _, height, width = images.shape
     padded = F.pad(images, (pixels,) * 4, mode="reflect")
@@ -92,16 +92,15 @@ def cropped(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
 
 
 def resized_cropped(images: Tensor, area: Range, ratio: Range, generator: torch.Generator) -> Tensor:
-    """A random window of each image, of this part of its area and this ratio of width to height, resized (bilinear) to
-    the image's size. A window never leaves its image: one that would is drawn again, at last cut."""
+    """A random window of each image, with this fraction of its area and this ratio of width to height, resized
+    (bilinear) to the image's size. A window that does not fit is drawn again, and finally cut."""
     batch, _, height, width = images.shape
     areas = _uniform(area, (TRIES, batch), generator)
     ratios = _uniform(_logs(ratio), (TRIES, batch), generator).exp()
-    # Parts of width and height.
-    parts = torch.stack([(areas * ratios * height / width).sqrt(), (areas / ratios * width / height).sqrt()])
-    fits = (parts <= 1).all(0)
+    fractions = torch.stack([(areas * ratios * height / width).sqrt(), (areas / ratios * width / height).sqrt()])
+    fits = (fractions <= 1).all(0)
     first = torch.where(fits.any(0), fits.int().argmax(0), 0)
-    wide, high = parts[:, first, torch.arange(batch)].clamp(max=1)
+    wide, high = fractions[:, first, torch.arange(batch)].clamp(max=1)
     x, y = (torch.rand(2, batch, generator=generator) * 2 - 1) * (1 - torch.stack([wide, high]))
     none = torch.zeros_like(wide)
     return _sampled(images, torch.stack([wide, none, x, none, high, y], dim=1))

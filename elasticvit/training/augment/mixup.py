@@ -12,20 +12,20 @@ from elasticvit.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """How the images of a batch are mixed with those of the same batch in reverse order.
+    """Mixes the images of a batch with the same batch in reverse order.
 
-    One way and one share a batch, as timm has it and the authors use it; batches are shuffled, so the reverse order is
-    as random as any. `mixup` (Zhang et al. 2018) and `cutmix` (Yun et al. 2019) are the alphas of the Beta distribution
-    that the share is drawn from, 0 for never. Raises `DataError` where those are negative or `switch` no probability.
+    Every batch has one method and one share, as in timm and the authors' code; batches are shuffled, so the reverse
+    order is random. `mixup` (Zhang et al. 2018) and `cutmix` (Yun et al. 2019) are the alphas of the Beta distribution
+    of the share, 0 for never. Raises `DataError` if those are negative or `switch` is not a probability.
     """
 
     mixup: float = 0.0
-    """Images are added up, weighted by the share."""
+    """Weighted mean of both images."""
     cutmix: float = 0.0
-    """A rectangle is taken from the other image, as large as the other's share; cut at the border, with the share then
-    what is really there."""
+    """A rectangle with the other image's share of the area is taken from it. The border cuts it, and the share becomes
+    the actual one."""
     switch: float = 0.5
-    """Where both are on: how often it is cutmix."""
+    """Probability of cutmix if both are used."""
 
     def __post_init__(self) -> None:
         if min(self.mixup, self.cutmix) < 0 or not 0 <= self.switch <= 1:
@@ -34,8 +34,8 @@ class Mix:
     def __call__(
         self, images: Tensor, labels: Tensor, classes: int, smoothing: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Mixed images (B, 3, H, W), the same object where nothing is mixed, and their targets (B, classes), each a
-        distribution of which a part `smoothing` is spread evenly."""
+        """Mixed images (B, 3, H, W), the same object if nothing is mixed, and targets (B, classes): distributions with
+        label smoothing `smoothing`."""
         targets = F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
         if not (self.mixup or self.cutmix):
             return images, targets
@@ -51,8 +51,9 @@ class Mix:
 
 
 def cut_together(images: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Images (B, 3, H, W), each with a rectangle out of its opposite number, the same for all, and the share of pixels
-    that are still their own. The rectangle has a part `1 - share` of the area and any centre; the border cuts it."""
+    """Images (B, 3, H, W), each with a rectangle of the image at its reverse position, the same rectangle for all, and
+    the share of pixels that are its own. The rectangle has the fraction `1 - share` of the area and any centre; the
+    border cuts it."""
     height, width = images.shape[2:]
     high, wide = (round(side * (1 - share) ** 0.5) for side in (height, width))
     top, left = int(rng.integers(height)) - high // 2, int(rng.integers(width)) - wide // 2

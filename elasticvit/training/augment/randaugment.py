@@ -1,7 +1,7 @@
-"""RandAugment on batches of tensors: every image gets its own few of fourteen operations, of one strength.
+"""RandAugment on batches of tensors: every image gets its own random operations, of fourteen, at one strength.
 
 Source: Cubuk et al. 2020, "RandAugment". Images are (B, 3, H, W) with values from 0 (black) to 1 (white), strengths
-(B, 1, 1, 1) from -1 to 1, a tenth of the paper's magnitude with a random sign. What an operation does at full strength:
+(B, 1, 1, 1) from -1 to 1, a tenth of the paper's magnitude with a random sign. Operations at full strength:
 
     identity autocontrast equalize    the same at every strength
     rotate 30°; shear_x shear_y by 0.3 of the side; translate_x translate_y by 0.45 of the side; grey comes in
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GREY = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R 601), as everywhere."""
+"""Weights of red, green and blue (ITU-R 601)."""
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,7 +31,7 @@ def randaugment(
     Args:
         images: (B, 3, H, W) from 0 to 1.
         magnitude: from 0 to 10; `spread` is the standard deviation by which each image's differs from it.
-        chance: with which each operation happens.
+        chance: probability of each operation.
     """
     images, batch = images.clone(), len(images)
     for _ in range(ops):
@@ -52,7 +52,7 @@ def identity(images: Tensor, _: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel stretched to reach from 0 to 1; a channel of one value stays."""
+    """Each channel stretched to reach from 0 to 1; a constant channel is unchanged."""
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     return torch.where(high > low, (images - low) / (high - low).clamp_min(1e-12), images)
 
@@ -64,8 +64,8 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
     counts.scatter_add_(2, levels, torch.ones_like(levels))
     brightest = counts.gather(2, levels.amax(2, keepdim=True))
     step = (levels.shape[2] - brightest) // 255
-    table = ((counts.cumsum(2) - counts + step // 2) // step.clamp_min(1)).clamp(0, 255)
-    spread = torch.where(step > 0, table.gather(2, levels), levels)
+    new_levels = ((counts.cumsum(2) - counts + step // 2) // step.clamp_min(1)).clamp(0, 255)
+    spread = torch.where(step > 0, new_levels.gather(2, levels), levels)
     return (spread / 255).to(images.dtype).view_as(images)
 
 

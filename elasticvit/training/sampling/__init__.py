@@ -1,12 +1,12 @@
-"""Which sub-networks a step trains: sandwich, adjacent step, hierarchical smallest, memory bank, path preference.
+"""Sub-networks of a training step: sandwich, adjacent step, hierarchical smallest, memory bank, path preference.
 
     sampler = Sampler(space, sampling)
     state = sampler.start()
     choice = sampler.step(state, rng, epoch)      # moves the level
     ...train choice.archs...
-    sampler.observe(state, choice, scores)        # only where sampling.bank is set
+    sampler.observe(state, choice, scores)        # only if sampling.bank is set
 
-No torch in here; all randomness comes from the generator that is handed in, all memory is in the state.
+No torch; all randomness comes from the generator argument, all memory is in the state.
 """
 
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS

@@ -1,4 +1,4 @@
-"""Memory banks: good sub-networks of a level, with the scores they had (paper, section 4.2)."""
+"""Memory banks: good sub-networks of a level with their scores (paper, section 4.2)."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from elasticvit.training.sampling.state import Entry
 
 
 def capacity_of(bank: Bank, target: float) -> int:
-    """How many sub-networks the bank of a level holds, by where the level begins (millions)."""
+    """Capacity of the bank of a level, by the level's lower bound (millions)."""
     return bank.capacity if target < bank.large_from else bank.capacity_large
 
 
@@ -25,7 +25,7 @@ def may_exploit(entries: Sequence[Entry], capacity: int) -> bool:
 
 
 def draw(entries: Sequence[Entry], bank: Bank, rng: np.random.Generator) -> Entry:
-    """One of a bank's sub-networks, as `bank.draw` says."""
+    """A sub-network sampled from a bank by the rule `bank.draw`."""
     if bank.draw == "best":
         return best(entries)
     if bank.draw == "uniform":
@@ -36,14 +36,14 @@ def draw(entries: Sequence[Entry], bank: Bank, rng: np.random.Generator) -> Entr
 
 
 def best(entries: Sequence[Entry]) -> Entry:
-    """The sub-network with the highest score; the earliest of several."""
+    """The sub-network with the highest score; the first of equals."""
     return max(entries, key=lambda entry: entry.score)
 
 
 def insert(entries: list[Entry], new: Entry, capacity: int) -> bool:
-    """Add a sub-network to a bank, or put it in the place of the worst if it is better; whether the bank changed.
+    """Add a sub-network to a bank, or replace the worst one if it is better; returns whether the bank changed.
 
-    One that is there already only gets its newer score. A score that is no finite number is not taken.
+    A sub-network that is in the bank gets its new score. Scores that are not finite are ignored.
     """
     if not math.isfinite(new.score):
         return False
@@ -62,7 +62,7 @@ def insert(entries: list[Entry], new: Entry, capacity: int) -> bool:
 
 
 def rescore(entries: list[Entry], scores: Sequence[float]) -> None:
-    """Give every sub-network its newly measured score; one without a finite score leaves the bank."""
+    """Set the new score of every sub-network; those without a finite score are removed."""
     for entry, score in zip(entries, scores, strict=True):
         entry.score = float(score)
     entries[:] = [entry for entry in entries if math.isfinite(entry.score)]

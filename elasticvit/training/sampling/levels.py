@@ -1,4 +1,4 @@
-"""Levels of cost: what each holds, which sub-network is its smallest, and the walk between them."""
+"""Levels of cost: their bounds, their smallest sub-networks, and the random walk between them."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,7 @@ QUANTILE_DRAWS = 20_000
 
 @dataclass(frozen=True)
 class Level:
-    """Networks that cost `low` to `high`, millions; `smallest` is trained with them, and `floor` bounds them."""
+    """Networks that cost `low` to `high` (millions), not below `floor`; `smallest` is trained with them."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Level:
 
 
 def cost_of(space: Space, sampling: Sampling) -> CostTable:
-    """What levels are told by: the paper's formula where they have targets, MACs where they are shares."""
+    """The cost of levels: the paper's formula for levels by target, MACs for levels of equal shares."""
     return CostTable.of_macs(space) if isinstance(sampling.levels, int) else CostTable.of_paper_flops(space)
 
 
@@ -49,19 +49,19 @@ def ladder(space: Space, sampling: Sampling, costs: CostTable) -> tuple[Level, .
 
 
 def shares(space: Space, levels: int, costs: CostTable) -> tuple[float, ...]:
-    """Edges, in millions, of levels that each hold an equal share of what the space samples.
+    """Edges, in millions, of levels with equal shares of the space's random samples.
 
-    The walk visits all levels equally often, so that over time every network is trained as often as the space samples
-    it. (Levels at even distances, as the authors have, train the few largest networks more often.)
+    The walk visits all levels equally often, so every network is trained as often as the space samples it. (Levels at
+    even distances, as in the authors' code, train the few largest networks more often.)
     """
-    found = costs.total(space.sample(np.random.default_rng(0), QUANTILE_DRAWS))
-    inner = np.quantile(found, np.arange(1, levels) / levels)
-    largest = max(float(found.max()), float(costs.total(space.encode(space.largest())[None])[0]))
+    samples = costs.total(space.sample(np.random.default_rng(0), QUANTILE_DRAWS))
+    inner = np.quantile(samples, np.arange(1, levels) / levels)
+    largest = max(float(samples.max()), float(costs.total(space.encode(space.largest())[None])[0]))
     return tuple(float(edge) / 1e6 for edge in (costs.smallest()[0], *inner, largest))
 
 
 def walk(level: int, levels: int, rng: np.random.Generator) -> int:
-    """The next level: down, stay or up with equal chance, and stay where the way would leave the ladder."""
+    """The next level: down, same or up with equal probability; at either end it stays instead of leaving the range."""
     return int(np.clip(level + rng.integers(-1, 2), 0, levels - 1))
 
 

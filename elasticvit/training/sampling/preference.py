@@ -1,7 +1,8 @@
-"""The path preference: of sub-networks of one cost, those with wide and shallow transformer stages.
+"""The path preference: among sub-networks of equal cost, those with wide and shallow transformer stages.
 
 A candidate is compared with an anchor, a good sub-network: d = cost(anchor's widths, own depths) - cost(own widths,
-anchor's depths), over the transformer stages only. Of networks of one cost the wider and shallower has the smaller d.
+anchor's depths), over the transformer stages only. Among networks of equal cost, wider and shallower ones have a
+smaller d.
 """
 
 import numpy as np
@@ -19,12 +20,12 @@ def depth_over_width(costs: CostTable, codes: Codes, anchor: Codes) -> NDArray[n
     deep, wide = codes.copy(), codes.copy()
     deep[:, VIT_WIDTHS] = anchor[VIT_WIDTHS]
     wide[:, VIT_DEPTHS] = anchor[VIT_DEPTHS]
-    # The mixtures need not be members (their widths may decrease); their cost is defined all the same.
+    # The mixed codes need not be members (their widths may decrease), but their cost is defined.
     return costs.total(deep) - costs.total(wide)
 
 
 def preferred(costs: CostTable, candidates: Codes, anchor: Codes) -> Codes:
-    """Of every group of candidates (groups, n, D) the one with the smallest d, (groups, D)."""
+    """The candidate with the smallest d of every group (groups, n, D), shape (groups, D)."""
     groups, n, dims = candidates.shape
     d = depth_over_width(costs, candidates.reshape(-1, dims), anchor).reshape(groups, n)
     return np.asarray(candidates[np.arange(groups), d.argmin(axis=1)], np.int8)

@@ -1,6 +1,6 @@
-"""What a run may choose about its sub-networks: plain settings, part of a recipe.
+"""Settings of the sub-networks of a run, part of a recipe.
 
-Facts of the paper and its code stand beside the settings they belong to; where the two differ the setting has both.
+The docstrings state the values of the paper and of the authors' code; where the two differ, both can be set.
 """
 
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from elasticvit.errors import ElasticVitError
 
 
 class SamplingError(ElasticVitError):
-    """Sub-networks cannot be chosen as asked."""
+    """The settings of sub-networks are not valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bank:
-    """A memory of good sub-networks, one bank a level (paper, section 4.2; the authors' numbers are the defaults)."""
+    """Memory banks of good sub-networks, one for each level (paper, section 4.2). Defaults are the authors' numbers."""
 
     capacity: int = 150
     capacity_large: int = 50
-    """Of levels from `large_from` on; the supplement gives every level 150, the authors' code these 50."""
+    """Of levels from `large_from` on; the supplement has 150 for every level, the authors' code 50."""
     large_from: float = 500.0
-    """MFLOPs (MMACs where levels are shares)."""
+    """MFLOPs (MMACs for levels of equal shares)."""
     q: float = 0.2
-    """Chance that a sub-network is taken from the bank, once the bank is more than half full."""
+    """Probability that a sub-network is taken from the bank, once the bank is more than half full."""
     q_step: float = 0.15
-    """Added to q every `q_every` epochs; it ends at 1."""
+    """Added to q every `q_every` epochs, up to 1."""
     q_every: int = 100
     draw: Literal["softmax", "uniform", "best"] = "softmax"
-    """How one is taken: in proportion to exp(score), the authors' way; alike, the paper's eq. 6; or the best."""
+    """softmax: in proportion to exp(score), as in the authors' code; uniform: eq. 6 of the paper; or the best."""
     refresh: bool = True
-    """Whether scores are measured again: all banks at the start of an epoch, the level's at its quarters."""
+    """Whether scores are measured again: all banks at the start of an epoch, the current level's at its quarters."""
 
     def __post_init__(self) -> None:
         if min(self.capacity, self.capacity_large, self.q_every) < 1:
@@ -43,16 +43,16 @@ class Bank:
 
 @dataclass(frozen=True, kw_only=True)
 class Preference:
-    """Wide and shallow transformer stages first (paper, section 4.2, in the direction of the authors' code).
+    """Preference of wide and shallow transformer stages (paper, section 4.2, in the direction of the authors' code).
 
-    Eq. 7 and 8 of the paper, taken literally, reward depth; the authors' code takes the smallest difference, which
-    rewards width, and so does this.
+    Eq. 7 and 8 of the paper, taken literally, prefer depth; the authors' code selects the smallest difference, which
+    prefers width, and this follows the code.
     """
 
     candidates: int = 5
-    """In-band sub-networks of which the preferred one is taken."""
+    """Number of sub-networks in the band from which the preferred one is chosen."""
     anchor: Literal["first", "own"] = "first"
-    """Whose best sub-network candidates are compared with: the first level's (the authors' code; for the first level
+    """The bank whose best sub-network is the anchor: the first level's (the authors' code; for the first level itself
     the smallest network), or the level's own (the paper)."""
 
     def __post_init__(self) -> None:
@@ -62,21 +62,21 @@ class Preference:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Which sub-networks a step trains. Raises `SamplingError` where settings contradict each other."""
+    """The sub-networks that a step trains. Raises `SamplingError` if settings contradict each other."""
 
     strategy: Literal["sandwich", "adjacent", "fixed"] = "adjacent"
     """sandwich: the largest, `subnets` of any size and the smallest of the space; adjacent: `subnets` of one level,
     which moves to a neighbour every step; fixed: always `archs`."""
     subnets: int = 3
     levels: tuple[float, ...] | int = 6
-    """Ascending targets in MFLOPs of the paper's formula, or a number of levels that each hold an equal share of what
-    the space samples, by MACs."""
+    """Ascending targets in MFLOPs by the paper's formula, or a number of levels with equal shares of the space's random
+    samples, by MACs."""
     band: float = PAPER_BAND
-    """MFLOPs; a level of target F holds [F, F + band], as in the authors' code."""
+    """MFLOPs; a level of target F is [F, F + band], as in the authors' code."""
     include: tuple[Literal["smallest", "largest"], ...] = ("smallest",)
-    """What else a step trains; "no biggest" is the default. The sandwich has both, whatever is said here."""
+    """Further sub-networks of a step; "no biggest" is the default. The sandwich always has both."""
     floors: Floors = ()
-    """Hierarchical smallest sub-networks by ascending key: a level trains its floor in place of the smallest. None: no
+    """Hierarchical smallest sub-networks by ascending key: a level trains its floor in place of the smallest. Empty: no
     hierarchy."""
     floor_rule: Literal["authors", "closest"] = "authors"
     """authors: the floor of the first key not below the level's target less `band`, else of the last; and no
@@ -85,7 +85,7 @@ class Sampling:
     bank: Bank | None = None
     preference: Preference | None = None
     archs: tuple[Arch, ...] = ()
-    """What the strategy "fixed" trains."""
+    """The sub-networks of the strategy "fixed"."""
 
     def __post_init__(self) -> None:
         if (self.strategy == "fixed") != bool(self.archs):

@@ -1,4 +1,4 @@
-"""What a sampler remembers from step to step, and what it answers: plain data."""
+"""The state of a sampler between steps, and its choice for a step: plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Role = Literal["uniform", "smallest", "largest", "floor"]
 
 @dataclass
 class Entry:
-    """A sub-network in a bank, as its code, and its last score (minus the cross-entropy; higher is better)."""
+    """A sub-network in a bank: its code and its last score (negative cross-entropy; higher is better)."""
 
     code: tuple[int, ...]
     score: float
@@ -20,13 +20,13 @@ class Entry:
 
 @dataclass
 class SamplerState:
-    """The level of the walk, and one bank a level."""
+    """The level of the walk, and a bank for each level."""
 
     level: int = 0
     banks: list[list[Entry]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON or a checkpoint; `from_dict` gives the same state back, bit for bit."""
+        """Lists and numbers, for JSON or a checkpoint; `from_dict` restores the same state bit for bit."""
         return {"level": self.level, "banks": [[[list(e.code), e.score] for e in bank] for bank in self.banks]}
 
     @classmethod
@@ -41,10 +41,10 @@ class SamplerState:
 
 @dataclass(frozen=True)
 class Choice:
-    """The sub-networks of one step: those that teach first, the smallest or floor last.
+    """The sub-networks of one step: the teaching ones first, the smallest or floor last.
 
     Attributes:
-        explored: drawn anew, not taken from the bank; these are what `Sampler.observe` puts into the bank.
+        explored: newly sampled, not taken from the bank; `Sampler.observe` adds these to the bank.
     """
 
     level: int

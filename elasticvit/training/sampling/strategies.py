@@ -1,4 +1,4 @@
-"""The sampler: from settings, state and random numbers to the sub-networks of a step."""
+"""The sampler: chooses the sub-networks of a step from settings, state and random numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.band_sampler import BandSampler
-from elasticvit.costs.level_tables import load_tables
+from elasticvit.costs.level_tables import load_level_tables
 from elasticvit.errors import SpaceError
 from elasticvit.training.sampling import bank as banks
 from elasticvit.training.sampling.levels import Level, cost_of, ladder, walk
@@ -28,15 +28,15 @@ class Draws(Protocol):
 class Sampler:
     """Chooses the sub-networks of every step.
 
-    It keeps nothing that changes: the same state and random numbers give the same choice, whatever came before.
+    It has no mutable state: the same state argument and random numbers give the same choice.
 
     Args:
-        tables: a folder that `elasticvit.costs.level_tables.build_tables` filled for these levels and floors;
-            sub-networks are then taken from it. Without it they are drawn from all of the level.
+        tables: a folder that `elasticvit.costs.level_tables.build_level_tables` filled for these levels and floors;
+            sub-networks are then sampled from it. Without it they are sampled from the whole level.
 
     Raises:
-        SamplingError: the settings do not fit the space, a level holds no networks, or the tables are for others.
-        TableError: the tables are damaged.
+        SamplingError: the settings do not fit the space, or a level has no networks.
+        LevelTableError: the level tables are damaged or were built for other levels.
     """
 
     def __init__(self, space: Space, sampling: Sampling, tables: Path | None = None) -> None:
@@ -76,11 +76,11 @@ class Sampler:
         return _together(chosen, state.level)
 
     def observe(self, state: SamplerState, choice: Choice, scores: Sequence[float]) -> None:
-        """Put what the choice explored into its level's bank; without a bank this does nothing.
+        """Add the explored networks of a choice to the bank of its level; does nothing without banks.
 
         Args:
-            scores: one a network of `choice.archs`, minus the cross-entropy on the unmixed batch with hard labels; what
-                stands at networks that were not explored is not read, and a score that is no finite number is left out.
+            scores: one for each network of `choice.archs`: the negative cross-entropy on the unmixed batch with hard
+                labels. Scores of networks that were not explored, and scores that are not finite, are ignored.
 
         Raises:
             SpaceError: an explored architecture is not in the space.
@@ -101,8 +101,8 @@ class Sampler:
     ) -> Sequence[tuple[int, tuple[Arch, ...]]]:
         """Banks to measure again before batch `batch` (from 0) of an epoch: (level, its sub-networks in order).
 
-        All banks at the start of an epoch, the bank of the walk's level at its quarters. (The authors' code measures
-        that one three times in a row, once for each sub-network of the step; once says the same.)
+        All banks at the start of an epoch, the bank of the current level at its quarters. (The authors' code measures
+        it three times in a row, once for each sub-network of the step, with the same result.)
         """
         if self.sampling.bank is None or not self.sampling.bank.refresh:
             return ()
@@ -111,7 +111,7 @@ class Sampler:
         return [(i, tuple(map(self._decoded, state.banks[i]))) for i in due if state.banks[i]]
 
     def rescore(self, state: SamplerState, level: int, scores: Sequence[float]) -> None:
-        """New scores of a level's bank, in the order that `refresh_due` gave."""
+        """Set new scores of a level's bank, in the order of `refresh_due`."""
         banks.rescore(state.banks[level], scores)
 
     def _of_level(self, state: SamplerState, rng: np.random.Generator, epoch: int) -> tuple[Codes, list[bool]]:
@@ -134,7 +134,7 @@ class Sampler:
         level = self.levels[state.level]
         if len(state.banks[state.level]) < banks.capacity_of(settings, level.low) // 2:
             return draws.sample(rng, n)
-        # The first level has no level before it to look up to; its anchor is its smallest network.
+        # There is no level before the first one; its anchor is its smallest network.
         own = preference.anchor == "own"
         entries = state.banks[state.level] if own else state.banks[0] if state.level else []
         anchor = self._code(banks.best(entries)) if entries else self.space.encode(level.smallest)
@@ -159,8 +159,8 @@ class Sampler:
 
     def _of_tables(self, folder: Path) -> list[Draws]:
         if isinstance(self.sampling.levels, int):
-            raise SamplingError("tables are for levels by targets; give targets, or no tables")
-        tables = load_tables(folder)
+            raise SamplingError("level tables are for levels by targets; give targets, or no level tables")
+        tables = load_level_tables(folder)
         return [tables.rows(self.costs, level.low, level.high, level.floor) for level in self.levels]
 
 

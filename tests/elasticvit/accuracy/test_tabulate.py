@@ -45,9 +45,9 @@ def tabulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, tmp_path: Path) -> None:
     file, steps = _supernet(tmp_path), list[Step]()
-    asked = iter(range(1000))
+    calls = iter(range(1000))
     with pytest.raises(StoppedError, match="after evaluating 3 of 10"):
-        tabulate_file(file, N, 2, silent, lambda: next(asked) >= 3)
+        tabulate_file(file, N, 2, silent, lambda: next(calls) >= 3)
     assert not table_path(file).exists()
     assert tabulate_file(file, N, 2, steps.append) == table_path(file)
     assert table_path(file).read_bytes() == table_path(tabulated).read_bytes()
@@ -59,17 +59,17 @@ def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) ->
     file, command = _supernet(tmp_path), ["tabulate", "--n", "8", "--best", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("elasticvit.training.run.stop_on_signals", lambda: nullcontext(lambda: True))
-        told = CliRunner().invoke(app, [*command, str(file)])
-    assert told.exit_code == 0 and "after evaluating 0 of 8" in told.output and "goes on" in told.output
+        result = CliRunner().invoke(app, [*command, str(file)])
+    assert result.exit_code == 0 and "after evaluating 0 of 8" in result.output and "goes on" in result.output
     assert CliRunner().invoke(app, [*command, str(file)]).exit_code == 0 and table_path(file).is_file()
 
 
 @pytest.mark.slow
 def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_path: Path) -> None:
     """The same ones also after a stop in their midst, which counts what was known before."""
-    file, asked = _supernet(tmp_path), iter(range(1000))
+    file, calls = _supernet(tmp_path), iter(range(1000))
     with pytest.raises(StoppedError, match="after evaluating 4 of 23"):
-        tabulate_file(file, N, 1, silent, lambda: next(asked) >= N + 3, best=24)
+        tabulate_file(file, N, 1, silent, lambda: next(calls) >= N + 3, best=24)
     tabulate_file(file, N, 1, silent, best=24)
     without, table = AccuracyTable.load(table_path(tabulated)), AccuracyTable.load(table_path(file))
     best = best_predicted(fit_accuracy(without), STEPS, 2, seed=0)

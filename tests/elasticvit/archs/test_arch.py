@@ -134,7 +134,7 @@ def test_adopting_a_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"resolution": 100}, "resolution must be"),
         ({"resolution": 128.0}, "whole number"),
@@ -148,9 +148,9 @@ def test_adopting_a_head() -> None:
         ({"conv": None}, "not an architecture"),
     ],
 )
-def test_what_is_no_architecture_is_refused(change: dict[str, object], words: str) -> None:
+def test_what_is_no_architecture_is_refused(change: dict[str, object], message: str) -> None:
     data = json.loads(published("T1").to_json()) | change
-    with pytest.raises(ArchError, match=words):
+    with pytest.raises(ArchError, match=message):
         Arch.from_json(data)
 
 

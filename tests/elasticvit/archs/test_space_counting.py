@@ -36,7 +36,7 @@ def test_a_small_space_counted_one_by_one() -> None:
 def test_the_command_prints_both_counts() -> None:
     done = CliRunner().invoke(app, ["space", "paper"])
     assert done.exit_code == 0
-    said = json.loads(done.stdout)
-    assert said["paper_count"]["members"] == 108_974_561_034_240_000
-    assert said["paper_count"]["arithmetic"].startswith("6 * 2 * 8 * 96 * 200 * 240 * 432 * 720 * 792 = ")
-    assert said["reachable"]["members"] == said["members"] == 21_672_453_419_827_200
+    answer = json.loads(done.stdout)
+    assert answer["paper_count"]["members"] == 108_974_561_034_240_000
+    assert answer["paper_count"]["arithmetic"].startswith("6 * 2 * 8 * 96 * 200 * 240 * 432 * 720 * 792 = ")
+    assert answer["reachable"]["members"] == answer["members"] == 21_672_453_419_827_200

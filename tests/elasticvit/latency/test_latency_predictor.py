@@ -201,7 +201,7 @@ def test_damaged_json_is_refused(spoil: Callable[[dict[str, object]], object]) -
 def test_a_predictor_that_lacks_blocks_of_its_space_is_refused() -> None:
     data = json.loads(uncalibrated(SMALL).to_json())
     data["block_ms"].popitem()
-    with pytest.raises(PredictorError, match="knows no block"):
+    with pytest.raises(PredictorError, match="has no time for block"):
         LatencyPredictor.from_json(json.dumps(data))
     for text in ("", "[]", "{", "null"):
         with pytest.raises(PredictorError):

@@ -26,14 +26,14 @@ FINISHED = {"tiny.safetensors", "tiny.accuracy.jsonl"}
 
 
 def _prepare(folder: Path, stop: Callable[[], bool] = lambda: False, **changes: object) -> tuple[list[str], list[Step]]:
-    """What was said and reported."""
-    said: list[str] = []
+    """The messages and the reported steps."""
+    messages: list[str] = []
     steps: list[Step] = []
     path = prepare_default(
-        folder, said.append, recipe=tiny_recipe(**changes), evaluated=EVALUATED, report=steps.append, stop=stop
+        folder, messages.append, recipe=tiny_recipe(**changes), evaluated=EVALUATED, report=steps.append, stop=stop
     )
     assert path == folder / "tiny.safetensors"
-    return said, steps
+    return messages, steps
 
 
 def _names(folder: Path) -> set[str]:
@@ -97,15 +97,15 @@ def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, prepared: P
 
 def test_a_stopped_evaluation_keeps_what_is_done(tmp_path: Path, prepared: Path) -> None:
     # Asked once after each training step, then before each evaluation.
-    asked = iter(range(1000))
+    calls = iter(range(1000))
     with pytest.raises(StoppedError, match="after evaluating 2 of 6"):
-        _prepare(tmp_path, stop=lambda: next(asked) >= tiny_recipe().steps + 2)
+        _prepare(tmp_path, stop=lambda: next(calls) >= tiny_recipe().steps + 2)
     assert _names(tmp_path) == {"tiny.safetensors", ".tiny.accuracy.jsonl"}
-    asked = iter(range(1000))
+    calls = iter(range(1000))
     with pytest.raises(StoppedError, match="after evaluating 3 of 6"):
-        _prepare(tmp_path, stop=lambda: next(asked) >= 1)
-    said, steps = _prepare(tmp_path)
-    assert len(said) == 1 and {step.phase for step in steps} == {"evaluate"}
+        _prepare(tmp_path, stop=lambda: next(calls) >= 1)
+    messages, steps = _prepare(tmp_path)
+    assert len(messages) == 1 and {step.phase for step in steps} == {"evaluate"}
     assert _names(tmp_path) == FINISHED and _same_files(tmp_path, prepared)
 
 
@@ -122,8 +122,8 @@ def test_leftovers_of_other_runs_do_no_harm(tmp_path: Path, prepared: Path) -> N
 
 def test_a_new_supernet_does_not_keep_old_accuracies(tmp_path: Path, prepared: Path) -> None:
     (tmp_path / "tiny.accuracy.jsonl").write_bytes((prepared / "tiny.accuracy.jsonl").read_bytes())
-    said, _ = _prepare(tmp_path, seed=1)
-    assert len(said) == 2
+    messages, _ = _prepare(tmp_path, seed=1)
+    assert len(messages) == 2
     assert not _same_files(tmp_path, prepared)
 
 

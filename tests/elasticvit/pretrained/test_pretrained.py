@@ -20,11 +20,11 @@ def _names(folder: Path) -> set[str]:
 
 
 def test_what_ships_appears_with_its_table(tmp_path: Path) -> None:
-    file, said = supernet_file(tmp_path / "ships.safetensors"), list[str]()
+    file, messages = supernet_file(tmp_path / "ships.safetensors"), list[str]()
     home = tmp_path / "home"
     for _ in range(2):
-        assert take_shipped(file, home, said.append) == home / "ships.safetensors"
-        assert _names(home) == {"ships.safetensors", "ships.accuracy.jsonl"} and said == []
+        assert take_shipped(file, home, messages.append) == home / "ships.safetensors"
+        assert _names(home) == {"ships.safetensors", "ships.accuracy.jsonl"} and messages == []
         assert all((home / name).read_bytes() == (tmp_path / name).read_bytes() for name in _names(home))
     (home / "ships.accuracy.jsonl").unlink()
     take_shipped(file, home)
@@ -32,15 +32,15 @@ def test_what_ships_appears_with_its_table(tmp_path: Path) -> None:
 
 
 def test_what_is_damaged_is_replaced_and_somebodys_own_is_kept(tmp_path: Path) -> None:
-    file, home, said = supernet_file(tmp_path / "ships.safetensors"), tmp_path / "home", list[str]()
+    file, home, messages = supernet_file(tmp_path / "ships.safetensors"), tmp_path / "home", list[str]()
     take_shipped(file, home)
     (home / "ships.safetensors").write_bytes(file.read_bytes()[:1000])
-    take_shipped(file, home, said.append)
-    assert (home / "ships.safetensors").read_bytes() == file.read_bytes() and said == []
+    take_shipped(file, home, messages.append)
+    assert (home / "ships.safetensors").read_bytes() == file.read_bytes() and messages == []
     own = supernet_file(home / "ships.safetensors", seed=1, table=False).read_bytes()
-    take_shipped(file, home, said.append)
+    take_shipped(file, home, messages.append)
     assert (home / "ships.safetensors").read_bytes() == own
-    assert len(said) == 1 and "remove it" in said[0]
+    assert len(messages) == 1 and "remove it" in messages[0]
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -36,18 +36,18 @@ def few_digits() -> ImageSet:
 
 
 def trained(world: World, folder: Path) -> None:
-    """A whole run, whose outcome each process keeps; then one that the second process is told to stop."""
+    """A whole run, whose result each process keeps; then one that the second process stops."""
     supernet = train(whole_recipe(ema=None), digits(), world=world, checkpoint=folder / "whole.checkpoint")
     torch.save(supernet.state_dict(), folder / f"{world.rank}.pt")
     train(whole_recipe(ema=None), few_digits(), world=world, checkpoint=folder / "epochs.checkpoint")
-    asked = iter(range(1, 100))
+    calls = iter(range(1, 100))
     try:
         train(
             whole_recipe(),
             digits(),
             world=world,
             checkpoint=folder / "stopped.checkpoint",
-            stop=lambda: next(asked) == STOP_AFTER and world.rank == 1,
+            stop=lambda: next(calls) == STOP_AFTER and world.rank == 1,
         )
     except StoppedError as error:
         (folder / f"{world.rank}.stopped").write_text(str(error))

@@ -24,10 +24,10 @@ PATIENCE_S = 240
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended, and what it said."""
+    """The exit status of a process and its standard error."""
 
     status: int
-    said: str
+    stderr: str
 
 
 def _two_processes(mode: str, folder: Path) -> tuple[Ended, Ended]:
@@ -37,8 +37,8 @@ def _two_processes(mode: str, folder: Path) -> tuple[Ended, Ended]:
         port = free.getsockname()[1]
     env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     command = [sys.executable, "-m", "tests.elasticvit.training.one_process", mode, os.fspath(folder)]
-    said = [folder / f"{rank}.err" for rank in range(2)]
-    with said[0].open("w") as first, said[1].open("w") as second:
+    logs = [folder / f"{rank}.err" for rank in range(2)]
+    with logs[0].open("w") as first, logs[1].open("w") as second:
         processes = [
             subprocess.Popen(command, cwd=ROOT, stderr=file, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank, file in enumerate((first, second))
@@ -50,7 +50,7 @@ def _two_processes(mode: str, folder: Path) -> tuple[Ended, Ended]:
         finally:
             for process in processes:
                 process.kill()
-        a, b = (Ended(process.wait(), file.read_text()) for process, file in zip(processes, said, strict=True))
+        a, b = (Ended(process.wait(), file.read_text()) for process, file in zip(processes, logs, strict=True))
     return a, b
 
 
@@ -59,7 +59,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left that trained to the end, and then were stopped."""
     folder = tmp_path_factory.mktemp("together")
     for ended in _two_processes("trained", folder):
-        assert ended.status == 0, ended.said
+        assert ended.status == 0, ended.stderr
     return folder
 
 
@@ -93,8 +93,8 @@ def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> 
 
 
 def test_when_one_is_told_to_stop_all_do(together: Path) -> None:
-    said = {(together / f"{rank}.stopped").read_text() for rank in range(2)}
-    assert said == {f"stopped after step {STOP_AFTER} of 8"}
+    messages = {(together / f"{rank}.stopped").read_text() for rank in range(2)}
+    assert messages == {f"stopped after step {STOP_AFTER} of 8"}
     assert not list(together.glob("*.part"))
 
 
@@ -115,9 +115,9 @@ def test_one_process_goes_on_where_two_stopped(together: Path) -> None:
 @pytest.mark.parametrize("mode", ["killed", pytest.param("silent", marks=pytest.mark.slow)])
 def test_a_lost_process_ends_the_others_with_a_sentence(tmp_path: Path, mode: str) -> None:
     first, _ = _two_processes(mode, tmp_path)
-    assert first.status == LOST, first.said
-    assert "another process of this run ended or does not answer" in first.said and "start the same" in first.said
-    assert "Traceback" not in first.said
+    assert first.status == LOST, first.stderr
+    assert "another process of this run ended or does not answer" in first.stderr and "run the same" in first.stderr
+    assert "Traceback" not in first.stderr
 
 
 @pytest.mark.slow

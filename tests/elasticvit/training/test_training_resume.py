@@ -74,7 +74,7 @@ def _poison_optimizer(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (_poison, "NaN .* model.net.head.classify.weight"),
         (lambda c: _poison(c, "ema"), "NaN .* ema.net.head.classify.weight"),
@@ -88,11 +88,11 @@ def _poison_optimizer(content: dict[str, Any]) -> None:
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     checkpoint = _checkpoint(tmp_path, change)
     before = checkpoint.read_bytes()
-    with pytest.raises(UnusableCheckpointError, match=words):
+    with pytest.raises(UnusableCheckpointError, match=message):
         train(tiny_recipe(steps=1, ema=0.9), digits(), checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
 
