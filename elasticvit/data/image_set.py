@@ -8,12 +8,15 @@ Sets other than the digits are decoded once into files that are mapped into memo
 disk when they are picked, so a set may be larger than memory.
 """
 
+import hashlib
+import json
 import mmap
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from elasticvit.data.readers import open_source
 from elasticvit.data.readers.build import Built, Wanted, built
+from elasticvit.data.readers.left_out import printable
 from elasticvit.data.readers.patience import patient
 from elasticvit.data.readers.source import names_beside
 from elasticvit.errors import DataError
@@ -64,12 +68,38 @@ class ImageSet:
     terms: str | None = None
     """Under which terms the images, and so whatever was trained on them, may be used."""
     skipped: str | None = None
-    """How many images could not be read, naming the first."""
+    """What is not used of the files: how many images could not be read, how many files have other endings, and so on,
+    with the names of the first."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """What a training run depends on: its classes by their names in order, and a digest of labels and images.
+
+        Of more than 256 MB of training images only every k-th goes into the digest.
+        """
+        digest = hashlib.sha256()
+        for split in (self.train, self.search, self.val):
+            digest.update(split.labels.numpy().tobytes())
+        images = self.train.images
+        for image in images[:: max(1, images.numel() // 2**28)]:
+            digest.update(image.numpy().tobytes())
+        return {"classes": json.dumps(self.class_names), "images": f"{tuple(images.shape)} {digest.hexdigest()}"}
 
     def scaled(self, images: Tensor) -> Tensor:
         """What a network sees of (N, 3, H, W) bytes, on their device."""
         mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
         return (images / 255 - mean) / std
+
+
+def check_same_classes(data: ImageSet, names: Sequence[str], owner: str) -> None:
+    """Raises `DataError` if the classes of a network, called `owner` in the message, are not those of the images."""
+    if len(data.class_names) != len(names):
+        raise DataError(f"{data.name} has {len(data.class_names)} classes, {owner} has {len(names)}")
+    for number, (mine, theirs) in enumerate(zip(data.class_names, names, strict=True)):
+        if mine != theirs:
+            raise DataError(
+                f"class {number} is {mine!r} in {data.name}, but {theirs!r} in {owner}: the same number means another "
+                "class; give the classes their former names, or train again"
+            )
 
 
 def load_named(name: str, report: Report | None = None) -> ImageSet:
@@ -226,7 +256,15 @@ def data_folder() -> Path:
     return Path(os.environ.get("ELASTICVIT_DATA", "data"))
 
 
+@cache
+def _report_skipped(_folder: Path, name: str, skipped: str) -> None:
+    """On standard error, once a process for each decoded set."""
+    sys.stderr.write(f"{printable(name)}: {skipped}\n")
+
+
 def _mapped_set(done: Built, name: str, names: tuple[str, ...] | None = None, terms: str | None = None) -> ImageSet:
+    if done.skipped:
+        _report_skipped(done.folder, name, done.skipped)
     train, search, val = (
         Split(
             mapped(done.images(split), (done.rows[split], 3, done.side, done.side)),

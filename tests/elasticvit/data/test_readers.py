@@ -120,7 +120,7 @@ def test_a_damaged_parquet_file_and_missing_columns_are_named(tmp_path: Path) ->
         _read(tmp_path)
     (tmp_path / "labels.json").write_text('{"0": 3}')
     parquet(file, [0, 1])
-    with pytest.raises(DataError, match="no list of class names"):
+    with pytest.raises(DataError, match="not a list of class names"):
         _read(tmp_path)
 
 
