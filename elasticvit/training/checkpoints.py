@@ -114,7 +114,7 @@ def _check_images(path: Path, content: Mapping[str, Any], images: Mapping[str, s
     before: Mapping[str, str] = content.get("images") or {}
     if not before and content.get("card"):
         before = {"classes": json.dumps(json.loads(content["card"])["class_names"])}
-    for what in before.keys() & images.keys():
+    for what in sorted(before.keys() & images.keys()):
         if before[what] != images[what]:
             change = f" (they were {before[what]}, now {images[what]})" if what == "classes" else ""
             raise UnusableCheckpointError(

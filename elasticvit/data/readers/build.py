@@ -48,7 +48,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Built:
-    """A decoded set in its folder: `rows` is how many images each split has, `skipped` says what is not used, if anything."""
+    """A decoded set in its folder: `rows` is the number of images of each split, `skipped` says what is not used."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -96,7 +96,9 @@ def _open(folder: Path) -> Built | None:
     try:
         about = json.loads((folder / "set.json").read_text("utf-8"))
         built_set = Built(folder, tuple(about["class_names"]), about["side"], about["rows"], about["skipped"])
-        sizes = [built_set.images(split).stat().st_size == n * 3 * built_set.side**2 for split, n in built_set.rows.items()]
+        sizes = [
+            built_set.images(split).stat().st_size == n * 3 * built_set.side**2 for split, n in built_set.rows.items()
+        ]
         return built_set if all(sizes) and all(built_set.labels(split).is_file() for split in built_set.rows) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from elasticvit.data.readers.source import HELD_OUT, SPLITS, Contents, Named, Pa
 from elasticvit.errors import DataError
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .avifs".split()
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs")
 )
 """Endings of the formats that are decoded (`decode.FORMATS`)."""
 CONTAINERS = frozenset({".tar", ".tgz", ".gz", ".xz", ".zip", ".7z", ".rar", ".parquet"})
@@ -32,7 +33,7 @@ class NoClassFoldersError(DataError):
 
 def is_image(name: str) -> bool:
     """Whether a file name has the ending of an image."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def open_image_folder(folder: Path) -> Source:
@@ -118,7 +119,9 @@ def _classes_in_root(folder: Path, splits: dict[str, list[Path]], beside: list[P
             raise _no_class_folders(splits["train"][0])
         held = [path for paths in splits.values() for path in paths if _has_class_folders(path)]
         if held:
-            raise DataError(f"{folder} holds {held[0].name!r} and no images to train on; they belong in {folder}/train/")
+            raise DataError(
+                f"{folder} holds {held[0].name!r} and no images to train on; they belong in {folder}/train/"
+            )
         return _Layout(folder)
     names = {path.name for path in beside}
     same = {
@@ -207,10 +210,11 @@ def _images(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
     images = []
     for base, folders, files in os.walk(folder, onerror=fail):
         hidden = any(part.startswith(".") for part in Path(base).relative_to(root).parts)
+        folders.sort()
         for name in folders:
-            if os.path.islink(os.path.join(base, name)):
-                left_out.add("links to folders inside a class folder", _name(Path(base, name), root))
-        for name in files:
+            if (path := Path(base, name)).is_symlink():
+                left_out.add("links to folders inside a class folder", _name(path, root))
+        for name in sorted(files):
             path = Path(base, name)
             if hidden or name.startswith("."):
                 if is_image(name):

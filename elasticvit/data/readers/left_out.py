@@ -29,7 +29,7 @@ class LeftOut:
             self._names[reason] = [*self._names.get(reason, []), *names][:NAMED]
 
     def sentence(self) -> str | None:
-        """As in "not used: files ending in .heic: 24 (cat/a.heic, cat/b.heic, cat/c.heic, ...)"; None if all is used."""
+        """As in "not used: files ending in .heic: 24 (cat/a.heic, cat/b.heic, ...)"; None if all is used."""
         if not self._counts:
             return None
         parts = [f"{reason}: {count:,} ({self._examples(reason)})" for reason, count in self._counts.most_common()]

@@ -16,11 +16,11 @@ from typing import Any
 
 from elasticvit.data.readers.left_out import LeftOut, printable
 from elasticvit.data.readers.source import (
+    SPLIT_ORDER,
     Contents,
     Label,
     Named,
     Rows,
-    SPLIT_ORDER,
     Source,
     by_split,
     identity,

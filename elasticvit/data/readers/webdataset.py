@@ -1,4 +1,4 @@
-"""Tar shards as webdataset writes them: for every image KEY.jpg (or another ending of an image) and KEY.cls or KEY.json.
+"""Tar shards as webdataset writes them: for every image KEY.jpg (or another ending) and KEY.cls or KEY.json.
 
 `.cls` holds the number of the class or its name; `.json` the same, or an object with `label`, `cls` or `class`. Class
 names are those of `labels.json` beside the shards, else the labels themselves. Files of one key lie side by side.
@@ -261,8 +261,8 @@ def _check_end(shard: Path, tar: tarfile.TarFile) -> None:
     while block := stream.read(2**20):
         if block.strip(b"\0"):
             raise DataError(
-                f"cannot read {shard}: it goes on behind its end, as tar files do that were joined byte by byte; unpack "
-                "it (tar --ignore-zeros) and pack it again"
+                f"cannot read {shard}: it goes on behind its end, as joined tar files do; unpack it "
+                "(tar --ignore-zeros) and pack it again"
             )
 
 
