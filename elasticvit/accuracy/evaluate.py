@@ -16,7 +16,7 @@ from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
-from elasticvit.data.image_set import ImageSet, Split
+from elasticvit.data.image_set import ImageSet, Split, check_same_classes
 from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
@@ -95,9 +95,14 @@ def calibration_images(supernet: SuperNet, data: ImageSet | None) -> Tensor:
 
 
 def as_trained(supernet: SuperNet, data: ImageSet) -> ImageSet:
-    """The images with the scaling of the card in a supernet's file, which may differ from that of the data set."""
+    """The images with the scaling of the card in a supernet's file, which may differ from that of the data set.
+
+    Raises:
+        DataError: their classes have other names, or another order, than those of the card: labels would mean others.
+    """
     if not isinstance(supernet, LoadedSuperNet):
         return data
+    check_same_classes(data, supernet.card.class_names, f"the supernet {supernet.card.name!r}")
     return replace(data, mean=supernet.card.mean, std=supernet.card.std)
 
 

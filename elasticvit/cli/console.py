@@ -1,9 +1,11 @@
-"""What modules of commands share: options, answers on stdout, errors in a sentence.
+"""What the command modules share: options, JSON on stdout, errors as a sentence on stderr.
 
-Exit status: 0 done; 1 it could not be done; 2 it was asked for wrongly, or is not available yet.
+Exit status: 0 success; 1 an export failed; 2 a wrong argument or input, or a feature that is not available yet.
 """
 
+import io
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,16 +26,28 @@ ArchOption = Annotated[
     ),
 ]
 SupernetOption = Annotated[Path | None, typer.Option("--supernet", help="The supernet file with the weights.")]
-OutOption = Annotated[Path, typer.Option("--out", help="The file to write; replaced whole or left as it is.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The file to write; an existing one is replaced when the new one is complete.")
+]
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Says this package's errors in a sentence instead of a traceback."""
+    """Prints this package's errors as a sentence instead of a traceback, and names that cannot be written as UTF-8."""
     try:
         yield
     except ElasticVitError as error:
         end(str(error), EXIT_FAILED if isinstance(error, ExportError) else EXIT_USAGE)
+    except UnicodeEncodeError as error:
+        text = error.object.encode("utf-8", "backslashreplace").decode("utf-8")
+        end(f"a name cannot be written as {error.encoding}; rename it: {text[:200]!r}", EXIT_USAGE)
+
+
+def escape_unprintable() -> None:
+    """Let stdout and stderr escape characters that their encoding lacks, as in an ASCII locale, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(answer: object) -> None:
@@ -41,7 +55,7 @@ def say(answer: object) -> None:
     typer.echo(json.dumps(answer, indent=2))
 
 
-def end(words: str, status: int) -> NoReturn:
+def end(message: str, status: int) -> NoReturn:
     """End the command with a sentence on stderr."""
-    typer.echo(f"elasticvit: {words}", err=True)
+    typer.echo(f"elasticvit: {message.encode('utf-8', 'backslashreplace').decode()}", err=True)
     raise typer.Exit(status)

@@ -8,12 +8,15 @@ Sets other than the digits are decoded once into files that are mapped into memo
 disk when they are picked, so a set may be larger than memory.
 """
 
+import hashlib
+import json
 import mmap
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from elasticvit.data.readers import open_source
 from elasticvit.data.readers.build import Built, Wanted, built
+from elasticvit.data.readers.left_out import printable
 from elasticvit.data.readers.patience import patient
 from elasticvit.data.readers.source import names_beside
 from elasticvit.errors import DataError
@@ -30,12 +34,13 @@ from elasticvit.progress import Report
 
 Triple = tuple[float, float, float]
 
-SIDE_MOST = 4096
+MAX_SIDE = 4096
+"""Pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (N, 3, H, W) uint8 and labels (N,) int64. Raises `DataError` where they do not fit each other."""
+    """Images (N, 3, H, W) uint8 and labels (N,) int64. Raises `DataError` if they do not fit each other."""
 
     images: Tensor
     labels: Tensor
@@ -62,44 +67,72 @@ class ImageSet:
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
     terms: str | None = None
-    """Under which terms the images, and so whatever was trained on them, may be used."""
+    """Terms of use of the images, and so of models that were trained on them."""
     skipped: str | None = None
-    """How many images could not be read, naming the first."""
+    """What is not used of the files: how many images could not be read, how many files have other endings, and so on,
+    with the names of the first."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """What a training run depends on: its classes by their names in order, and a digest of labels and images.
+
+        Of more than 256 MB of training images only every k-th goes into the digest.
+        """
+        digest = hashlib.sha256()
+        for split in (self.train, self.search, self.val):
+            digest.update(split.labels.numpy().tobytes())
+        images = self.train.images
+        for image in images[:: max(1, images.numel() // 2**28)]:
+            digest.update(image.numpy().tobytes())
+        return {"classes": json.dumps(self.class_names), "images": f"{tuple(images.shape)} {digest.hexdigest()}"}
 
     def scaled(self, images: Tensor) -> Tensor:
-        """What a network sees of (N, 3, H, W) bytes, on their device."""
+        """Scale images (N, 3, H, W) uint8 to what a network takes, on their device."""
         mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
         return (images / 255 - mean) / std
+
+
+def check_same_classes(data: ImageSet, names: Sequence[str], owner: str) -> None:
+    """Raises `DataError` if the classes of a network, called `owner` in the message, are not those of the images."""
+    if len(data.class_names) != len(names):
+        raise DataError(f"{data.name} has {len(data.class_names)} classes, {owner} has {len(names)}")
+    for number, (mine, theirs) in enumerate(zip(data.class_names, names, strict=True)):
+        if mine != theirs:
+            raise DataError(
+                f"class {number} is {mine!r} in {data.name}, but {theirs!r} in {owner}: the same number means another "
+                "class; give the classes their former names, or train again"
+            )
 
 
 def load_named(name: str, report: Report | None = None) -> ImageSet:
     """The data set of this name, as a supernet file's card names it, or of the folder at this path.
 
     Names are `digits`, `cifar10`, `flowers`, `tiny-imagenet` and `tiny-imagenet:CLASSES` (its first CLASSES labels).
-    A path is looked for here, then in `ELASTICVIT_DATA`. `@SIDE` behind a name or a path, as in `photos@64`, is the
-    side that images are resized and cut to.
+    A path is looked for in the working directory, then in `ELASTICVIT_DATA`. `@SIDE` behind a name or a path, as in
+    `photos@64`, is the side that images are resized and cut to.
 
     Args:
-        report: told while images are decoded; without, a bar appears on standard error once that takes over 2 s.
+        report: is called while images are decoded; without, a bar appears on standard error after 2 s.
 
     Raises:
-        DataError: listing the known names; or the images cannot be had or used.
+        DataError: the name is unknown, or the images are missing or cannot be used.
     """
     if name == "digits":
         return digits()
-    parts = re.fullmatch(r"(.*?)(?::(\d+))?(?:@(\d+))?", name, re.DOTALL)
-    known, classes, side = parts.groups() if parts else (name, None, None)
-    wanted = Wanted(side=_number(side, SIDE_MOST), classes=_number(classes, 10**6))
-    with patient(report) as told:
+    if name != (shown := printable(name)):
+        raise DataError(f"the name '{shown}' is not UTF-8, and files that are made of it have to be; rename the folder")
+    match = re.fullmatch(r"(.*?)(?::(\d+))?(?:@(\d+))?", name, re.DOTALL)
+    known, classes, side = match.groups() if match else (name, None, None)
+    wanted = Wanted(side=_number(side, MAX_SIDE), classes=_number(classes, 10**6))
+    with patient(report) as progress:
         if known == "tiny-imagenet":
-            return _tiny_imagenet(name, wanted, told)
+            return _tiny_imagenet(name, wanted, progress)
         if known in FOLDERS and not classes:
-            return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, told)
+            return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, progress)
         # A folder may itself be called photos@64.
         for path, of_path in ((name, None), (name.rpartition("@")[0], wanted.side)):
             for folder in (Path(path), data_folder() / path):
-                if path and folder.is_dir():
-                    return load_folder(folder, name=name, side=of_path, report=told)
+                if path and _is_folder(folder):
+                    return load_folder(folder, name=name, side=of_path, report=progress)
     raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
 
 
@@ -108,26 +141,32 @@ def load_folder(
 ) -> ImageSet:
     """An ImageFolder, Parquet files as Hugging Face writes them, or webdataset shards, by what is in the folder.
 
-    The last tenth of every class of the training images is held out as `search`; where there is neither a `val` nor a
-    `test`, another tenth before that as `val`.
+    The last tenth of every class of the training images is held out as `search`; without a labelled `val` or `test`,
+    another tenth before that as `val`. What is not used is in `ImageSet.skipped`, and on standard error.
 
     Args:
-        name: of the set, by default the folder's own.
+        name: of the set, by default that of the folder.
         side: images are resized by their short side and cut to this square; by default squares of one size up to 256
             stay as they are, and anything else becomes 224.
 
     Raises:
         DataError: there are no images, a class has none, more than 5 % are unreadable, or the cache cannot be written.
     """
-    with patient(report) as told:
-        return _mapped_set(
-            built(open_source(folder), Wanted(side=side), name or folder.name, told), name or folder.name
-        )
+    with patient(report) as progress:
+        name = name or folder.name
+        return _mapped_set(built(open_source(folder), Wanted(side=side), name, progress), name)
 
 
-def _number(text: str | None, most: int) -> int | None:
-    if text and not 0 < int(text) <= most:
-        raise DataError(f"{text} is no side or number of classes; it must be from 1 to {most}")
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as e:  # a name that is too long, or a folder that may not be looked into
+        raise DataError(f"cannot look for the folder {path}: {e.strerror}") from e
+
+
+def _number(text: str | None, maximum: int) -> int | None:
+    if text and not 0 < int(text[:20]) <= maximum:
+        raise DataError(f"{text[:20]} is not a side or number of classes; it must be from 1 to {maximum}")
     return int(text) if text else None
 
 
@@ -155,14 +194,14 @@ def stratified(labels: Tensor, fractions: tuple[float, ...], rng: np.random.Gene
 
     Rows are shuffled, so that a leading part of a split is a fair sample of it.
     """
-    parts: list[list[Tensor]] = [[] for _ in fractions]
+    splits: list[list[Tensor]] = [[] for _ in fractions]
     for label in torch.unique(labels):
         rows = (labels == label).nonzero().flatten()
         rows = rows[torch.from_numpy(rng.permutation(len(rows)))]
         ends = np.rint(np.cumsum(fractions) / sum(fractions) * len(rows)).astype(int)
-        for part, start, end in zip(parts, [0, *ends], ends, strict=False):
-            part.append(rows[start:end])
-    together = [torch.cat(part) for part in parts]
+        for split, start, end in zip(splits, [0, *ends], ends, strict=False):
+            split.append(rows[start:end])
+    together = [torch.cat(split) for split in splits]
     return [rows[torch.from_numpy(rng.permutation(len(rows)))] for rows in together]
 
 
@@ -197,7 +236,7 @@ KNOWN = ("digits", *sorted(FOLDERS), "tiny-imagenet:CLASSES")
 def cifar10() -> ImageSet:
     """CIFAR-10: 32×32, 45,000 images to train on, 5,000 held out and the 10,000 test images as `val`.
 
-    Raises `DataError` where `ELASTICVIT_DATA` lacks the folder `cifar10-jpeg`.
+    Raises `DataError` if `ELASTICVIT_DATA` has no folder `cifar10-jpeg`.
     """
     return load_named("cifar10")
 
@@ -213,35 +252,43 @@ def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
 
 
 def _from(known: Known, name: str, folder: Path, wanted: Wanted, report: Report) -> ImageSet:
-    """With the names of `labels.json`, which are for people, where the Parquet files may have ids."""
+    """With the class names of `labels.json`: those of the Parquet files may be ids."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}")
-    done = built(open_source(folder), wanted, name, report)
-    names = (names_beside(folder) or done.class_names)[: len(done.class_names)]
-    return _mapped_set(done, name, names, known.terms)
+    decoded = built(open_source(folder), wanted, name, report)
+    names = (names_beside(folder) or decoded.class_names)[: len(decoded.class_names)]
+    return _mapped_set(decoded, name, names, known.terms)
 
 
 def data_folder() -> Path:
-    """Where image sets lie: `ELASTICVIT_DATA`, else the folder `data`."""
+    """The folder of image sets: `ELASTICVIT_DATA`, else the folder `data`."""
     return Path(os.environ.get("ELASTICVIT_DATA", "data"))
 
 
-def _mapped_set(done: Built, name: str, names: tuple[str, ...] | None = None, terms: str | None = None) -> ImageSet:
+@cache
+def _report_skipped(_folder: Path, name: str, skipped: str) -> None:
+    """On standard error, once a process for each decoded set."""
+    sys.stderr.write(f"{printable(name)}: {skipped}\n")
+
+
+def _mapped_set(decoded: Built, name: str, names: tuple[str, ...] | None = None, terms: str | None = None) -> ImageSet:
+    if decoded.skipped:
+        _report_skipped(decoded.folder, name, decoded.skipped)
     train, search, val = (
         Split(
-            mapped(done.images(split), (done.rows[split], 3, done.side, done.side)),
-            torch.from_numpy(np.load(done.labels(split))),
+            mapped(decoded.images(split), (decoded.rows[split], 3, decoded.side, decoded.side)),
+            torch.from_numpy(np.load(decoded.labels(split))),
         )
         for split in ("train", "search", "val")
     )
-    return ImageSet(name, names or done.class_names, train, search, val, terms=terms, skipped=done.skipped)
+    return ImageSet(name, names or decoded.class_names, train, search, val, terms=terms, skipped=decoded.skipped)
 
 
 def mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
     """Bytes of a file as a tensor of this shape, read from the disk when they are touched.
 
-    The memory is private: what somebody writes into the tensor never reaches the file. No memory is set aside for that,
-    or a set larger than memory could not be mapped.
+    The mapping is private: writing to the tensor does not change the file. No swap space is reserved for it, so that a
+    set may be larger than memory.
     """
     unreserved = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE, which Python names from 3.13 on
     with file.open("rb") as opened:

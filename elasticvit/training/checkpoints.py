@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,20 @@ class State:
     step: int = 0
 
 
-def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, card: Card | None = None) -> None:
+def save_checkpoint(
+    path: Path,
+    recipe: Recipe,
+    teachers: int,
+    state: State,
+    card: Card | None = None,
+    images: Mapping[str, str] | None = None,
+) -> None:
     """Write the state atomically: readers see the old file or the new one.
 
     Args:
         teachers: number of teachers; only a run of the same recipe with the same number may continue.
         card: of the supernet file that the run will write, for `elasticvit.training.snapshot`.
+        images: what `ImageSet.fingerprint` gives; only a run on the same classes and images may continue.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -64,6 +72,7 @@ def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, car
         "sampler": state.sampler.to_dict(),
         "step": state.step,
         "card": None if card is None else card.to_json(),
+        "images": None if images is None else dict(images),
     }
     # Always the same name, so that a killed run leaves at most one such file.
     unfinished = path.with_name(f"{path.name}.part")
@@ -81,7 +90,9 @@ def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, car
         ) from error
 
 
-def read_checkpoint(path: Path, recipe: Recipe, teachers: int) -> dict[str, Any] | None:
+def read_checkpoint(
+    path: Path, recipe: Recipe, teachers: int, images: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
     """The content of a checkpoint that `save_checkpoint` wrote, or None without a file.
 
     Raises:
@@ -93,7 +104,23 @@ def read_checkpoint(path: Path, recipe: Recipe, teachers: int) -> dict[str, Any]
     made_by, taught_by = _origin(content)
     if taught_by != f"{teachers} teachers" or not recipe.continues(made_by):
         raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start again")
+    _check_images(path, content, images or {})
     return content
+
+
+def _check_images(path: Path, content: Mapping[str, Any], images: Mapping[str, str]) -> None:
+    """Raises `UnusableCheckpointError` if the state was trained on other classes or images; a checkpoint of an earlier
+    version has no more than the class names of its card."""
+    before: Mapping[str, str] = content.get("images") or {}
+    if not before and content.get("card"):
+        before = {"classes": json.dumps(json.loads(content["card"])["class_names"])}
+    for what in sorted(before.keys() & images.keys()):
+        if before[what] != images[what]:
+            change = f" (they were {before[what]}, now {images[what]})" if what == "classes" else ""
+            raise UnusableCheckpointError(
+                f"{path} was trained on other {what}{change:.400}; undo the change to continue, or delete the file to "
+                "start again"
+            )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -120,7 +120,10 @@ def run(
     """The training loop: train `model(images, arch)` in place, as `train` documents."""
     epoch, parts = steps_per_epoch(recipe, data), parts_of(recipe, world)
     state = begin(model, sampler, recipe, world)
-    if checkpoint is not None and (content := world.share(lambda: read_checkpoint(checkpoint, recipe, len(teachers)))):
+    images = {} if checkpoint is None else data.fingerprint()
+    if checkpoint is not None and (
+        content := world.share(lambda: read_checkpoint(checkpoint, recipe, len(teachers), images))
+    ):
         restore(state, content)
     if world.first:
         logs.begin(state.step)
@@ -161,7 +164,7 @@ def run(
                 logs(Record(state.step, choice.level, by_role(choice, losses), rate, speed, norm))
                 due = stopping or state.step % recipe.save_every == 0 or state.step == recipe.steps
                 if checkpoint is not None and due:
-                    save_checkpoint(checkpoint, recipe, len(teachers), state, card)
+                    save_checkpoint(checkpoint, recipe, len(teachers), state, card, images)
             if stopping:
                 raise StoppedError(f"stopped after step {state.step} of {recipe.steps}")
     if state.ema is not None:

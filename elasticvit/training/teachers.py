@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, recalibrate
 from elasticvit.archs.arch import Arch
-from elasticvit.data.image_set import ImageSet
+from elasticvit.data.image_set import ImageSet, check_same_classes
 from elasticvit.errors import ArchError, DataError, SupernetFileError
 from elasticvit.nn.net import Net
 from elasticvit.nn.net_file import FORMAT as NET_FORMAT
@@ -53,6 +53,7 @@ def _load(path: Path, data: ImageSet, device: torch.device) -> Callable[[Tensor]
         script: nn.Module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
         return script.eval()
     net, card = _of_net_file(path) or _largest(path, data)
+    check_same_classes(data, card.class_names, f"the teacher {path}")
     net = net.to(device).eval()
     if (card.mean, card.std) == (data.mean, data.std):
         return net

@@ -6,9 +6,8 @@ bytes) and `NAME.npy` (labels). Rows lie in the order in which they are used, so
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,20 +18,20 @@ from numpy.typing import NDArray
 from elasticvit.data.readers.cache import cached, reserve
 from elasticvit.data.readers.decode import common_side
 from elasticvit.data.readers.pool import Job, Place, Skipped, decode_all
-from elasticvit.data.readers.source import Contents, Labels, Part, Source
+from elasticvit.data.readers.source import Contents, Labels, Part, Source, check_class_names
 from elasticvit.errors import DataError
 from elasticvit.progress import Report, Step
 
 VERSION = 1
-"""Of the decoding: another one decodes again."""
+"""Of the decoding: sets that another version decoded are decoded again."""
 HELD_OUT = 0.1
 SIDE = 224
-"""Of sets whose images have different sizes, where no side is asked for."""
+"""Of sets whose images have different sizes, if no side is given."""
 SIDE_KEPT = 256
 """Images that are squares of one size up to this keep it."""
-UNREADABLE_MOST = 0.05
+MAX_UNREADABLE = 0.05
 NAMED = 5
-"""Skipped images that a report names."""
+"""Unreadable images that a report names."""
 
 Rows = NDArray[np.int64]
 
@@ -49,7 +48,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Built:
-    """A decoded set in its folder: `rows` is how many images each split has, `skipped` a sentence or nothing."""
+    """A decoded set in its folder: `rows` is the number of images of each split, `skipped` says what is not used."""
 
     folder: Path
     class_names: tuple[str, ...]
@@ -73,10 +72,12 @@ def built(source: Source, wanted: Wanted, name: str, report: Report, workers: in
     facts = f"{VERSION} {source.identity} {json.dumps(asdict(wanted))}"
     key = hashlib.sha256(facts.encode()).hexdigest()[:32]
     fill = partial(_fill, source, wanted, report=Phase(name, report), workers=workers)
-    found = _open(cached(key, lambda folder: _open(folder) is not None, fill))
-    if found is None:
+    decoded = _open(cached(key, lambda folder: _open(folder) is not None, fill))
+    if decoded is None:
         raise DataError(f"the decoded images of {name} are gone; try again")
-    return found
+    # What the listing left out is no part of what was decoded: it may change, and decoding stays as it is.
+    skipped = filter(None, [decoded.skipped, source.left_out.sentence()])
+    return replace(decoded, skipped="; ".join(skipped) or None)
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,14 @@ class Phase:
 
 
 def _open(folder: Path) -> Built | None:
-    """None where the folder is not there or not whole."""
+    """None if the folder is missing or incomplete."""
     try:
         about = json.loads((folder / "set.json").read_text("utf-8"))
-        found = Built(folder, tuple(about["class_names"]), about["side"], about["rows"], about["skipped"])
-        sizes = [found.images(split).stat().st_size == n * 3 * found.side**2 for split, n in found.rows.items()]
-        return found if all(sizes) and all(found.labels(split).is_file() for split in found.rows) else None
+        built_set = Built(folder, tuple(about["class_names"]), about["side"], about["rows"], about["skipped"])
+        sizes = [
+            built_set.images(split).stat().st_size == n * 3 * built_set.side**2 for split, n in built_set.rows.items()
+        ]
+        return built_set if all(sizes) and all(built_set.labels(split).is_file() for split in built_set.rows) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -105,7 +108,9 @@ def _fill(source: Source, wanted: Wanted, folder: Path, *, report: Phase, worker
     contents = source.read()
     names = contents.class_names[: wanted.classes]
     if len(names) < (wanted.classes or 2):
-        raise DataError(f"{report.name} has {len(names)} classes, {wanted.classes or 'at least 2'} are needed")
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        raise DataError(f"{report.name} has {classes}, {wanted.classes or 'at least 2'} are needed")
+    check_class_names(names)
     plan = _plan(contents, len(names), wanted.distinct)
     side = wanted.side or _side(contents.train)
     for split, (_, rows) in plan.items():
@@ -124,10 +129,8 @@ def _fill(source: Source, wanted: Wanted, folder: Path, *, report: Phase, worker
         "class_names": names,
         "side": side,
         "rows": {split: len(labels) for split, labels in kept.items()},
-        "skipped": _sentence(skipped, total),
+        "skipped": "; ".join(filter(None, [_sentence(skipped, total), contents.left_out.sentence()])) or None,
     }
-    if about["skipped"]:
-        sys.stderr.write(f"{report.name}: {about['skipped']}\n")
     (folder / "set.json").write_text(json.dumps(about, indent=1), "utf-8")
 
 
@@ -188,7 +191,7 @@ def _decode(plan: Plan, folder: Path, side: int, report: Phase, workers: int | N
         nonlocal done
         done += more
         skipped.extend(bad)
-        if len(skipped) > UNREADABLE_MOST * total:
+        if len(skipped) > MAX_UNREADABLE * total:
             raise DataError(
                 f"too many images of {report.name} are unreadable ({len(skipped)} of the first {done}): "
                 f"{_first(skipped)}; repair or remove them"

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from elasticvit.accuracy.evaluate import EVALUATED_TOGETHER, evaluate, top1_of
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.data.image_set import ImageSet
+from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
 
 PROBED, COMPARED = 2048, 512
 """Most training images that a linear classifier is fitted to, and that a trained network is tried on."""
 RIDGE = 1.0
 """Weight decay of the linear classifier, for features of unit variance."""
+CONSTANT = 1e-6
+"""Standard deviation, relative to the largest value, up to which a feature counts as constant."""
 GAP = 0.15
 """Accuracy on training images above that on held-out ones from which there is something to say."""
 
@@ -71,17 +74,26 @@ def standard_error(accuracy: Accuracy) -> float:
 
 def linear_probe(net: Net, data: ImageSet) -> float:
     """Top-1 on held-out images of a ridge regression from a network's features to classes, fitted to the first
-    training images. The network is in eval mode, with statistics of such images; it stays as it is."""
+    training images. The network is in eval mode, with statistics of such images; it stays as it is.
+
+    Raises:
+        DataError: features are not finite.
+    """
     labels = data.train.labels[:PROBED]
-    fitted = features_of(net, data.train.images[:PROBED], data.scaled)
-    held = features_of(net, data.search.images, data.scaled)
-    mean, std = fitted.mean(0), fitted.std(0).clamp_min(1e-6)
-    x, targets = (fitted - mean) / std, F.one_hot(labels, len(data.class_names)).float()
+    fitted = features_of(net, data.train.images[:PROBED], data.scaled).double()
+    held = features_of(net, data.search.images, data.scaled).double()
+    if not (torch.isfinite(fitted).all() and torch.isfinite(held).all()):
+        raise DataError(f"the base's features of {data.name} are not finite numbers; take another --supernet")
+    mean, std = fitted.mean(0), fitted.std(0)
+    # Features that differ by no more than the rounding of float32 say nothing.
+    varies = std > CONSTANT * fitted.abs().amax(0)
+    scale = torch.where(varies, std, torch.inf)
+    x, targets = (fitted - mean) / scale, F.one_hot(labels, len(data.class_names)).double()
     level = targets.mean(0)
     # With fewer images than features x.T @ x is singular; the ridge makes it solvable.
-    system = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1])
+    system = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     weights = torch.linalg.solve(system, x.T @ (targets - level))
-    answers = ((held - mean) / std @ weights + level).argmax(1)
+    answers = ((held - mean) / scale @ weights + level).argmax(1)
     return float((answers == data.search.labels).double().mean())
 
 

@@ -16,6 +16,7 @@ from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.data.image_set import KNOWN, ImageSet, load_named
+from elasticvit.data.readers.left_out import printable
 from elasticvit.errors import DataError
 from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, save_supernet
 from elasticvit.progress import Report, Step, Stop, bars
@@ -93,7 +94,7 @@ def finetune(
         StoppedError: told to stop; what is done is kept.
         CheckpointError, PredictorError, ExportError: the disk refuses.
     """
-    check_asked(supernet, out, arch, options)
+    check_arguments(supernet, out, arch, options)
     keep_freed_memory()
     base = load_supernet(supernet)
     with stop_on_signals() as stop, bars() as report:
@@ -109,8 +110,11 @@ def finetune(
     return done
 
 
-def check_asked(supernet: Path, out: Path, arch: Arch | None, options: Options) -> None:
-    """Raises `DataError` for what would fail, or do harm, after the training."""
+def check_arguments(supernet: Path, out: Path, arch: Arch | None, options: Options) -> None:
+    """Raises `DataError` for arguments that would fail, or destroy a file, after the training."""
+    for text in (str(out.name), options.name or ""):
+        if text != (shown := printable(text)):
+            raise DataError(f"the name '{shown}' is not UTF-8, and files that are made of it have to be; give another")
     if out.resolve() == supernet.resolve():
         raise DataError(f"--out {out} is the supernet to start from; give another file")
     if arch is None:

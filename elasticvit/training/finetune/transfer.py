@@ -7,6 +7,7 @@ same way, so that it can be searched for every device and budget; or one network
 from dataclasses import asdict, replace
 
 import torch
+from torch import Tensor
 
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
@@ -76,6 +77,15 @@ def check_images(data: ImageSet) -> None:
             f"{data.name} is too small: a tenth of every class is held out to measure accuracy, which is no image at"
             " all; give 10 or more images of every class"
         )
+    if all_alike(data.train.images):
+        raise DataError(
+            f"all {len(data.train)} training images of {data.name} look the same; nothing tells their classes apart"
+        )
+
+
+def all_alike(images: Tensor) -> bool:
+    """Whether images (N, 3, H, W) are equal byte by byte; stops at the first that differs."""
+    return all(torch.equal(image, images[0]) for image in images)
 
 
 def few_held(data: ImageSet) -> str | None:

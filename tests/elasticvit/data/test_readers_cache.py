@@ -127,7 +127,7 @@ def test_a_class_that_is_left_without_images_is_an_error(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("classes", "per_class", "message"),
-    [(("ant",), 9, "has 1 classes, at least 2"), (("ant", "bee"), 1, "no images for search")],
+    [(("ant",), 9, "has 1 class, at least 2"), (("ant", "bee"), 1, "no images for search")],
 )
 def test_too_little_to_split_is_an_error(
     tmp_path: Path, classes: tuple[str, ...], per_class: int, message: str

@@ -21,6 +21,7 @@ from elasticvit.progress import silent
 from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.finetune.run import Options, Run, finetune
 from elasticvit.training.snapshot import snapshot
+from elasticvit.training.teachers import load_teacher
 from server.clock import utc_now
 from server.compute.exporting.loaded_supernet import LoadedSupernet
 from server.compute.supernet_cache import SupernetCache
@@ -170,6 +171,56 @@ def test_a_checkpoint_is_not_continued_from_another_base(base: Path, folder: Pat
         _run(other, folder, tmp_path / "mine.safetensors").whole()
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_a_checkpoint_is_not_continued_with_other_class_names_or_images(
+    base: Path, tmp_path: Path, single: bool
+) -> None:
+    photos, out = colour_folder(tmp_path / "photos", images=12), tmp_path / "mine.safetensors"
+
+    def go(stop: Callable[[], bool] = lambda: False) -> None:
+        run = _run(base, photos, out, stop)
+        run.single(tiny_space().smallest()) if single else run.whole()
+
+    with pytest.raises(StoppedError):
+        go(lambda: True)
+    (photos / "sky").rename(photos / "azure")  # now the first class, of as many
+    with pytest.raises(UnusableCheckpointError, match=r'other classes .*\["leaf", "rust", "sky"\], now \["azure"'):
+        go()
+    (photos / "azure").rename(photos / "swap")
+    (photos / "leaf").rename(photos / "sky")
+    (photos / "swap").rename(photos / "leaf")  # the same names, for each other's images
+    with pytest.raises(UnusableCheckpointError, match="trained on other images"):
+        go()
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_an_earlier_version_has_the_class_names_of_its_card(base: Path, tmp_path: Path) -> None:
+    photos, out = colour_folder(tmp_path / "photos", images=12), tmp_path / "mine.safetensors"
+    with pytest.raises(StoppedError):
+        _run(base, photos, out, lambda: True).whole()
+    checkpoint = out.with_name(".mine.safetensors.checkpoint")
+    content = torch.load(checkpoint, weights_only=True)
+    del content["images"]
+    torch.save(content, checkpoint)
+    (photos / "sky").rename(photos / "azure")
+    with pytest.raises(UnusableCheckpointError, match="other classes"):
+        _run(base, photos, out).whole()
+    (photos / "azure").rename(photos / "sky")
+    _run(base, photos, out).whole()
+    assert load_supernet(out).card.class_names == CLASSES
+
+
+def test_accuracy_is_not_measured_with_labels_of_other_classes(base: Path, tmp_path: Path) -> None:
+    photos, out = colour_folder(tmp_path / "photos", images=12), tmp_path / "mine.safetensors"
+    _run(base, photos, out).whole()
+    supernet = load_supernet(out)
+    (photos / "sky").rename(photos / "azure")
+    with pytest.raises(DataError, match=r"class 0 is 'azure' in .*, but 'leaf' in the supernet 'mine'"):
+        accuracy_of(supernet, supernet.space.smallest(), load_named(supernet.card.data))
+    with pytest.raises(DataError, match="class 0 is 'azure'"):
+        load_teacher(out, load_named(supernet.card.data), torch.device("cpu"))
+
+
 def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -> None:
     """The same from any base: only the classes and the space count."""
     other, outs = tiny_base(tmp_path / "other.safetensors", seed=1), [tmp_path / f"{i}.safetensors" for i in range(3)]
@@ -184,6 +235,8 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
     ("out", "options", "words"),
     [
         ("mine.tflite", Options(), "must end with .safetensors"),
+        ("caf\udce9.safetensors", Options(), r"the name 'caf\\xe9\.safetensors' is not UTF-8"),
+        ("mine.safetensors", Options(name="caf\udce9"), r"the name 'caf\\xe9' is not UTF-8"),
         ("mine.safetensors", Options(evaluated=1), "8 evaluated"),
         ("mine.safetensors", Options(lr=1e18, steps=5), "lower learning rate"),
     ],
@@ -207,6 +260,13 @@ def test_other_files_are_no_base(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(SupernetFileError, match="not a whole safetensors file"):
         finetune(str(folder), tmp_path / "notes.txt", tmp_path / "mine.safetensors")
+
+
+def test_the_command_ends_with_a_sentence_for_names_that_are_not_utf8(base: Path, tmp_path: Path) -> None:
+    photos = colour_folder(tmp_path / "caf\udce9", images=12)
+    command = ["finetune", str(photos), "--supernet", str(base), "--out", str(tmp_path / "mine.safetensors")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and "is not UTF-8" in done.stderr and not done.stdout
 
 
 def test_the_command_ends_with_a_sentence_for_a_folder_of_one_class(base: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from elasticvit.accuracy.evaluate import recalibrate
 from elasticvit.data.image_set import ImageSet, Split, digits
 from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
@@ -24,10 +25,17 @@ from elasticvit.training.finetune.transfer import (
 from tests.elasticvit.training.tiny_training import tiny_space
 
 
-def _images(train: list[int], search: list[int], classes: int) -> ImageSet:
-    """Black images with these labels."""
+def _images(train: list[int], search: list[int], classes: int, *, black: bool = False) -> ImageSet:
+    """Images of one grey each, or black, with these labels."""
     first, second = (
-        Split(torch.zeros(len(labels), 3, 32, 32, dtype=torch.uint8), torch.tensor(labels, dtype=torch.int64))
+        Split(
+            torch.arange(len(labels))
+            .remainder(1 if black else 256)
+            .to(torch.uint8)
+            .view(-1, 1, 1, 1)
+            .repeat(1, 3, 8, 8),
+            torch.tensor(labels, dtype=torch.int64),
+        )
         for labels in (train, search)
     )
     return ImageSet("mine", tuple(f"class{i}" for i in range(classes)), first, second, second)
@@ -66,6 +74,7 @@ def test_cutting_and_new_classes_may_come_in_either_order() -> None:
         (_images([0] * 20, [0] * 2, 1), "1 class"),
         (_images([0] * 20 + [1], [0] * 2, 3), "'class1', 'class2'"),
         (_images([0, 0, 1, 1], [], 2), "10 or more"),
+        (_images([0, 0, 1, 1], [0, 1], 2, black=True), "all 4 training images of mine look the same"),
     ],
 )
 def test_images_that_cannot_be_learnt_are_refused(data: ImageSet, words: str) -> None:
@@ -124,6 +133,15 @@ def test_a_probe_tells_features_that_know_from_labels_that_mean_nothing() -> Non
     shuffled = data.train.labels[torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))]
     assert linear_probe(net, data) > 0.5
     assert linear_probe(net, replace(data, train=Split(data.train.images, shuffled))) < 0.25
+
+
+def test_a_probe_of_constant_features_answers_like_chance() -> None:
+    """Constant images make features that are constant but for rounding, and huge where a norm divides by no spread."""
+    net = SuperNet(tiny_space()).extract(tiny_space().smallest())
+    grey = torch.full((20, 3, 32, 32), 77, dtype=torch.uint8)
+    split = Split(grey, torch.arange(20) % 2)
+    data = ImageSet("grey", ("a", "b"), split, split, split)
+    assert linear_probe(recalibrate(net, data.scaled(grey)), data) == 0.5
 
 
 def test_a_network_is_judged_on_three_splits() -> None:
