@@ -29,7 +29,7 @@ from elasticvit.export.precision import Precision
 from elasticvit.export.quantize.calibration_set import CalibrationSet
 from elasticvit.export.quantize.recipe import Recipe, recipe_for
 from elasticvit.export.quantize.try_precision import as_it_is, try_precision
-from elasticvit.export.tflite.check import check, loaded
+from elasticvit.export.tflite.check import check, load_tflite
 from elasticvit.export.tflite.delegates import coverage, require_whole
 from elasticvit.export.tflite.metadata import entries, with_labels
 from elasticvit.export.tflite.writer import INPUT, OUTPUT, TfliteOp, write_tflite
@@ -117,7 +117,7 @@ def export_net(
         metadata=entries(description) if describe else None,
     )
     data = with_labels(file.data, description.output.names) if describe else file.data
-    interpreter = loaded(data)
+    interpreter = load_tflite(data)
     taken = coverage(data, file.ops, interpreter)
     require_whole(taken)
     distance = tried.distance

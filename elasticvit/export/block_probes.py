@@ -17,7 +17,7 @@ from elasticvit.costs.blocks import Block, BlockKind, blocks
 from elasticvit.costs.flops import block_macs
 from elasticvit.errors import ExportError
 from elasticvit.export.graph.fold import fold_block
-from elasticvit.export.tflite.check import TOLERANCE, relative_difference, run_tflite
+from elasticvit.export.tflite.check import require_equal, rounding_error, run_tflite
 from elasticvit.export.tflite.delegates import coverage, require_whole
 from elasticvit.export.tflite.reader import tflite_macs
 from elasticvit.export.tflite.writer import TfliteOp, write_tflite
@@ -81,10 +81,9 @@ def _check(block: Block, layer: nn.Module, data: bytes, seed: int) -> None:
     shape = (1, block.side_in, block.side_in, block.width_in)
     image = np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
     x = torch.from_numpy(image)
+    x = x.flatten(1, 2) if block.kind in _TOKENS else x.permute(0, 3, 1, 2)
     with torch.inference_mode():
-        y = layer(x.flatten(1, 2)) if block.kind in _TOKENS else layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    found = run_tflite(data, image).reshape(1, -1)
-    difference = relative_difference(found, y.reshape(1, -1).double().numpy())
-    # Not `>`: NaN must fail as well.
-    if not difference <= TOLERANCE:
-        raise ExportError(f"the file of block {block.key} differs from torch by {difference:.1e} (relative)")
+        y = layer(x) if block.kind in _TOKENS else layer(x).permute(0, 2, 3, 1)
+    actual, expected = run_tflite(data, image).reshape(1, -1), y.reshape(1, -1).double().numpy()
+    message = f"the values of the file of block {block.key} differ from torch's"
+    require_equal(actual, expected, lambda: rounding_error(layer, x), message)

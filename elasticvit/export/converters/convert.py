@@ -25,7 +25,7 @@ from elasticvit.export.graph.fold import fold
 from elasticvit.export.input_form import InputForm
 from elasticvit.export.manifest import InputInfo, Manifest, describe_input, package_versions
 from elasticvit.export.precision import Precision
-from elasticvit.export.tflite.check import TOLERANCE, check, relative_difference
+from elasticvit.export.tflite.check import ROUNDING_IMAGES, check, require_equal, rounding_error
 from elasticvit.export.tflite.delegates import coverage, require_whole
 from elasticvit.export.tflite.flatbuffer import with_metadata
 from elasticvit.export.tflite.metadata import entries, with_labels
@@ -155,22 +155,25 @@ def check_file(data: bytes, net: Net, card: Card | None, kind: Format, seed: int
     """The largest relative l2 difference of a file's logits from the network's, for one image and for two at once.
 
     Raises:
-        ExportError: the difference is above 1e-5, or the runtime refuses the file.
+        ExportError: the difference is more than float32 rounding (`require_equal`), or the runtime refuses the file.
     """
     side = net.arch.resolution
     low, high = describe_input(IMAGES, side, card).range
-    images = np.random.default_rng(seed).uniform(low, high, (2, 3, side, side)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int) -> NDArray[np.float32]:
+        return rng.uniform(low, high, (count, 3, side, side)).astype(np.float32)
+
+    images = draw(2)
     with torch.inference_mode():
         expected = net(torch.from_numpy(images)).double().numpy()
-    found = [_run(kind, data, images[:1]), _run(kind, data, images)]
-    difference = max(relative_difference(logits, expected[: len(logits)]) for logits in found)
-    # Not `>`: NaN must fail as well.
-    if not difference <= TOLERANCE:
-        raise ExportError(
-            f"the {kind} file's logits differ from the network's by {difference:.1e} (relative), above {TOLERANCE:.0e};"
-            " nothing was written"
-        )
-    return difference
+    alone, together = _run(kind, data, images[:1]), _run(kind, data, images)
+    return require_equal(
+        np.concatenate([alone, together]),
+        np.concatenate([expected[:1], expected]),
+        lambda: rounding_error(net, torch.from_numpy(draw(ROUNDING_IMAGES))),
+        f"the {kind} file's logits differ from the network's",
+    )
 
 
 def _run(kind: Format, data: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -31,7 +31,9 @@ Proto: TypeAlias = Any
 
 
 def write_onnx(net: Net, properties: Mapping[str, str]) -> bytes:
-    """images (B, 3, side, side), float32 → logits (B, classes), opset 18; `properties` become `metadata_props`.
+    """images (B, 3, side, side), float32 → logits (B, classes); `properties` become `metadata_props`.
+
+    The file has opset 18 and the lowest IR version with that opset, 8, so that onnxruntime from 1.14 on loads it.
 
     Initializers have the names of the network's parameters. Of these the kernels and biases of convolutions hold the
     batch norm behind them, and the weights of linears in front of which tokens lie are stored as MatMul reads them,
@@ -50,6 +52,8 @@ def write_onnx(net: Net, properties: Mapping[str, str]) -> bytes:
     model = program.model_proto
     _rename(model.graph, set(net.state_dict()))
     _strip(model)
+    # The exporter writes its newest IR version, which runtimes older than the installed onnx refuse.
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     model.producer_name, model.graph.name = "elasticvit", f"ElasticViT {net.arch.id}"
     onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model, full_check=True)

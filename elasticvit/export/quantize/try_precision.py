@@ -13,7 +13,7 @@ from elasticvit.export.precision import Precision
 from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, as_taken, random_calibration_set
 from elasticvit.export.quantize.recipe import Recipe
 from elasticvit.export.quantize.static_int8 import static_int8
-from elasticvit.export.tflite.check import check_macs, loaded, run, run_tflite
+from elasticvit.export.tflite.check import check_macs, load_tflite, run, run_tflite
 from elasticvit.export.tflite.number_formats import FLOAT32, Formats, dynamic_int8, float16
 from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.nn.supernet_file import Card
@@ -153,22 +153,29 @@ def quantise(
 def difference(
     exact: bytes, data: bytes, precision: Precision, side: int, calibration_set: CalibrationSet, form: InputForm
 ) -> float:
-    """The greatest relative l2 distance of a file's logits from the float32 file's, on calibration images.
+    """The largest relative l2 distance of a file's logits from the float32 file's, over calibration images.
+
+    An image near the decision boundary of two classes has logits near zero, of which any rounding is a large fraction.
+    So a distance is too large only if it is also too large relative to the root mean square length of the logits over
+    all images.
 
     Raises:
-        ExportError: it is beyond what this precision can explain.
+        ExportError: the distance is larger than this precision explains, or NaN.
     """
     images = as_taken(calibration_set.calibration[:COMPARED], side, form)
     before, after = run_tflite(exact, images), run_tflite(data, images)
-    length = np.maximum(np.linalg.norm(before, axis=1), np.finfo(np.float32).tiny)
-    found = float(np.max(np.linalg.norm(after - before, axis=1) / length))
+    tiny = np.finfo(np.float32).tiny
+    distances, lengths = np.linalg.norm(after - before, axis=1), np.linalg.norm(before, axis=1)
+    relative = float(np.max(distances / np.maximum(lengths, tiny)))
+    of_typical = float(np.max(distances) / max(float(np.sqrt(np.mean(np.square(lengths)))), tiny))
+    limit = LARGEST_DIFFERENCE[precision]
     # Not `>`: NaN must fail as well.
-    if not found <= LARGEST_DIFFERENCE[precision]:
+    if not (relative <= limit or of_typical <= limit):
         raise ExportError(
-            f"in {precision} the logits differ from float32's by {found:.2g} (relative), above"
-            f" {LARGEST_DIFFERENCE[precision]:g}: this network does not bear it; nothing was written"
+            f"in {precision} the logits differ from float32's by {of_typical:.2g} of their typical length, above"
+            f" {limit:g}: {precision} is too coarse for this network; export another precision. Nothing was written"
         )
-    return found
+    return relative
 
 
 def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
@@ -178,6 +185,6 @@ def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: I
 
 def top1(data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
     """The part of held-out images that a file classifies rightly. Raises `ExportError` if LiteRT does not take it."""
-    interpreter = loaded(data)
+    interpreter = load_tflite(data)
     answers = [run(interpreter, images).argmax(1) for images in held_out.batches(side, form)]
     return float((np.concatenate(answers) == held_out.labels.numpy()).mean())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ai_edge_litert.interpreter import Interpreter
 
 from elasticvit.errors import ExportError
-from elasticvit.export.tflite.check import loaded
+from elasticvit.export.tflite.check import load_tflite
 from elasticvit.export.tflite.flatbuffer import Generated
 from elasticvit.export.tflite.gpu_rules import why_not
 from elasticvit.export.tflite.reader import transposed_matmuls
@@ -68,7 +68,7 @@ def coverage(data: bytes, ops: Sequence[TfliteOp], interpreter: Interpreter | No
     Raises:
         ExportError: LiteRT does not take the file, or it has other operators than these.
     """
-    interpreter = interpreter or loaded(data)
+    interpreter = interpreter or load_tflite(data)
     # The one way to see what a delegate took: its nodes stand behind the file's own.
     nodes = interpreter._get_ops_details()
     own, pieces = nodes[: len(ops)], nodes[len(ops) :]

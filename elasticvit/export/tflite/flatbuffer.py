@@ -145,7 +145,7 @@ def with_metadata(data: bytes, entries: Mapping[str, bytes]) -> bytes:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
     model.buffers = [_aligned(buffer) for buffer in model.buffers]
     model.metadata = model.metadata or []
-    there = {entry.name.decode(): entry.buffer for entry in model.metadata}
+    there = {(entry.name or b"").decode("utf-8", "replace"): entry.buffer for entry in model.metadata}
     for name, content in entries.items():
         if name not in there:
             entry = schema.MetadataT()

@@ -15,6 +15,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,8 +31,11 @@ from elasticvit.export.tflite.metadata_schema import (
     MIN_PARSER_VERSION,
     RGB,
     decode_metadata,
+    decode_text,
     encode_metadata,
+    is_metadata,
 )
+from elasticvit.export.tflite.reader import tensor_shape
 
 # The object classes are generated without types.
 Generated: TypeAlias = Any
@@ -48,7 +52,7 @@ _UNIX, _READABLE = 3, 0o100644 << 16
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a tensor at either end of a file is; `dtype` as in "float32"."""
+    """An input or output of a file; `dtype` as in "float32". A tensor without a name has "", a scalar the shape ()."""
 
     name: str
     dtype: str
@@ -57,13 +61,13 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileMetadata:
-    """What was found in a file; each part is None where the file does not have it.
+    """What a file says of itself; each field is None if the file does not have it.
 
     Attributes:
         inputs, outputs: of the first graph.
         standard: the model metadata, fields named as in its schema.
         labels: class names in the order of the logits.
-        description: ours.
+        description: written by this package.
         min_runtime_version: the first release of the runtime that has every operator.
     """
 
@@ -97,7 +101,10 @@ def with_labels(data: bytes, names: tuple[str, ...] | None) -> bytes:
 
 
 def read_metadata(data: bytes) -> FileMetadata:
-    """What a .tflite file, ours or another, says of itself.
+    """What a .tflite file, written by this package or another, says of itself.
+
+    Every field of the format that a runtime does without may be missing: names, shapes, buffers of metadata. Texts that
+    are not UTF-8 are read as Latin-1.
 
     Raises:
         ExportError: the bytes are no .tflite file, or are damaged.
@@ -107,17 +114,16 @@ def read_metadata(data: bytes) -> FileMetadata:
     try:
         model = schema.Model.GetRootAs(data)
         graph = model.Subgraphs(0)
-        ends = [
-            tuple(_tensor(graph, i) for i in side.tolist()) for side in (graph.InputsAsNumpy(), graph.OutputsAsNumpy())
-        ]
-        found = _entries(model)
-        standard = decode_metadata(found[STANDARD]) if STANDARD in found else None
+        inputs = tuple(_tensor(graph, graph.Inputs(i)) for i in range(graph.InputsLength()))
+        outputs = tuple(_tensor(graph, graph.Outputs(i)) for i in range(graph.OutputsLength()))
+        entries = _entries(model, data)
+        standard = decode_metadata(entries[STANDARD]) if is_metadata(entries.get(STANDARD, b"")) else None
         labels = _labels(data)
-        description = _description(found[OURS], labels) if OURS in found else None
-    except (struct.error, AttributeError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        description = _description(entries[OURS], labels) if entries.get(OURS) else None
+    except (struct.error, AttributeError, IndexError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ExportError(f"the .tflite file is damaged or truncated: {error}") from error
-    runtime = found[RUNTIME].rstrip(b"\0").decode("ascii", "replace") if RUNTIME in found else None
-    return FileMetadata(ends[0], ends[1], standard, labels, description, runtime)
+    runtime = entries.get(RUNTIME, b"").rstrip(b"\0").decode("ascii", "replace") or None
+    return FileMetadata(inputs, outputs, standard, labels, description, runtime)
 
 
 def _standard(description: Description) -> dict[str, Any]:
@@ -177,13 +183,29 @@ def _logits(description: Description) -> dict[str, Any]:
 
 
 def _tensor(graph: Generated, index: int) -> TensorInfo:
+    if not 0 <= index < graph.TensorsLength():
+        raise IndexError(f"there is no tensor {index}")
     tensor = graph.Tensors(index)
-    return TensorInfo(tensor.Name().decode(), _TYPES[tensor.Type()], tuple(tensor.ShapeAsNumpy().tolist()))
+    dtype = _TYPES.get(tensor.Type(), f"type {tensor.Type()}")
+    return TensorInfo(decode_text(tensor.Name()), dtype, tensor_shape(tensor))
 
 
-def _entries(model: Generated) -> dict[str, bytes]:
+def _entries(model: Generated, data: bytes) -> dict[str, bytes]:
     listed = (model.Metadata(i) for i in range(model.MetadataLength()))
-    return {entry.Name().decode(): model.Buffers(entry.Buffer()).DataAsNumpy().tobytes() for entry in listed}
+    return {decode_text(entry.Name()): _content(model, entry.Buffer(), data) for entry in listed}
+
+
+def _content(model: Generated, index: int, data: bytes) -> bytes:
+    if not 0 <= index < model.BuffersLength():
+        raise IndexError(f"there is no buffer {index}")
+    buffer = model.Buffers(index)
+    # Files above 2 GB, and those whose writer chose so, hold buffers behind the flatbuffer. Offsets 0 and 1 mean none.
+    start, size = buffer.Offset(), buffer.Size()
+    if start <= 1 or size == 0:
+        return b"" if buffer.DataLength() == 0 else bytes(buffer.DataAsNumpy())
+    if start + size > len(data):
+        raise IndexError(f"buffer {index} ends at byte {start + size} of {len(data)}")
+    return data[start : start + size]
 
 
 def _labels(data: bytes) -> tuple[str, ...] | None:
@@ -194,7 +216,10 @@ def _labels(data: bytes) -> tuple[str, ...] | None:
     with archive:
         if LABELS not in archive.namelist():
             return None
-        return tuple(archive.read(LABELS).decode().splitlines())
+        try:
+            return tuple(decode_text(archive.read(LABELS)).splitlines())
+        except (RuntimeError, NotImplementedError):  # encrypted, or compressed by a method that Python lacks
+            return None
 
 
 def _description(entry: bytes, labels: tuple[str, ...] | None) -> Description | None:

@@ -93,18 +93,31 @@ def encode_metadata(values: Values) -> bytes:
 
 
 def decode_metadata(data: bytes) -> dict[str, Any]:
-    """What `encode_metadata` was given, or another writer said in the same fields.
+    """The values given to `encode_metadata`, or another writer's in the same fields.
 
     Raises:
         ValueError: the bytes are no metadata, or are damaged.
     """
-    if data[4:8] != IDENTIFIER:
+    if not is_metadata(data):
         raise ValueError("the identifier M001 is missing")
     try:
         root = encode.Get(number_types.UOffsetTFlags.packer_type, data, 0)
         return _read(Table(data, root), "ModelMetadata")
-    except (struct.error, IndexError, TypeError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, TypeError) as error:
         raise ValueError(f"the metadata is damaged: {error}") from error
+
+
+def is_metadata(data: bytes) -> bool:
+    """Whether the bytes have the identifier of model metadata."""
+    return data[4:8] == IDENTIFIER
+
+
+def decode_text(data: bytes | None) -> str:
+    """A string of a flatbuffer: UTF-8, else Latin-1, which writers on other systems use; "" where it is missing."""
+    try:
+        return (data or b"").decode()
+    except UnicodeDecodeError:
+        return (data or b"").decode("latin-1")
 
 
 def _write(builder: flatbuffers.Builder, table: str, values: Values) -> int:
@@ -164,7 +177,7 @@ def _load(at: Table, number: int, kind: Kind) -> Any:  # noqa: ANN401, PLR0911 -
     where = at.Pos + offset
     match kind:
         case Plain.STRING:
-            return at.String(where).decode()
+            return decode_text(at.String(where))
         case Plain.BYTE:
             return at.Get(number_types.Int8Flags, where)
         case Plain.UINT:

@@ -1,4 +1,4 @@
-"""Reads a .tflite file for what it computes, knowing nothing of how it was made."""
+"""Reads what a .tflite file computes, whoever wrote it."""
 
 import struct
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def tflite_macs(data: bytes) -> int:
         raise ExportError("these bytes are no .tflite file: the identifier TFL3 is missing")
     try:
         model = schema.Model.GetRootAs(data)
-        codes = [model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength())]
+        codes = [_builtin(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
         return sum(_subgraph_macs(model.Subgraphs(i), codes) for i in range(model.SubgraphsLength()))
     except (struct.error, AttributeError, IndexError, TypeError, ValueError) as error:
         raise ExportError(f"the .tflite file is damaged or truncated: {error}") from error
@@ -29,41 +29,53 @@ def tflite_macs(data: bytes) -> int:
 
 def _subgraph_macs(graph: Generated, codes: list[int]) -> int:
     def shape(index: int) -> Shape:
-        return tuple(graph.Tensors(index).ShapeAsNumpy().tolist())
+        return tensor_shape(graph.Tensors(index))
 
     total = 0
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
         depth = _DEPTHS.get(codes[operator.OpcodeIndex()])
         if depth is not None:
-            first, second = (shape(index) for index in operator.InputsAsNumpy().tolist()[:2])
+            first, second = shape(operator.Inputs(0)), shape(operator.Inputs(1))
             total += prod(shape(operator.Outputs(0))) * depth(operator, first, second)
     return total
+
+
+def tensor_shape(tensor: Generated) -> Shape:
+    """() for a scalar, whose writer may leave the shape out."""
+    return tuple(tensor.Shape(i) for i in range(tensor.ShapeLength()))
+
+
+def _builtin(code: Generated) -> int:
+    """Files from before 2020 have only the deprecated field; the other one is then 0."""
+    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
 
 
 def transposed_matmuls(data: bytes) -> frozenset[int]:
     """The operators of a sound file's first graph that are matrix products with a transposed operand, by index."""
     model = schema.Model.GetRootAs(data)
     graph = model.Subgraphs(0)
-    found = []
+    transposed = []
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
-        if model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() == schema.BuiltinOperator.BATCH_MATMUL:
-            options = _matmul_options(operator)
-            if options.AdjX() or options.AdjY():
-                found.append(i)
-    return frozenset(found)
+        builtin = _builtin(model.OperatorCodes(operator.OpcodeIndex()))
+        if builtin == schema.BuiltinOperator.BATCH_MATMUL and any(_transposes(operator)):
+            transposed.append(i)
+    return frozenset(transposed)
 
 
-def _matmul_options(operator: Generated) -> Generated:
+def _transposes(operator: Generated) -> tuple[bool, bool]:
+    """Whether a matrix product transposes its first and its second operand; an operator without options does not."""
     table = operator.BuiltinOptions()
+    if table is None:
+        return False, False
     options = schema.BatchMatMulOptions()
     options.Init(table.Bytes, table.Pos)
-    return options
+    return bool(options.AdjX()), bool(options.AdjY())
 
 
 def _matmul_depth(operator: Generated, first: Shape, _: Shape) -> int:
-    return first[-2 if _matmul_options(operator).AdjX() else -1]
+    return first[-2 if _transposes(operator)[0] else -1]
 
 
 # How many products are summed for one number of the output, from the shapes of the first two inputs. Weights are the

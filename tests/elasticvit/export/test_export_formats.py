@@ -101,6 +101,7 @@ def test_networks_of_all_sizes(name: str, kind: Format) -> None:
 @pytest.mark.slow
 def test_onnx_has_standard_operators_and_no_control_flow(model: onnx.ModelProto) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert model.ir_version == 8, "the lowest IR version with opset 18, for older runtimes"
     assert not model.functions
     kinds = {node.op_type for node in model.graph.node}
     assert kinds == {

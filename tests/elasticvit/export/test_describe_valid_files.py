@@ -1,0 +1,184 @@
+"""Files that other writers made: whatever LiteRT runs is described."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from typer.testing import CliRunner
+
+from elasticvit.archs.space import small
+from elasticvit.cli.app import app
+from elasticvit.errors import ExportError
+from elasticvit.export import export_net
+from elasticvit.export.tflite.metadata import LABELS, RUNTIME, STANDARD, FileMetadata, read_metadata
+from elasticvit.export.tflite.metadata_schema import encode_metadata
+from elasticvit.export.tflite.reader import tflite_macs
+from elasticvit.nn.random_net import random_net
+
+Model = Any  # the object classes are generated without types
+
+
+def _tensor(name: str | bytes | None, shape: list[int] | None) -> Model:
+    tensor = schema.TensorT()
+    tensor.name, tensor.type = name, schema.TensorType.FLOAT32
+    tensor.shape = None if shape is None else np.array(shape, np.int32)
+    return tensor
+
+
+def _model() -> Model:
+    """y = -x over (1, 8)."""
+    code, operator, graph, model = schema.OperatorCodeT(), schema.OperatorT(), schema.SubGraphT(), schema.ModelT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.NEG
+    code.version = 1
+    operator.inputs, operator.outputs = np.array([0], np.int32), np.array([1], np.int32)
+    graph.tensors, graph.operators = [_tensor("x", [1, 8]), _tensor("y", [1, 8])], [operator]
+    graph.inputs, graph.outputs = np.array([0], np.int32), np.array([1], np.int32)
+    model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], [schema.BufferT()]
+    return model
+
+
+def _packed(model: Model) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _add_metadata(model: Model, name: str | bytes | None, data: bytes | None) -> Model:
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    buffer.data = None if data is None else np.frombuffer(data, np.uint8)
+    entry.name, entry.buffer = name, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    return buffer
+
+
+def _no_names(model: Model) -> None:
+    for tensor in model.subgraphs[0].tensors:
+        tensor.name = None
+
+
+def _no_shapes(model: Model) -> None:
+    for tensor in model.subgraphs[0].tensors:
+        tensor.shape = None
+
+
+def _latin_names(model: Model) -> None:
+    model.subgraphs[0].tensors[1].name = "café".encode("latin-1")
+    model.subgraphs[0].name = model.description = "modèle".encode("latin-1")
+    _add_metadata(model, "données".encode("latin-1"), b"\xff")
+
+
+def _metadata_of_no_bytes(model: Model) -> None:
+    for name, data in ((STANDARD, b""), (RUNTIME, None), ("elasticvit", b""), (None, b"1")):
+        _add_metadata(model, name, data)
+
+
+def _metadata_of_another_kind(model: Model) -> None:
+    _add_metadata(model, STANDARD, b"not a flatbuffer at all")
+
+
+def _several_graphs(model: Model) -> None:
+    model.subgraphs.append(_model().subgraphs[0])
+
+
+def _old_operator_code(model: Model) -> None:
+    code = model.operatorCodes[0]
+    code.builtinCode, code.version = 0, 1
+
+
+def _only_outputs(model: Model) -> None:
+    graph = model.subgraphs[0]
+    constant = schema.BufferT()
+    constant.data = np.arange(8, dtype=np.float32).view(np.uint8)
+    model.buffers.append(constant)
+    graph.tensors[0].buffer, graph.inputs = 1, None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _no_names,
+        _no_shapes,
+        _latin_names,
+        _metadata_of_no_bytes,
+        _metadata_of_another_kind,
+        _several_graphs,
+        _old_operator_code,
+        _only_outputs,
+    ],
+)
+def test_a_file_that_litert_runs_is_described(change: Callable[[Model], None], tmp_path: Path) -> None:
+    model = _model()
+    change(model)
+    data = _packed(model)
+    interpreter = Interpreter(model_content=data)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    described = read_metadata(data)
+    assert [tensor.dtype for tensor in described.outputs] == ["float32"]
+    assert described.standard is None and described.description is None
+    assert tflite_macs(data) == 0
+    (tmp_path / "model.tflite").write_bytes(data)
+    result = CliRunner().invoke(app, ["describe", str(tmp_path / "model.tflite")])
+    assert result.exit_code == 0 and len(json.loads(result.stdout)["outputs"]) == 1
+
+
+def _read(change: Callable[[Model], object]) -> FileMetadata:
+    model = _model()
+    change(model)
+    return read_metadata(_packed(model))
+
+
+def test_what_is_missing_is_empty() -> None:
+    assert [tensor.name for tensor in _read(_no_names).inputs] == [""]
+    assert [tensor.shape for tensor in _read(_no_shapes).outputs] == [()]
+    assert _read(_latin_names).outputs[0].name == "café"
+    assert _read(_only_outputs).inputs == ()
+    assert _read(_metadata_of_no_bytes).min_runtime_version is None
+
+
+def _external(data: bytes, size: int) -> bytes:
+    """A file with `data` as model metadata behind the flatbuffer, whose buffer has `size` bytes."""
+    buffer_offset = 4096
+    model = _model()
+    buffer = _add_metadata(model, STANDARD, None)
+    buffer.offset, buffer.size = buffer_offset, size
+    return _packed(model).ljust(buffer_offset, b"\0") + data
+
+
+def test_metadata_behind_the_flatbuffer_is_read() -> None:
+    values = encode_metadata({"name": "another", "author": "somebody"})
+    described = read_metadata(_external(values, len(values)))
+    assert described.standard == {"name": "another", "author": "somebody"}
+    with pytest.raises(ExportError, match="damaged or truncated: buffer 1 ends at byte"):
+        read_metadata(_external(values, len(values))[:-1])
+
+
+def test_labels_that_are_not_utf8_or_not_readable() -> None:
+    def with_labels(names: bytes, method: int) -> bytes:
+        stream = io.BytesIO(_packed(_model()))
+        with zipfile.ZipFile(stream, "a", method) as archive:
+            archive.writestr(LABELS, names)
+        return stream.getvalue()
+
+    assert read_metadata(with_labels("café\nthé\n".encode("latin-1"), zipfile.ZIP_DEFLATED)).labels == ("café", "thé")
+    encrypted = bytearray(with_labels(b"cat\n", zipfile.ZIP_STORED))
+    for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        encrypted[encrypted.rindex(signature) + flags_at] |= 1
+    assert read_metadata(bytes(encrypted)).labels is None
+
+
+def test_macs_of_a_file_with_old_operator_codes() -> None:
+    data = export_net(random_net(small().smallest(), seed=0), None, describe=False).tflite
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    for code in model.operatorCodes:
+        code.builtinCode = 0
+    assert tflite_macs(_packed(model)) == tflite_macs(data) > 0
