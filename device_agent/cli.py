@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 
 from device_agent import logs
@@ -23,10 +24,11 @@ from device_agent.errors import AgentError, SettingsError
 from device_agent.home import Home, open_home
 from device_agent.loop import Agent
 from device_agent.settings import Settings, load_settings
-from device_agent.uplink.api import Server, make_client
+from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache
 from device_agent.uplink.registration import Registration
 from device_agent.uplink.spool import Spool
+from server.wire.connect import AddressError, http_client
 
 log = structlog.get_logger()
 
@@ -94,10 +96,17 @@ def _run(settings: Settings) -> int:
 def _assemble(settings: Settings, home: Home) -> Agent:
     bench = find_bench(settings.bench, settings.library)
     devices = [Host(settings.host_name, bench, home.work, settings.bench_grace_seconds)]
-    server = Server(make_client(settings.server_url, settings.request_timeout_seconds), settings.read_token)
+    server = Server(_client(settings), settings.read_token)
     cache = Cache(home.cache, settings.cache_bytes, server.download)
     registration = Registration(server, settings.name, devices)
     return Agent(registration, devices, cache, Spool(home.spool), settings.max_backoff_seconds)
+
+
+def _client(settings: Settings) -> httpx.Client:
+    try:
+        return http_client(settings.server_url, timeout_seconds=settings.request_timeout_seconds)
+    except AddressError as error:
+        raise SettingsError(str(error)) from error
 
 
 @contextmanager
