@@ -18,11 +18,13 @@ import structlog
 
 from device_agent import logs
 from device_agent.bench.find import find_bench
-from device_agent.bench.local_process import kill_leftovers
+from device_agent.bench.local_process import LocalProcess, kill_leftovers
 from device_agent.devices.host import Host
+from device_agent.devices.source import FixedDevices
 from device_agent.errors import AgentError, SettingsError
 from device_agent.home import Home, open_home
 from device_agent.loop import Agent
+from device_agent.serving import Uplink
 from device_agent.settings import Settings, load_settings
 from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache
@@ -95,11 +97,15 @@ def _run(settings: Settings) -> int:
 
 def _assemble(settings: Settings, home: Home) -> Agent:
     bench = find_bench(settings.bench, settings.library)
-    devices = [Host(settings.host_name, bench, home.work, settings.bench_grace_seconds)]
+    runner = LocalProcess(bench, home.work, settings.bench_grace_seconds)
     server = Server(_client(settings), settings.read_token)
-    cache = Cache(home.cache, settings.cache_bytes, server.download)
-    registration = Registration(server, settings.name, devices)
-    return Agent(registration, devices, cache, Spool(home.spool), settings.max_backoff_seconds)
+    uplink = Uplink(
+        registration=Registration(server, settings.name),
+        cache=Cache(home.cache, settings.cache_bytes, server.download),
+        spool=Spool(home.spool),
+        max_backoff_seconds=settings.max_backoff_seconds,
+    )
+    return Agent(FixedDevices([Host(settings.host_name, bench, runner)]), uplink)
 
 
 def _client(settings: Settings) -> httpx.Client:
