@@ -26,6 +26,7 @@ from elasticvit.archs.space import Codes, Space, paper, small
 from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, save_supernet
+from server.wire.connect import base_url, http_client
 
 LARGE = ("S1", "T1", "T2", "S2", "M")
 SMALL = 7
@@ -76,7 +77,7 @@ def _service(home: Path) -> Iterator[Call]:
             for command in ("serve", "worker"):
                 start = [sys.executable, "-m", "server.cli", command]
                 processes.append(subprocess.Popen(start, env=env, stdout=log, stderr=log))
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with http_client(base_url("127.0.0.1", port), timeout_seconds=30) as client:
                 _wait(lambda: _answers(client), home)
                 client.headers["Authorization"] = f"Bearer {(home / 'admin.token').read_text().strip()}"
 

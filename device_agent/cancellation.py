@@ -1,40 +1,54 @@
-"""How work is told to end."""
+"""Requests to end work."""
 
 from __future__ import annotations
 
 import threading
+import weakref
 
 from device_agent.errors import Cancelled
 
 
 class Cancellation:
-    """A request to end, from any thread; the first reason stays. A child also ends with its parent."""
+    """A request to end, from any thread; the first reason counts. Cancelling a parent cancels its children."""
 
     def __init__(self, parent: Cancellation | None = None) -> None:
-        self._parent = parent
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._reason = ""
+        # Weak: a job's cancellation goes with the job, and that of the agent stays.
+        self._children: weakref.WeakSet[Cancellation] = weakref.WeakSet()
+        if parent is not None:
+            parent._adopt(self)
 
     def set(self, reason: str) -> None:
         with self._lock:
             self._reason = self._reason or reason
-        self._event.set()
+            children = list(self._children)
+            self._event.set()
+        for child in children:
+            child.set(reason)
 
     @property
     def is_set(self) -> bool:
-        return self._event.is_set() or (self._parent is not None and self._parent.is_set)
+        return self._event.is_set()
 
     @property
     def reason(self) -> str:
-        """Empty while nobody asked."""
-        return self._reason or (self._parent.reason if self._parent is not None else "")
+        """Empty until it is set."""
+        return self._reason
 
     def check(self) -> None:
-        """Raises Cancelled with the reason once the end was asked for."""
+        """Raises Cancelled with the reason once it is set."""
         if self.is_set:
             raise Cancelled(self.reason)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until this cancellation itself is set, not its parent; True when it is."""
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until it is set, at most some seconds (None: without limit); whether it is."""
         return self._event.wait(seconds)
+
+    def _adopt(self, child: Cancellation) -> None:
+        with self._lock:
+            self._children.add(child)
+            is_set = self._event.is_set()
+        if is_set:
+            child.set(self._reason)

@@ -13,20 +13,24 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 
 from device_agent import logs
 from device_agent.bench.find import find_bench
-from device_agent.bench.local_process import kill_leftovers
+from device_agent.bench.local_process import LocalProcess, kill_leftovers
 from device_agent.devices.host import Host
+from device_agent.devices.source import FixedDevices
 from device_agent.errors import AgentError, SettingsError
 from device_agent.home import Home, open_home
 from device_agent.loop import Agent
+from device_agent.serving import Uplink
 from device_agent.settings import Settings, load_settings
-from device_agent.uplink.api import Server, make_client
+from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache
 from device_agent.uplink.registration import Registration
 from device_agent.uplink.spool import Spool
+from server.wire.connect import AddressError, http_client
 
 log = structlog.get_logger()
 
@@ -93,11 +97,22 @@ def _run(settings: Settings) -> int:
 
 def _assemble(settings: Settings, home: Home) -> Agent:
     bench = find_bench(settings.bench, settings.library)
-    devices = [Host(settings.host_name, bench, home.work, settings.bench_grace_seconds)]
-    server = Server(make_client(settings.server_url, settings.request_timeout_seconds), settings.read_token)
-    cache = Cache(home.cache, settings.cache_bytes, server.download)
-    registration = Registration(server, settings.name, devices)
-    return Agent(registration, devices, cache, Spool(home.spool), settings.max_backoff_seconds)
+    runner = LocalProcess(bench, home.work, settings.bench_grace_seconds)
+    server = Server(_client(settings), settings.read_token)
+    uplink = Uplink(
+        registration=Registration(server, settings.name),
+        cache=Cache(home.cache, settings.cache_bytes, server.download),
+        spool=Spool(home.spool),
+        max_backoff_seconds=settings.max_backoff_seconds,
+    )
+    return Agent(FixedDevices([Host(settings.host_name, bench, runner)]), uplink)
+
+
+def _client(settings: Settings) -> httpx.Client:
+    try:
+        return http_client(settings.server_url, timeout_seconds=settings.request_timeout_seconds)
+    except AddressError as error:
+        raise SettingsError(str(error)) from error
 
 
 @contextmanager

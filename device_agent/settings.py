@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from device_agent.errors import SettingsError
 from server.wire import Name
+from server.wire.connect import check_url
 
 PREFIX = "ELASTICVIT_AGENT_"
 
@@ -45,9 +45,7 @@ class Settings(BaseSettings):
     @field_validator("server_url")
     @classmethod
     def _http(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"'{value}' is not a server's address: give http://HOST:PORT or https://HOST")
+        check_url(value)
         return value.rstrip("/")
 
     @property

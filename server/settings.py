@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.errors import SettingsError
+from server.wire.connect import base_url
 
 PREFIX = "ELASTICVIT_"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
@@ -46,6 +47,21 @@ class Settings(BaseSettings):
     conversion_threads: int = Field(default=1, ge=1, le=64)
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("host")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        """An IPv6 address may stand in brackets here, as in a URL."""
+        host = value.strip()
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not host:
+            raise ValueError("an empty address: give 127.0.0.1, or 0.0.0.0 for all interfaces")
+        return host
+
+    @property
+    def server_url(self) -> str:
+        """Where processes on this machine reach the server; IPv6 addresses stand in brackets."""
+        return base_url(self.host, self.port)
 
     @property
     def url(self) -> str:

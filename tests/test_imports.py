@@ -51,6 +51,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("devices",),
         ("uplink",),
         ("job",),
+        ("serving",),
         ("loop",),
         ("cli",),
     ),

@@ -1,10 +1,11 @@
-"""Running the benchmark program on this machine: bounded in time, alone in its process group, never left behind."""
+"""android_bench as a process on this machine: bounded in time, in a process group of its own, never left running."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,38 +14,55 @@ from pathlib import Path
 
 import structlog
 
+from device_agent.bench.command import BenchRequest, command_line, limit_seconds
+from device_agent.bench.find import Bench
+from device_agent.bench.runner import BenchOutput
 from device_agent.cancellation import Cancellation
-from device_agent.errors import BadModel, DeviceFault, InfraFault, WorkError
+from device_agent.errors import DeviceFault, InfraFault
 from device_agent.settings import PREFIX
 
 log = structlog.get_logger()
 
-# How often a running benchmark is looked after: seldom enough not to disturb it.
-TICK_SECONDS = 0.1
-MAX_WORDS = 16_000
-
-# Whose doing an exit code of android_bench is (its README, "Exit codes"); any other is the device's.
-FAULTS: dict[int, type[WorkError]] = {
-    2: InfraFault,  # bad argument
-    3: InfraFault,  # library missing or unfit
-    4: BadModel,
-    5: InfraFault,  # CPU mask or threads refused
-    6: InfraFault,  # result cannot be written
-}
+# How often a running benchmark is checked: seldom enough not to disturb it.
+POLL_SECONDS = 0.1
+MAX_STDERR_CHARS = 16_000
 
 
 @dataclass(frozen=True)
 class Ended:
-    """`code` as of subprocess: negative for a signal. `words` is the end of stderr."""
+    """`returncode` as of subprocess: negative for a signal. `stderr` is its end."""
 
-    code: int
-    words: str
+    returncode: int
+    stderr: str
+
+
+@dataclass(frozen=True)
+class LocalProcess:
+    """The BenchRunner of this machine. `work` is a folder for the files of a run."""
+
+    bench: Bench
+    work: Path
+    grace_seconds: float
+
+    def run(self, request: BenchRequest, cancellation: Cancellation) -> BenchOutput:
+        """As BenchRunner says."""
+        with tempfile.TemporaryDirectory(prefix="job-", dir=self.work) as folder:
+            out = Path(folder) / "result.json"
+            limit_s = limit_seconds(request.protocol, self.grace_seconds)
+            ended = run_process(command_line(self.bench, request, out), limit_s, cancellation)
+            try:
+                result = out.read_bytes() if out.exists() else None
+            except OSError as error:
+                raise InfraFault(f"the result of android_bench cannot be read: {error.strerror}") from error
+        # Users read these messages: the agent's folders mean nothing to them.
+        stderr = ended.stderr.replace(str(request.model), request.model.name)
+        return BenchOutput(ended.returncode, stderr, result)
 
 
 def run_process(command: Sequence[str], limit_s: float, cancellation: Cancellation) -> Ended:
-    """Run to the end. Raises Cancelled, DeviceFault after `limit_s` seconds, InfraFault where it does not start."""
+    """Run a command to its end. Raises Cancelled, DeviceFault after `limit_s` seconds, InfraFault if it cannot start."""
     cancellation.check()
-    # The program gets no token of ours; in a group of its own, Ctrl-C at a terminal ends it only through us.
+    # The program gets no token. In a process group of its own it is not interrupted by Ctrl-C; the agent ends it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     try:
         process = subprocess.Popen(
@@ -58,49 +76,40 @@ def run_process(command: Sequence[str], limit_s: float, cancellation: Cancellati
     except OSError as error:
         raise InfraFault(f"{command[0]} does not start ({error.strerror}): build android_bench again") from error
     try:
-        return Ended(words=_watch(process, limit_s, cancellation), code=process.returncode)
+        return Ended(stderr=_watch(process, limit_s, cancellation), returncode=process.returncode)
     finally:
         _kill(process)
 
 
-def raise_for(ended: Ended) -> None:
-    """Raises the WorkError that an exit code means; returns when it is 0."""
-    if ended.code == 0:
-        return
-    fault = FAULTS.get(ended.code, DeviceFault)
-    how = f"signal {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
-    raise fault(_last_error(ended.words) or f"android_bench ended with {how} and said nothing", log=ended.words)
-
-
 def kill_leftovers(work: Path) -> None:
-    """End benchmarks that an agent killed in the middle left running: those whose `--out` lies in its work folder.
+    """Kill benchmarks that a killed agent left running: those whose `--out` file is in its work folder.
 
-    Only for the holder of the home's lock: nobody else works there.
+    Only the holder of the home's lock may call this: no other agent works in the folder.
     """
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"--out" in words and _lies_in(words[words.index(b"--out") + 1 :], work):
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"--out" in arguments and _is_in(arguments[arguments.index(b"--out") + 1 :], work):
                 os.kill(int(folder.name), signal.SIGKILL)
-                log.warning("ended a benchmark that an earlier agent left running", pid=int(folder.name))
+                log.warning("killed a benchmark that an earlier agent left running", pid=int(folder.name))
 
 
-def _lies_in(words: Sequence[bytes], work: Path) -> bool:
-    return bool(words) and words[0].startswith(os.fsencode(work) + b"/")
+def _is_in(arguments: Sequence[bytes], work: Path) -> bool:
+    return bool(arguments) and arguments[0].startswith(os.fsencode(work) + b"/")
 
 
 def _watch(process: subprocess.Popen[bytes], limit_s: float, cancellation: Cancellation) -> str:
     deadline = time.monotonic() + limit_s
     while True:
         try:
-            _, stderr = process.communicate(timeout=TICK_SECONDS)
-            return stderr.decode(errors="replace")[-MAX_WORDS:]
+            _, stderr = process.communicate(timeout=POLL_SECONDS)
+            return stderr.decode(errors="replace")[-MAX_STDERR_CHARS:]
         except subprocess.TimeoutExpired:
             cancellation.check()
             if time.monotonic() > deadline:
                 raise DeviceFault(
                     f"the benchmark did not end within {limit_s:g} s and was killed: "
-                    "look whether the device hangs, or give the protocol a longer max_secs"
+                    "check that the device does not hang, or raise max_secs of the protocol"
                 ) from None
 
 
@@ -111,10 +120,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
     if process.stderr is not None:
         process.stderr.close()
-
-
-def _last_error(words: str) -> str:
-    """The sentence of the last "android_bench: error: …" line; the last line where there is none."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    errors = [line for line in lines if ": error: " in line]
-    return (errors or lines or [""])[-1].partition(": error: ")[2] or (lines or [""])[-1]

@@ -1,4 +1,4 @@
-"""One measuring session: rounds of anchor and model, interleaved, so that drift of the machine hits both alike."""
+"""One measuring session: rounds of anchor and model, interleaved, so that drift of the device affects both alike."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ReportProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a lease on this machine; whole, and not to be changed."""
+    """The files of a lease on this machine: complete, and not to be changed."""
 
     model: Path
     anchor: Path | None
 
 
-# Runs the benchmark once on a file, with the per-operation profile or without. Raises WorkError.
+# Runs the benchmark once on a file; the second argument asks for the profile of operations. Raises WorkError.
 RunBench = Callable[[Path, bool], BenchResult]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The plain results of all rounds, and the operations where a profile was asked for."""
+    """The results of all rounds without profiling, and the profile of operations if the protocol wants one."""
 
     models: tuple[BenchResult, ...]
     anchors: tuple[BenchResult, ...]
@@ -41,7 +41,7 @@ class Measured:
 def measure(
     protocol: MeasureProtocol, files: Files, bench: RunBench, cancellation: Cancellation, progress: ReportProgress
 ) -> Measured:
-    """Do the rounds, then the profile. Raises BadModel, DeviceFault, InfraFault, Cancelled."""
+    """Measure all rounds, then the profile. Raises BadModel, DeviceFault, InfraFault, Cancelled."""
     models, anchors = [], []
     for number in range(protocol.rounds):
         progress(Progress(stage="measuring", done=number, total=protocol.rounds))
@@ -56,7 +56,7 @@ def measure(
 
 
 def session(measured: Measured, device: DeviceDescription, conditions: Conditions) -> MeasurementSession:
-    """What travels: raw samples of every round. Single figures are of the model: medians, and the highest peak."""
+    """What is reported: the raw samples of every round. Single figures are the model's: medians, and peak memory."""
     models = measured.models
     anchors = measured.anchors or (None,) * len(models)
     accelerated = [result.fully_accelerated for result in models if result.fully_accelerated is not None]
@@ -78,7 +78,7 @@ def session(measured: Measured, device: DeviceDescription, conditions: Condition
 
 
 def _bench_anchor(bench: RunBench, anchor: Path) -> BenchResult:
-    """The user who asked for the model cannot mend the anchor."""
+    """An anchor that cannot be measured is no fault of the user who sent the model."""
     try:
         return bench(anchor, False)
     except BadModel as error:
@@ -88,7 +88,7 @@ def _bench_anchor(bench: RunBench, anchor: Path) -> BenchResult:
 def _profile(bench: RunBench, model: Path) -> list[OpTime]:
     ops = bench(model, True).op_times()
     if ops is None:
-        raise InfraFault("android_bench was asked for a profile and gave none: use it and the agent of one version")
+        raise InfraFault("android_bench returned no profile: use android_bench and agent of the same version")
     return ops
 
 

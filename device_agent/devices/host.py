@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from device_agent.bench.command import BenchRequest
 from device_agent.bench.find import Bench
-from device_agent.bench.local_process import raise_for, run_process
-from device_agent.bench.result import BenchResult, read_result
+from device_agent.bench.outcome import result_of
+from device_agent.bench.result import BenchResult
+from device_agent.bench.runner import BenchRunner
 from device_agent.bench.session import Conditions, Files, ReportProgress, measure, session
 from device_agent.cancellation import Cancellation
 from device_agent.devices import linux_cpu
-from device_agent.errors import InfraFault
-from server.wire import DeviceDescription, Lease, MeasurementSession, MeasureProtocol
+from device_agent.devices.device import Device
+from server.wire import DeviceDescription, Lease, MeasurementSession
 
-# How long the CPUs are watched before one is chosen; the kernel counts in hundredths of a second.
-LOOK_SECONDS = 0.2
-# /proc/cpuinfo names the processor differently on each architecture.
+# How long idle times are watched before CPUs are chosen; the kernel counts in hundredths of a second.
+WATCH_SECONDS = 0.2
+# The field of /proc/cpuinfo with the processor's name differs between architectures.
 MODEL_FIELDS = ("model name", "Model", "Hardware", "cpu model", "CPU part")
 MAX_TEXT = 500
 
 
 @dataclass(frozen=True)
-class Host:
-    """The device `host`: measures with android_bench as a process on one free core. `work` is for files of a job."""
+class Host(Device):
+    """The device `host`: measures with `runner` on the CPUs that are least busy."""
 
     name: str
     bench: Bench
-    work: Path
-    grace_seconds: float
+    runner: BenchRunner
     about: DeviceDescription = field(init=False)
 
     def __post_init__(self) -> None:
-        # Described once: what changes while this process runs (nothing does) would be measured under two names.
+        # Described once: a description that changed while the agent runs would split a session over two profiles.
         object.__setattr__(self, "about", _describe(self.name, self.bench))
 
     def describe(self) -> DeviceDescription:
@@ -51,12 +51,11 @@ class Host:
         """Raises BadModel, DeviceFault, InfraFault, Cancelled."""
         before, stolen, begin_s = linux_cpu.conditions(), linux_cpu.steal_ticks(), time.monotonic()
         mask = lease.protocol.cpu_mask or _free_cores(lease.protocol.threads)
-        with tempfile.TemporaryDirectory(prefix="job-", dir=self.work) as folder:
 
-            def bench(model: Path, profile: bool) -> BenchResult:
-                return self._bench(model, lease.protocol, mask, profile, Path(folder) / "result.json", cancellation)
+        def bench(model: Path, profile: bool) -> BenchResult:
+            return result_of(self.runner.run(BenchRequest(model, lease.protocol, mask, profile), cancellation))
 
-            measured = measure(lease.protocol, files, bench, cancellation, progress)
+        measured = measure(lease.protocol, files, bench, cancellation, progress)
         conditions: Conditions = {
             "before": before,
             "after": linux_cpu.conditions(),
@@ -66,43 +65,11 @@ class Host:
         }
         return session(measured, self.about, conditions)
 
-    def _bench(
-        self,
-        model: Path,
-        protocol: MeasureProtocol,
-        mask: int | None,
-        profile: bool,
-        out: Path,
-        cancellation: Cancellation,
-    ) -> BenchResult:
-        out.unlink(missing_ok=True)
-        command = self._command(model, protocol, mask, profile, out)
-        # Warm-up and timed runs are each bounded by max_secs; loading and one last run come on top.
-        ended = run_process(command, 2 * protocol.max_secs + self.grace_seconds, cancellation)
-        # The words go to the user, to whom the agent's folders mean nothing.
-        raise_for(replace(ended, words=ended.words.replace(str(model), model.name)))
-        try:
-            return read_result(out.read_bytes())
-        except OSError as error:
-            raise InfraFault(
-                f"android_bench ended well and left no result ({error.strerror}): build it again"
-            ) from error
-
-    def _command(self, model: Path, protocol: MeasureProtocol, mask: int | None, profile: bool, out: Path) -> list[str]:
-        command = [str(self.bench.program), "--out", str(out), "--model", str(model)]
-        command += ["--lib", str(self.bench.library), "--lib-version", self.bench.library_version]
-        command += ["--threads", str(protocol.threads), "--runs", str(protocol.runs)]
-        command += ["--min-secs", f"{protocol.min_secs:g}", "--max-secs", f"{protocol.max_secs:g}"]
-        # A session is many short processes: warming up takes as long as timing, not the program's own half second.
-        command += ["--warmup-secs", f"{protocol.min_secs:g}"]
-        command += ["--cpu-mask", f"{mask:x}"] if mask else []
-        return command + (["--profile"] if profile else [])
-
 
 def _free_cores(threads: int) -> int | None:
-    """Mask of the cores that are least busy now, a core a thread; None where there are too few to choose from."""
+    """Mask of the cores that are least busy now, one a thread; None if there are fewer cores than threads."""
     before = linux_cpu.idle_ticks()
-    time.sleep(LOOK_SECONDS)
+    time.sleep(WATCH_SECONDS)
     allowed = linux_cpu.allowed_cpus()
     for cores in (linux_cpu.fastest(allowed), allowed):
         if threads <= len(cores):
@@ -112,8 +79,8 @@ def _free_cores(threads: int) -> int | None:
 
 def _describe(name: str, bench: Bench) -> DeviceDescription:
     info = _cpuinfo()
-    model = next((info[field] for field in MODEL_FIELDS if info.get(field)), platform.machine())
-    stepping = [info.get(part, "?") for part in ("cpu family", "model", "stepping")]
+    model = next((info[name] for name in MODEL_FIELDS if info.get(name)), platform.machine())
+    stepping = [info.get(name, "?") for name in ("cpu family", "model", "stepping")]
     soc = f"{info['vendor_id']} {'-'.join(stepping)}" if "vendor_id" in info else model
     return DeviceDescription(
         name=name,
@@ -130,7 +97,7 @@ def _describe(name: str, bench: Bench) -> DeviceDescription:
 
 
 def _properties(info: dict[str, str]) -> dict[str, str]:
-    found = {
+    properties = {
         "cores": str(os.cpu_count() or 0),
         "cores_allowed": ",".join(map(str, linux_cpu.allowed_cpus())),
         "cpu_mhz": info.get("cpu MHz", ""),
@@ -140,7 +107,7 @@ def _properties(info: dict[str, str]) -> dict[str, str]:
         "memory_kb": linux_cpu.read_text(Path("/proc/meminfo")).partition("MemTotal:")[2].split("kB")[0].strip(),
         "hostname": platform.node(),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in properties.items() if value}
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import NoReturn, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -38,15 +37,8 @@ from server.wire import (
 
 CHUNK_BYTES = 1 << 18
 LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
-
-
-def make_client(server_url: str, timeout_s: float) -> httpx.Client:
-    """An HTTP client for one server; a proxy of the environment is not asked about this very machine."""
-    local = urlsplit(server_url).hostname in LOOPBACK
-    return httpx.Client(base_url=server_url, timeout=httpx.Timeout(timeout_s), trust_env=not local)
 
 
 class Server:

@@ -1,26 +1,32 @@
-"""The agent's standing with the server: registered or not, and how often it wants to hear from us."""
+"""The agent as the server knows it: whether it is registered, with which devices, and which leases it holds."""
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
-from device_agent.devices.device import Device
 from device_agent.errors import AgentError, ApiError, ServerAway, Unauthorized, UnknownAgent
 from device_agent.uplink.api import Server
-from server.wire import AgentRegister, AgentRegistered, DeviceBeat, Heartbeat, Lease, LeaseRequest
+from server.wire import (
+    AgentRegister,
+    AgentRegistered,
+    DeviceBeat,
+    DeviceDescription,
+    Heartbeat,
+    Lease,
+    LeaseRequest,
+)
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Seconds, as the server said when it last answered."""
+    """Seconds, from the server's last answer."""
 
     heartbeat: float
     poll: float
@@ -28,13 +34,19 @@ class Intervals:
 
 
 class Registration:
-    """Registers when it must; shared by all threads of an agent. Raises what `Server` raises, and SettingsError."""
+    """Registers when needed: at first, when the server forgot the agent, and when its devices change.
 
-    def __init__(self, server: Server, name: str, devices: Sequence[Device]) -> None:
+    Shared by all threads of an agent. Methods that call the server raise what `Server` raises, and SettingsError.
+    """
+
+    def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self._name = name
-        self._devices = devices
-        self._lock = threading.Lock()
+        # Registering takes back every lease that is not named in it: no other thread may claim one meanwhile.
+        self._calls = threading.Lock()
+        self._state = threading.Lock()  # for the fields below, never held during a call
+        self._devices: dict[str, DeviceDescription] = {}
+        self._held: set[str] = set()
         self._registered: AgentRegistered | None = None
         self._intervals = Intervals(heartbeat=5.0, poll=1.0, lease=60.0)
 
@@ -45,6 +57,18 @@ class Registration:
     @property
     def registered(self) -> bool:
         return self._registered is not None
+
+    def set_device(self, about: DeviceDescription) -> None:
+        """Serve a device from the next call on; one of its name is replaced."""
+        with self._state:
+            self._devices = {**self._devices, about.name: about}
+            self._registered = None
+
+    def remove_device(self, name: str) -> None:
+        """Serve a device no longer from the next call on."""
+        with self._state:
+            self._devices = {other: about for other, about in self._devices.items() if other != name}
+            self._registered = None
 
     def heartbeat(self, beats: list[DeviceBeat]) -> None:
         agent_id = self.ensure_registered()
@@ -59,59 +83,82 @@ class Registration:
             self._intervals = Intervals(reply.heartbeat_seconds, reply.poll_seconds, reply.lease_seconds)
 
     def claim(self, device: str) -> Lease | None:
-        """The next job for a device, None when there is none or the server did not know us."""
-        agent_id = self.ensure_registered()
-        try:
-            return self.server.claim(LeaseRequest(agent_id=agent_id, devices=[device]))
-        except UnknownAgent as error:
-            self._forget(agent_id, error)
-            return None
-        except Unauthorized as error:  # with another token by now, the server may take us for somebody else
-            self._forget(agent_id, error)
-            raise
+        """The next job for a device; None if there is none, or if the server does not know the agent.
+
+        The lease counts as held until it is released.
+        """
+        with self._calls:
+            agent_id = self._ensure_registered()
+            try:
+                lease = self.server.claim(LeaseRequest(agent_id=agent_id, devices=[device]))
+            except UnknownAgent as error:
+                self._forget(agent_id, error)
+                return None
+            except Unauthorized as error:  # under another token the server may take it for another agent
+                self._forget(agent_id, error)
+                raise
+            if lease is not None:
+                with self._state:
+                    self._held.add(lease.lease_id)
+            return lease
+
+    def release(self, lease_id: str) -> None:
+        """A lease is reported or lost: the server need not keep it for this agent."""
+        with self._state:
+            self._held.discard(lease_id)
 
     def ensure_registered(self) -> str:
         """The id that the server gave this agent."""
-        with self._lock:
-            if self._registered is None:
-                self._registered = self._register()
-            return self._registered.agent_id
+        registered = self._registered
+        if registered is not None:
+            return registered.agent_id
+        with self._calls:
+            return self._ensure_registered()
+
+    def _ensure_registered(self) -> str:
+        registered = self._registered
+        return (registered or self._register()).agent_id
 
     def _register(self) -> AgentRegistered:
-        devices = [device.describe() for device in self._devices]
-        answer = self.server.register(AgentRegister(name=self._name, version=_version(), devices=devices))
-        self._intervals = Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds)
-        log.info("registered", agent=answer.agent_id, devices=[device.name for device in devices])
+        with self._state:
+            devices, leases = self._devices, sorted(self._held)
+        body = AgentRegister(name=self._name, version=_version(), devices=list(devices.values()), leases=leases)
+        answer = self.server.register(body)
+        with self._state:
+            if self._devices is devices:  # else some came or went meanwhile, and the next call registers again
+                self._registered = answer
+            self._intervals = Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds)
+        log.info("registered", agent=answer.agent_id, devices=sorted(devices))
         return answer
 
     def _forget(self, agent_id: str, error: ApiError) -> None:
         """Register at the next call, unless another thread did so meanwhile."""
-        with self._lock:
+        with self._state:
             if self._registered is not None and self._registered.agent_id == agent_id:
-                log.warning("the server does not take us for a registered agent; registering again", reason=str(error))
+                log.warning("the server does not know this agent; registering again", reason=str(error))
                 self._registered = None
 
 
 @dataclass
 class Backoff:
-    """How long to wait after failures in a row: doubling, scattered so that many agents do not come all at once.
+    """How long to wait after failures in a row: doubling, with jitter, so that many agents do not call all at once.
 
-    Says in the log what is wrong when it begins or changes, and when it is over.
+    Logs what is wrong when it begins or changes, and when it is over.
     """
 
     max_seconds: float
     rng: random.Random
     first_seconds: float = 0.25
     _failures: int = field(default=0, init=False)
-    _said: str = field(default="", init=False)
+    _logged: str = field(default="", init=False)
 
     def after(self, error: AgentError) -> float:
         """Seconds to wait before the next try."""
-        said = f"{type(error).__name__}: {error}"
-        if said != self._said:
-            say = log.warning if isinstance(error, ServerAway) else log.error
-            say("cannot work with the server now; trying again", reason=str(error))
-        self._said = said
+        message = f"{type(error).__name__}: {error}"
+        if message != self._logged:
+            write = log.warning if isinstance(error, ServerAway) else log.error
+            write("cannot work with the server now; trying again", reason=str(error))
+        self._logged = message
         seconds = min(self.max_seconds, self.first_seconds * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return seconds * self.rng.uniform(0.5, 1.0)
@@ -119,7 +166,7 @@ class Backoff:
     def clear(self) -> None:
         if self._failures:
             log.info("working with the server again", failures=self._failures)
-        self._failures, self._said = 0, ""
+        self._failures, self._logged = 0, ""
 
 
 def _version() -> str:

@@ -27,6 +27,7 @@ from server.demo.model import Tried, try_model
 from server.demo.precisions import PrecisionError
 from server.settings import Settings, load_settings
 from server.wire import JobStatus
+from server.wire.connect import base_url, http_client
 
 READY_SECONDS = 900.0
 ANSWER_SECONDS = 120.0
@@ -191,7 +192,7 @@ def _start(home: Path) -> Service:
     env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
     # A group of its own, so that stopping it reaches everything it started.
     process = subprocess.Popen([sys.executable, "-m", "server.cli", "up"], env=env, start_new_session=True)
-    return Service(process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0))
+    return Service(process, http_client(base_url("127.0.0.1", port), timeout_seconds=30.0))
 
 
 def _wait_ready(service: Service, home: Path) -> None:

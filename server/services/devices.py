@@ -28,8 +28,9 @@ from server.wire import (
 def register(session: Session, body: AgentRegister, token_id: str, now: datetime, offline_after: timedelta) -> Agent:
     """Create or update an agent and its devices. A device belongs to the agent that registered it last.
 
-    An agent registers when it starts, so the jobs it held go back to the queue at once. A report that is still in its
-    spool is accepted afterwards, unless another attempt has begun.
+    An agent registers when it starts, and again when its devices change. The leases that it does not name as still held
+    go back to the queue at once. A report that is still in its spool is accepted afterwards, unless another attempt has
+    begun.
 
     Raises Conflict while another token's agent of that name is alive.
     """
@@ -46,7 +47,7 @@ def register(session: Session, body: AgentRegister, token_id: str, now: datetime
     agent.token_id, agent.version, agent.last_seen_at = token_id, body.version, now
     session.add(agent)
     session.flush()
-    jobs.expire_of(session, agent.id, now)
+    jobs.expire_of(session, agent.id, now, kept=body.leases)
     for description in body.devices:
         _register_device(session, agent, description, now)
     for device in session.exec(select(Device).where(Device.agent_id == agent.id)):

@@ -271,9 +271,10 @@ def expire(session: Session, kinds: Collection[JobKind], now: datetime) -> int:
     return sweep(session, now)
 
 
-def expire_of(session: Session, owner: str, now: datetime) -> int:
-    """Expire every lease of an agent or worker now: for when it is known to have lost its work."""
+def expire_of(session: Session, owner: str, now: datetime, kept: Collection[str] = ()) -> int:
+    """Expire every lease of an agent or worker now, but those `kept`: for when it is known to have lost its work."""
     mine = select(Attempt.id).where(Attempt.owner == owner, col(Attempt.ended_at).is_(None))
+    mine = mine.where(col(Attempt.id).not_in(kept))
     taken = (col(Job.lease_id).in_(mine), col(Job.status).in_(TAKEN))
     session.execute(update(Job).where(*taken).values(lease_expires_at=now))
     return sweep(session, now)

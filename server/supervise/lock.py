@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,7 +10,8 @@ import socket
 from pathlib import Path
 from typing import IO
 
-from server.errors import ServerError, from_os_error
+from server.errors import ServerError, SettingsError, from_os_error
+from server.wire.connect import bracketed
 
 
 class Taken(ServerError):  # noqa: N818 - as in server/errors.py
@@ -49,17 +51,24 @@ class HomeLock:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises Taken naming the process that listens there, where that can be told."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    """Raises Taken naming the process that listens there, if /proc names it; SettingsError if the host or the port
+    cannot be listened on at all."""
+    address = f"{bracketed(host)}:{port}"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if probe.family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as uvicorn listens
             probe.bind((host, port))
-        except OSError as error:
-            pid = listener(port)
-            holder = f"process {pid} ({command(pid)})" if pid else "another process"
-            raise Taken(
-                f"{host}:{port} is held by {holder} ({error.strerror}): stop it or set ELASTICVIT_PORT"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise SettingsError(
+                f"cannot listen on {address} ({error.strerror or error}): set ELASTICVIT_HOST to an address of this "
+                "machine and ELASTICVIT_PORT to a port that you may use"
             ) from error
+        pid = listener(port)
+        holder = f"process {pid} ({command(pid)})" if pid else "another process"
+        raise Taken(f"{address} is held by {holder} ({error.strerror}): stop it or set ELASTICVIT_PORT") from error
 
 
 def listener(port: int) -> int | None:

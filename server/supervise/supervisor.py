@@ -22,6 +22,7 @@ import httpx
 from server.errors import InfraError
 from server.settings import Settings
 from server.supervise.lock import HomeLock, check_port
+from server.wire.connect import http_client
 
 # Together less than the 20 s after which service managers kill.
 STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
@@ -75,7 +76,8 @@ class Supervisor:
         home = settings.home.resolve()
         self.env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_EXPECT_HOST": "true"}
         self.env |= {"ELASTICVIT_HOST": settings.host, "ELASTICVIT_PORT": str(settings.port)}
-        self.url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"
+        self.url = settings.server_url
+        self.http = http_client(self.url, timeout_seconds=5.0)
 
     def run(self) -> int:
         """Serve until told to stop; the exit status. Raises Taken, InfraError."""
@@ -87,6 +89,7 @@ class Supervisor:
             return self._run()
         finally:
             self._stop_children()
+            self.http.close()
             lock.release()
 
     def _run(self) -> int:
@@ -151,7 +154,7 @@ class Supervisor:
 
     def _get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response | None:
         try:
-            return httpx.get(self.url + path, headers=headers, timeout=5.0)
+            return self.http.get(path, headers=headers)
         except httpx.TransportError:
             return None
 

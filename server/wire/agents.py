@@ -18,6 +18,8 @@ class AgentRegister(Request):
     name: Name
     version: Text
     devices: Annotated[list[DeviceDescription], Field(max_length=500)]
+    leases: Annotated[list[Text], Field(max_length=500)] = Field(default_factory=list)
+    """Leases that the agent still works on; the server takes back all others that it gave to the agent."""
 
 
 class AgentRegistered(Answer):

@@ -47,6 +47,7 @@ def environment(home: Path, port: int, **more: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("ELASTICVIT_")}
     own |= {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
     own |= {"ELASTICVIT_SUPERNET": "digits", "ELASTICVIT_POLL_SECONDS": "0.2"}
+    own |= {"http_proxy": "http://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9"}  # not for this machine
     return own | {f"ELASTICVIT_{name}": value for name, value in more.items()}
 
 

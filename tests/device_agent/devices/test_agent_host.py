@@ -9,7 +9,8 @@ from statistics import median
 
 import pytest
 
-from device_agent.bench.find import find_bench
+from device_agent.bench.find import Bench, find_bench
+from device_agent.bench.local_process import LocalProcess
 from device_agent.bench.result import MAX_KEPT_SAMPLES, read_result
 from device_agent.bench.session import Files
 from device_agent.cancellation import Cancellation
@@ -31,7 +32,11 @@ def lease_of(**protocol: object) -> Lease:
 @pytest.fixture
 def real_host(tmp_path: Path) -> Host:
     (tmp_path / "work").mkdir()
-    return Host("host", find_bench(None, None), tmp_path / "work", grace_seconds=30.0)
+    return host_with(find_bench(None, None), tmp_path / "work")
+
+
+def host_with(bench: Bench, work: Path) -> Host:
+    return Host("host", bench, LocalProcess(bench, work, grace_seconds=30.0))
 
 
 @pytest.fixture
@@ -45,7 +50,8 @@ def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) ->
     told: list[Progress] = []
     session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Cancellation(), told.append)
     assert [progress.done for progress in told] == list(range(len(session.rounds) + 1))
-    assert list(host.work.iterdir()) == []
+    assert isinstance(host.runner, LocalProcess)
+    assert list(host.runner.work.iterdir()) == []
     return session
 
 
@@ -84,6 +90,7 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
         ({"exit": 8, "words": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
         ({"exit": 77}, DeviceFault, "exit code 77"),
         ({"signal": signal.SIGSEGV}, DeviceFault, "SIGSEGV"),
+        ({"signal": 40}, DeviceFault, "signal 40"),
         ({"no_result": True}, InfraFault, "left no result"),
         ({"result": {"schema": 2}}, InfraFault, "schema"),
         ({"result": {"samples_ns": []}}, InfraFault, "samples_ns"),
@@ -98,7 +105,7 @@ def test_each_way_to_fail_has_its_kind(
     work.mkdir()
     model.write_text(json.dumps({"label": "model", "ns": 1000, **behaviour}))
     with pytest.raises(error, match=detail) as caught:
-        measure(Host("host", bench, work, grace_seconds=30.0), model, None)
+        measure(host_with(bench, work), model, None)
     assert caught.value.log == behaviour.get("words", "")
     assert list(work.iterdir()) == []
 
@@ -116,7 +123,7 @@ def test_a_halt_before_the_first_run(real_host: Host, tflite: Path) -> None:
 
 
 def test_the_description_stays_the_same(real_host: Host) -> None:
-    again = Host("host", real_host.bench, real_host.work, grace_seconds=1.0)
+    again = Host("host", real_host.bench, real_host.runner)
     assert again.describe().profile() == real_host.describe().profile()
     assert real_host.describe().bench_build == real_host.bench.build_id
 

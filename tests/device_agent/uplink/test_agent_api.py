@@ -16,8 +16,9 @@ from device_agent.errors import (
     Unauthorized,
     UnknownAgent,
 )
-from device_agent.uplink.api import Server, make_client
+from device_agent.uplink.api import Server
 from server.wire import BlobRef, Heartbeat, LeaseRenewal, LeaseRequest
+from server.wire.connect import http_client
 from tests.device_agent.agent_farm import TOKEN, FakeServer
 
 PROBLEM = b'{"title": "t", "status": 1, "kind": "user", "detail": "do this instead"}'
@@ -31,7 +32,7 @@ def fake_server() -> Iterator[FakeServer]:
 
 
 def connect(server: FakeServer, token: str = TOKEN) -> Server:
-    return Server(make_client(server.url, timeout_s=5.0), lambda: token)
+    return Server(http_client(server.url, timeout_seconds=5.0), lambda: token)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""One device, served by a thread of its own: claim a job, measure, report, until the device or the agent goes.
+
+A report goes to the spool first and from there to the server, in order and before any new claim, so that nothing
+measured is lost when the server is away or the agent is killed.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass
+
+import structlog
+
+from device_agent.cancellation import Cancellation
+from device_agent.devices.device import Device
+from device_agent.errors import AgentError, ServerAway, Unauthorized
+from device_agent.job import run_lease
+from device_agent.uplink.cache import Cache
+from device_agent.uplink.registration import Backoff, Registration
+from device_agent.uplink.spool import Spool
+from server.wire import DeviceBeat, DeviceState, Lease, Report
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """The agent's side towards the server, shared by all devices."""
+
+    registration: Registration
+    cache: Cache
+    spool: Spool
+    max_backoff_seconds: float
+
+    def backoff(self) -> Backoff:
+        return Backoff(self.max_backoff_seconds, random.Random())
+
+
+class ServedDevice:
+    """A device and its thread, from `start` to `stop`; the thread begins when that of a predecessor has ended."""
+
+    def __init__(
+        self, device: Device, name: str, uplink: Uplink, agent_stop: Cancellation, predecessor: ServedDevice | None
+    ) -> None:
+        self.device = device
+        self.name = name
+        self._uplink = uplink
+        self._stop = Cancellation(agent_stop)
+        self._predecessor = predecessor
+        self._busy = False
+        self._held: str | None = None
+        # A daemon: a call to a server that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=f"serve-{self.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, reason: str) -> None:
+        """Ask the thread to end. A job that runs is cancelled and goes back to the server with the reason."""
+        self._stop.set(reason)
+
+    def join(self, seconds: float | None) -> None:
+        self._thread.join(seconds)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def beat(self) -> DeviceBeat:
+        """The device in a heartbeat."""
+        state = DeviceState.BUSY if self._busy else DeviceState.IDLE
+        try:
+            conditions = self.device.conditions()
+        except Exception:  # the heartbeat of the other devices must not fail with it
+            log.exception("the conditions of a device cannot be read", device=self.name)
+            conditions = {}
+        return DeviceBeat(name=self.name, state=state, conditions=conditions)
+
+    def _run(self) -> None:
+        if self._predecessor is not None:
+            self._predecessor.join(None)
+            self._predecessor = None
+        try:
+            self._serve()
+        finally:
+            self._release()
+            try:
+                self.device.close()
+            except Exception:  # the thread ends anyway, and another device may come under this name
+                log.exception("a device could not be closed", device=self.name)
+
+    def _serve(self) -> None:
+        backoff = self._uplink.backoff()
+        while not self._stop.is_set:
+            try:
+                worked = self._serve_once()
+            except AgentError as error:
+                self._stop.wait(backoff.after(error))
+            except Exception:  # one fault must not end the service of a device: the next try may succeed
+                log.exception("unexpected fault", device=self.name)
+                self._stop.wait(self._uplink.max_backoff_seconds)
+            else:
+                backoff.clear()
+                if not worked:
+                    self._stop.wait(self._uplink.registration.intervals.poll)
+
+    def _serve_once(self) -> bool:
+        """Deliver waiting reports, then do one job; False if there was none. Raises ApiError, SettingsError."""
+        registration = self._uplink.registration
+        registration.ensure_registered()
+        self._uplink.spool.flush(registration.server.report)
+        self._release()
+        lease = registration.claim(self.name) if self.device.ready() else None
+        if lease is None:
+            return False
+        self._held = lease.lease_id
+        log.info("leased", job=lease.job_id, lease=lease.lease_id, attempt=lease.attempt, device=self.name)
+        self._busy = True
+        try:
+            self._work(lease)
+            self.device.cool_down(self._stop)
+        finally:
+            self._busy = False
+        return True
+
+    def _work(self, lease: Lease) -> None:
+        registration = self._uplink.registration
+        report = run_lease(
+            lease, self.device, registration.server, self._uplink.cache, registration.intervals.lease, self._stop
+        )
+        if report is not None:
+            self._deliver(report)
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._uplink.registration.release(self._held)
+            self._held = None
+
+    def _deliver(self, report: Report) -> None:
+        try:
+            self._uplink.spool.put(report)
+        except OSError as error:
+            log.error("the report cannot be kept on disk; sending it from memory", reason=str(error))
+            self._send_unspooled(report)
+        else:
+            self._uplink.spool.flush(self._uplink.registration.server.report)
+
+    def _send_unspooled(self, report: Report) -> None:
+        """Hold a report in memory until the server accepts or refuses it, or the agent ends: the disk is full."""
+        backoff = self._uplink.backoff()
+        while True:
+            try:
+                self._uplink.registration.server.report(report)
+            except AgentError as error:
+                if isinstance(error, ServerAway | Unauthorized) and not self._stop.wait(backoff.after(error)):
+                    continue
+                log.error("a report is lost", lease=report.lease_id, reason=str(error))
+            return
