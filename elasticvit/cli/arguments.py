@@ -1,4 +1,4 @@
-"""What the words on a command line stand for: architectures, spaces, networks with their weights."""
+"""Parses command-line arguments: architectures, spaces, networks with their weights."""
 
 import json
 import re
@@ -20,12 +20,13 @@ if TYPE_CHECKING:  # torch is loaded by the commands that need it
 
 
 def find_arch(text: str, space: Space | None = None) -> Arch:
-    """An architecture by published name or id, or by JSON or a file of it: its own, a manifest's, the authors' 10-list.
+    """The architecture of a published name or id, or of JSON, also in a file: an architecture, a manifest, or the
+    authors' 10-list.
 
-    With a space also its `smallest` and `largest`, and the space's head on whatever is named.
+    With a space `smallest` and `largest` are names too, and every architecture gets the head of the space.
 
     Raises:
-        ArchError: nothing of that name, or the file holds no architecture.
+        ArchError: the name is unknown, or the file holds no architecture.
     """
     named = dict(PUBLISHED)
     if space is not None:
@@ -33,7 +34,7 @@ def find_arch(text: str, space: Space | None = None) -> Arch:
         named = {name: space.adopt(arch) for name, arch in named.items()}
     if text in named:
         return named[text]
-    if text.lstrip()[:1] in ("{", "[") or Path(text).is_file():
+    if text.lstrip()[:1] in ("{", "[") or _is_file(text):
         arch = _read_arch(text)
         return arch if space is None else space.adopt(arch)
     for arch in (*named.values(), *PUBLISHED.values()):
@@ -41,20 +42,27 @@ def find_arch(text: str, space: Space | None = None) -> Arch:
             return arch if space is None else space.adopt(arch)
     if re.fullmatch("[0-9a-f]{12}", text):
         raise ArchError(
-            f"no published architecture has the id {text}; give its JSON, which searches, manifests and `front` have"
+            f"no published architecture has the id {text}; give its JSON, as in search results, manifests and `front`"
         )
-    raise ArchError(f"{text!r} is no file, no id and no name; names are {', '.join(named)}")
+    raise ArchError(f"{text[:200]!r} is not a file, an id or a name; names are {', '.join(named)}")
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # too long for a name
+        return False
 
 
 def _read_arch(text: str) -> Arch:
-    """Of JSON, or of the file at this path."""
+    """From JSON, or from the file at this path."""
     try:
-        data = json.loads(text if text.lstrip()[:1] in ("{", "[") else Path(text).read_text())
+        data = json.loads(text if text.lstrip()[:1] in ("{", "[") else Path(text).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArchError(f"{text} holds no JSON: {error}") from error
+        raise ArchError(f"{text[:200]} is not JSON: {error}") from error
     if isinstance(data, list):
         return Arch.from_moonlit(data)
-    # A manifest carries its architecture, so a model's own manifest names it.
+    # A manifest contains its architecture.
     inner = data.get("arch", data) if isinstance(data, dict) else data
     return Arch.from_json(inner)
 
@@ -69,8 +77,8 @@ def find_space(name: str) -> Space:
 
 
 class Trained(NamedTuple):
-    """A network with its weights, the supernet that they are from, its accuracy (None where it is not known) and the
-    images that the supernet was trained on (None where they cannot be had)."""
+    """A network with its weights, its supernet, its accuracy (None if unknown) and the images that the supernet was
+    trained on (None if they are missing)."""
 
     net: "Net"
     supernet: "LoadedSuperNet"
@@ -79,10 +87,10 @@ class Trained(NamedTuple):
 
 
 def trained(arch: str, path: Path) -> Trained:
-    """The network of that name, recalibrated where there are images for it.
+    """The network of that name, recalibrated if there are images for it.
 
     Raises:
-        ArchError, SpaceError: nothing of that name, or it lies outside the supernet's space.
+        ArchError, SpaceError: the name is unknown, or the architecture is outside the supernet's space.
         SupernetFileError: the file is missing or damaged.
     """
     from elasticvit.accuracy.evaluate import as_trained, calibrated, known_accuracy
@@ -91,14 +99,14 @@ def trained(arch: str, path: Path) -> Trained:
     from elasticvit.nn.supernet_file import load_supernet
 
     supernet = load_supernet(path)
-    found = find_arch(arch, supernet.space)
+    chosen = find_arch(arch, supernet.space)
     try:
         data = as_trained(supernet, load_named(supernet.card.data))
     except DataError as error:
         if supernet.calibration is None:
-            typer.echo(f"elasticvit: norms are not recalibrated and accuracy is not known: {error}", err=True)
-            return Trained(supernet.extract(found), supernet, None, None)
+            typer.echo(f"elasticvit: batch norms are not recalibrated and the accuracy is unknown: {error}", err=True)
+            return Trained(supernet.extract(chosen), supernet, None, None)
         data = None
     table = AccuracyTable.load(table_path(path)) if table_path(path).is_file() else None
-    net = calibrated(supernet, found, data)
+    net = calibrated(supernet, chosen, data)
     return Trained(net, supernet, known_accuracy(net, supernet.space, table, data), data)

@@ -16,11 +16,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def space(
-    preset: Annotated[str, typer.Argument(help="paper or small; or a supernet file.")] = "paper",
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Print this many random members instead.")] = 0,
+    preset: Annotated[str, typer.Argument(help="A preset, paper or small, or a supernet file.")] = "paper",
+    sample: Annotated[int, typer.Option("--sample", min=0, help="Print this many random architectures instead.")] = 0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
-    """Print a space as JSON: its dimensions, how many members it has and why, its smallest and largest."""
+    """Print a space as JSON: its dimensions, how its members are counted, its smallest and largest architecture."""
     from elasticvit.archs.counting import paper_count, reachable_count
 
     with errors():
@@ -40,27 +40,34 @@ def space(
 @app.command()
 def flops(
     arch: ArchOption,
-    by_block: Annotated[bool, typer.Option("--blocks", help="Also every block's share.")] = False,
+    by_block: Annotated[
+        bool, typer.Option("--blocks", help="Also print the MACs and parameters of every block.")
+    ] = False,
 ) -> None:
     """Print an architecture's exact MACs and parameters, and the paper's formula, as JSON."""
     with errors():
-        found = find_arch(arch)
-        answer: dict[str, object] = {"arch_id": found.id, "macs": macs(found), "params": params(found)}
-        answer["paper_mflops"] = paper_mflops(found)
+        chosen = find_arch(arch)
+        answer: dict[str, object] = {"arch_id": chosen.id, "macs": macs(chosen), "params": params(chosen)}
+        answer["paper_mflops"] = paper_mflops(chosen)
         if by_block:
-            answer["blocks"] = [{"key": b.key, "macs": block_macs(b), "params": block_params(b)} for b in blocks(found)]
+            rows = [{"key": b.key, "macs": block_macs(b), "params": block_params(b)} for b in blocks(chosen)]
+            answer["blocks"] = rows
         say(answer)
 
 
 @app.command()
 def tables(
-    out: Annotated[Path, typer.Option("--out", help="A folder; levels that are in it and whole are kept.")],
-    preset: Annotated[str, typer.Option("--space", help="Like that of `space`.")] = "paper",
-    per_level: Annotated[int, typer.Option("--per-level", min=1, help="Distinct networks of each level.")] = 150_000,
-    level: Annotated[list[float] | None, typer.Option("--level", help="MFLOPs; instead of the paper's eight.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The output folder; complete levels in it are kept.")],
+    preset: Annotated[str, typer.Option("--space", help="A preset or a supernet file, as for `space`.")] = "paper",
+    per_level: Annotated[
+        int, typer.Option("--per-level", min=1, help="Number of distinct networks of each level.")
+    ] = 150_000,
+    level: Annotated[
+        list[float] | None, typer.Option("--level", help="MFLOPs; may be repeated. Default: the paper's eight levels.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Build the tables of networks by level of cost that training may draw from; stopped, it goes on from there."""
+    """Sample networks by cost level into tables for training. After Ctrl-C the same command continues."""
     from elasticvit.costs.level_tables import build_level_tables
     from elasticvit.costs.levels import PAPER_LEVELS, floors_of
     from elasticvit.progress import Step, bars

@@ -1,4 +1,4 @@
-"""Commands on supernet files: cut, import, evaluate, tabulate, pack, print the front."""
+"""Commands on supernet files: extract, import, evaluate, tabulate, pack, print the front."""
 
 from dataclasses import asdict
 from enum import StrEnum
@@ -25,7 +25,7 @@ def extract(
     supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
     out: OutOption,
 ) -> None:
-    """Cut one network's weights out of a supernet, as they are, into a safetensors file."""
+    """Extract one network's weights from a supernet, without recalibration, into a safetensors file."""
     with errors():
         from elasticvit.nn.net_file import write_net
         from elasticvit.nn.supernet_file import load_supernet
@@ -38,13 +38,18 @@ def extract(
 
 @app.command("import-checkpoint")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="What their training wrote, or a state dict, also as safetensors.")],
-    origin: Annotated[Origin, typer.Option("--from", help="Whose checkpoint it is.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint of their training, or a state dict, also as safetensors.")],
+    origin: Annotated[Origin, typer.Option("--from", help="The authors' code that wrote it.")],
     out: OutOption,
-    weights: Annotated[Weights | None, typer.Option("--weights", help="Default: ema where there is one.")] = None,
-    index: Annotated[Index, typer.Option("--index", help="stored: as their evaluation runs.")] = Index.RECOMPUTED,
+    weights: Annotated[
+        Weights | None, typer.Option("--weights", help="Default: ema if the checkpoint has one, else model.")
+    ] = None,
+    index: Annotated[
+        Index,
+        typer.Option("--index", help="Position indices: recomputed as in training, or stored as in their evaluation."),
+    ] = Index.RECOMPUTED,
 ) -> None:
-    """Make a supernet file of the paper's authors' checkpoint, all of it accounted for; nothing in it is run."""
+    """Convert a checkpoint of the paper's authors to a supernet file. Every tensor is accounted for, no code is run."""
     from elasticvit.moonlit import importer
 
     with errors():
@@ -56,7 +61,7 @@ def import_checkpoint(
 
 @app.command()
 def evaluate(
-    archs: Annotated[list[str], typer.Option("--arch", help="Like that of `export`; may be given several times.")],
+    archs: Annotated[list[str], typer.Option("--arch", help="A network, named as for `export`; may be repeated.")],
     supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
 ) -> None:
     """Measure the accuracy of sub-networks on the held-out images that the supernet's card names."""
@@ -72,11 +77,14 @@ def evaluate(
 @app.command()
 def tabulate(
     supernet: Annotated[Path, typer.Argument(help="The supernet file.")],
-    n: Annotated[int, typer.Option("--n", min=8, help="How many sub-networks, of all sizes.")] = 600,
-    best: Annotated[int, typer.Option("--best", min=0, help="And so many that are predicted best from these.")] = 60,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
+    n: Annotated[int, typer.Option("--n", min=8, help="Number of sub-networks, of all sizes.")] = 600,
+    best: Annotated[
+        int, typer.Option("--best", min=0, help="Number of further ones, predicted best from the first.")
+    ] = 60,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes, with one thread each.")] = 1,
 ) -> None:
-    """Evaluate sub-networks into the table beside a supernet file, which search needs; stopped, it goes on."""
+    """Evaluate sub-networks for the accuracy table beside a supernet file, which search needs. After Ctrl-C the same
+    command continues."""
     from elasticvit.accuracy.table import AccuracyTable
     from elasticvit.accuracy.tabulate import tabulate_file
     from elasticvit.errors import StoppedError
@@ -93,13 +101,16 @@ def tabulate(
 
 @app.command()
 def pack(
-    supernet: Annotated[Path, typer.Argument(help="The supernet file, where its training images are at hand.")],
+    supernet: Annotated[Path, typer.Argument(help="The supernet file; its training images are needed.")],
     out: OutOption,
-    images: Annotated[int, typer.Option("--images", min=2, help="Calibration images to carry.")] = 128,
-    steps: Annotated[int, typer.Option("--steps", min=0, help="To fit them by; 0: crops of photographs.")] = 1000,
+    images: Annotated[int, typer.Option("--images", min=2, help="Calibration images to store.")] = 128,
+    steps: Annotated[
+        int, typer.Option("--steps", min=0, help="Optimisation steps for these images; 0: crops of photographs.")
+    ] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Make a file to pass on: half precision, with made-up calibration images and the terms of the training images."""
+    """Write a supernet file for distribution: in half precision, with synthetic calibration images and the terms of use
+    of the training images."""
     from elasticvit.pretrained import pack as packing
     from elasticvit.progress import bars
 
@@ -109,12 +120,12 @@ def pack(
 
 @app.command()
 def front(
-    supernet: Annotated[Path, typer.Argument(help="The supernet file, its table beside it.")],
-    points: Annotated[int, typer.Option("--points", min=2, help="Steps of size to look at.")] = 12,
-    candidates: Annotated[int, typer.Option("--candidates", min=1, help="To evaluate for each point.")] = 6,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="One thread each.")] = 1,
+    supernet: Annotated[Path, typer.Argument(help="The supernet file, with its accuracy table beside it.")],
+    points: Annotated[int, typer.Option("--points", min=2, help="Number of size steps.")] = 12,
+    candidates: Annotated[int, typer.Option("--candidates", min=1, help="Networks to evaluate for each point.")] = 6,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes, with one thread each.")] = 1,
 ) -> None:
-    """Print the best sub-networks of every size, found on held-out training images and measured on the test images."""
+    """Print the best sub-networks of every size, selected on held-out training images, measured on test images."""
     from elasticvit.accuracy import front as fronts
     from elasticvit.progress import bars
 

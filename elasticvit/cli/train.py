@@ -16,19 +16,29 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 def train(
     recipe: Annotated[str, typer.Argument(help="The name of a recipe: digits, cpu_minutes, cifar10_cpu, ...")],
     out: OutOption,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="A data set or folder instead of the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Default: that of the recipe.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Default: that of the recipe.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="The name of a data set or a folder. Default: that of the recipe.")
+    ] = None,
     evaluated: Annotated[
-        int, typer.Option("--evaluated", min=0, help="For the table beside it: 8 or more; 0: none.")
+        int,
+        typer.Option(
+            "--evaluated", min=0, help="Sub-networks to evaluate for the accuracy table: 8 or more; 0: no table."
+        ),
     ] = 40,
-    logs: Annotated[Path | None, typer.Option("--logs", help="JSON lines; default: beside the output.")] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option("--logs", help="A file of JSON lines, one per step. Default: NAME.train.jsonl beside the output."),
+    ] = None,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="A folder for TensorBoard.")] = None,
-    teacher: Annotated[list[Path] | None, typer.Option("--teacher", help="A network that teaches.")] = None,
-    tables: Annotated[Path | None, typer.Option("--tables", help="A folder of sub-networks by level.")] = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option("--teacher", help="A network to distil from; may be repeated.")
+    ] = None,
+    tables: Annotated[Path | None, typer.Option("--tables", help="A folder that `tables` wrote.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for other processes.")] = 1800,
 ) -> None:
-    """Train a supernet, evaluate some of its sub-networks beside it; stopped, it goes on from there.
+    """Train a supernet and evaluate some of its sub-networks. After Ctrl-C or SIGTERM the same command continues.
 
     Several processes: torchrun --nproc-per-node N -m elasticvit.training RECIPE --out FILE
     """
@@ -51,7 +61,7 @@ def train(
                 timeout_s=timeout,
             )
         except StoppedError as stopped:
-            # Whoever stops a run this way wants it to have ended well.
+            # A run that was stopped by a signal has ended as requested: exit status 0.
             typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
             return
         if file is not None:
@@ -60,10 +70,10 @@ def train(
 
 @app.command()
 def snapshot(
-    run: Annotated[Path, typer.Argument(help="The file that the run was told to write, there yet or not.")],
+    run: Annotated[Path, typer.Argument(help="The --out of the run; the file need not exist yet.")],
     out: OutOption,
 ) -> None:
-    """Make a supernet file of a training run's checkpoint; the run may be under way, and goes on as it would have."""
+    """Write a supernet file from the checkpoint of a training run, which may still be running."""
     from elasticvit.training.snapshot import snapshot
 
     with errors():
@@ -76,20 +86,37 @@ def finetune(
     supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file to start from.")],
     out: OutOption,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="Only this network, like that of `export`; --out may be a .tflite.")
+        str | None,
+        typer.Option("--arch", help="Fine-tune only this network, named as for `export`; --out may then be a .tflite."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Default: that of the output.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Default: by the number of images.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of the new supernet. Default: the file name of --out without its ending."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Default: chosen by the number of images.")
+    ] = None,
     lr: Annotated[float, typer.Option("--lr", min=1e-7, max=1.0, help="Peak learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Mirror images; not for text or signs.")] = True,
+    flip: Annotated[
+        bool, typer.Option("--flip/--no-flip", help="Mirror images at random; not for text or signs.")
+    ] = True,
     evaluated: Annotated[
-        int, typer.Option("--evaluated", min=0, help="For the table beside it: 8 or more; 0: none.")
+        int,
+        typer.Option(
+            "--evaluated", min=0, help="Sub-networks to evaluate for the accuracy table: 8 or more; 0: no table."
+        ),
     ] = 40,
-    carry: Annotated[bool, typer.Option("--carry-images/--no-carry-images", help="Training images in OUT.")] = True,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Random weights instead, to compare.")] = False,
+    carry: Annotated[
+        bool,
+        typer.Option(
+            "--carry-images/--no-carry-images",
+            help="Store training images in OUT, for recalibration without the folder.",
+        ),
+    ] = True,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Begin with random weights, to compare.")] = False,
 ) -> None:
-    """Adapt a supernet, or one network of it, to your own classes; stopped, it goes on from there."""
+    """Adapt a supernet, or one network of it, to your own classes. After Ctrl-C the same command continues."""
     from elasticvit.errors import StoppedError
     from elasticvit.nn.supernet_file import read_card
     from elasticvit.training.finetune import run as tuning
@@ -116,13 +143,17 @@ def finetune(
 
 @app.command()
 def ablate(
-    train: Annotated[bool, typer.Option("--run", help="Train what is missing first; stopped, it goes on.")] = False,
+    train: Annotated[
+        bool, typer.Option("--run", help="Train the missing supernets first; stopped, the same command continues.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="The folder of results and plots.")] = Path("docs/ablation"),
-    steps: Annotated[int | None, typer.Option("--steps", min=2, help="Of every supernet.")] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many runs of each configuration.")] = 3,
-    classes: Annotated[int | None, typer.Option("--classes", min=2, max=200, help="Of Tiny-ImageNet.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=2, help="Training steps of every supernet.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each configuration.")] = 3,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=2, max=200, help="Number of classes of Tiny-ImageNet.")
+    ] = None,
 ) -> None:
-    """The paper's ablations in miniature: print tables and draw plots from results, which --run makes."""
+    """Print tables and draw plots of the paper's ablations at a small scale, from the results of --run."""
     from elasticvit.errors import StoppedError
     from elasticvit.training.ablation import show
 

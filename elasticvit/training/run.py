@@ -1,4 +1,4 @@
-"""What `elasticvit train` and `elasticvit evaluate` do."""
+"""The commands `elasticvit train` and `elasticvit evaluate`."""
 
 import signal
 import threading
@@ -42,27 +42,27 @@ def train(
 ) -> Path | None:
     """Train a supernet by a named recipe into the file `out`, and evaluate sub-networks into a table beside it.
 
-    SIGINT and SIGTERM end it after the step; the checkpoint beside `out` lets the same command go on from there. Under
-    torchrun all processes train, and the first writes.
+    SIGINT and SIGTERM end it after the current step; the same call continues from the checkpoint beside `out`. Under
+    torchrun all processes train, and the first one writes.
 
     Args:
-        steps, seed, data: instead of the recipe's; a space gets as many classes as the data has.
-        evaluated: how many sub-networks to evaluate, 8 or more; 0 for none.
-        logs: a JSON line a step; by default `NAME.train.jsonl` beside `out`.
+        steps, seed, data: replace those of the recipe; the space gets the number of classes of the data.
+        evaluated: number of sub-networks to evaluate, 8 or more; 0 for none.
+        logs: a file of JSON lines, one per step; by default `NAME.train.jsonl` beside `out`.
         tensorboard: a folder for TensorBoard.
         teachers: files that `load_teacher` reads.
-        tables: a folder of sub-networks by level, as `elasticvit.costs.level_tables.build_level_tables` leaves it.
-        timeout_s: how long a process waits for the others of its run.
+        tables: a folder of sub-networks by level, as written by `elasticvit.costs.level_tables.build_level_tables`.
+        timeout_s: how long a process waits for the other processes of its run.
 
     Returns:
-        The file; None in all processes but the first.
+        The file in the first process, None in all others.
 
     Raises:
-        DataError: no such recipe, data or teacher, or the loss is no longer a number.
-        UnusableCheckpointError: the checkpoint beside `out` is damaged or of another recipe.
-        StoppedError: told to stop; what is done is kept.
-        CheckpointError, SupernetFileError, PredictorError, LogError: the disk refuses.
-        DistributedError: another process of the run is gone.
+        DataError: no such recipe, data or teacher, or the loss is not finite.
+        UnusableCheckpointError: the checkpoint beside `out` is damaged, or of another recipe, classes or images.
+        StoppedError: stopped by a signal; the checkpoint is kept.
+        CheckpointError, SupernetFileError, PredictorError, LogError: a file cannot be written.
+        DistributedError: another process of the run has ended.
     """
     check_evaluated(evaluated)
     chosen = named_recipe(recipe)
@@ -75,7 +75,7 @@ def train(
             images = world.in_turn(lambda: load_named(chosen.data))
             chosen = replace(chosen, space=replace(chosen.space, classes=len(images.class_names)))
             if world.first and not checkpoint.exists():
-                # What an earlier command left half evaluated was another supernet's.
+                # An incomplete table of an earlier command is of another supernet.
                 table.with_name(f".{table.name}").unlink(missing_ok=True)
             try:
                 supernet = run(
@@ -108,31 +108,34 @@ def evaluate(supernet: Path, archs: Sequence[Arch]) -> list[Accuracy]:
 
     Raises:
         SupernetFileError, SpaceError: no such file, or an architecture outside its space.
-        DataError: its images cannot be had.
+        DataError: its images are missing, or their classes are not those of the supernet.
     """
-    loaded, found = load_supernet(supernet), []
+    loaded, accuracies = load_supernet(supernet), list[Accuracy]()
     data = load_named(loaded.card.data)
     with bars() as report:
         for i, arch in enumerate(archs, start=1):
-            found.append(accuracy_of(loaded, loaded.space.adopt(arch), data))
+            accuracies.append(accuracy_of(loaded, loaded.space.adopt(arch), data))
             report(Step("evaluate", i, len(archs)))
-    return found
+    return accuracies
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turns SIGINT and SIGTERM into a wish that is asked for; for the main thread, elsewhere nobody signals."""
-    wish = threading.Event()
+    """A function that says whether SIGINT or SIGTERM has come, in place of their handlers.
+
+    Outside of the main thread, which alone may set handlers, it never says so.
+    """
+    received = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield wish.is_set
+        yield received.is_set
         return
 
-    def heard(_number: int, _frame: FrameType | None) -> None:
-        wish.set()
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        received.set()
 
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield wish.is_set
+        yield received.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Decodes a source into the files of an image set, and finds them again.
+"""Decodes a source into the files of an image set, and opens them again.
 
 A set's folder holds `set.json` and, for each of `train`, `search` and `val`, `NAME.u8` (images (N, 3, side, side) of
 bytes) and `NAME.npy` (labels). Rows lie in the order in which they are used, so that a file is mapped as it is.
@@ -38,8 +38,8 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """How a source becomes a set: the side of its images, its first classes only, and without those images of train
-    whose bytes are those of an image of val."""
+    """How to make a set of a source: the side of its images in pixels, the number of its first classes to keep, and
+    whether to leave out images of train whose bytes are those of an image of val."""
 
     side: int | None = None
     classes: int | None = None
@@ -138,12 +138,12 @@ Plan = dict[str, tuple[Part, Rows]]
 
 
 def _plan(contents: Contents, classes: int, distinct: bool) -> Plan:
-    """Which rows of which part each split has, in its order."""
+    """The part and the rows, in order, of each split."""
     rows = np.flatnonzero(contents.train.labels < classes)
     if distinct and contents.val is not None:
         rows = rows[~np.isin(rows, _shared(contents.train, contents.val))]
     if contents.val is None:
-        rows, val = (np.sort(part) for part in held_out(contents.train.labels, rows))
+        rows, val = (np.sort(split) for split in held_out(contents.train.labels, rows))
         held = contents.train, val
     else:
         held = contents.val, np.flatnonzero(contents.val.labels < classes)
@@ -152,9 +152,9 @@ def _plan(contents: Contents, classes: int, distinct: bool) -> Plan:
 
 
 def held_out(labels: Labels, rows: Rows) -> tuple[Rows, Rows]:
-    """The rows without, and only, the last tenth of each class; both shuffled, always the same way.
+    """The rows without the last tenth of each class, and that tenth; both shuffled with a fixed seed.
 
-    The last ones, not random ones: neighbours in a folder are often views of one thing. A class of two to five images
+    The last ones, not random ones: neighbours in a folder are often views of one object. A class of two to five images
     gives one.
     """
     rng, kept, held = np.random.default_rng(0), [], []
@@ -178,13 +178,13 @@ def _digest(content: bytes | Path) -> bytes:
 
 
 def _side(part: Part) -> int:
-    """What the first images share, if it is small enough to be kept."""
+    """The common side of the first images, if it is small enough to be kept."""
     side = common_side([content for _, content in islice(part.stream(), 64)])
     return side if side is not None and side <= SIDE_KEPT else SIDE
 
 
 def _decode(plan: Plan, folder: Path, side: int, report: Phase, workers: int | None) -> list[Skipped]:
-    """Decode planned images into their places; the answer is those that could not be. Raises `DataError`, `OSError`."""
+    """Decode planned images into their places; returns those that could not be. Raises `DataError`, `OSError`."""
     total, done, skipped = sum(len(rows) for _, rows in plan.values()), 0, list[Skipped]()
 
     def count(more: int, bad: list[Skipped]) -> None:
@@ -200,7 +200,7 @@ def _decode(plan: Plan, folder: Path, side: int, report: Phase, workers: int | N
 
     decode_all(_jobs(plan, folder), side, count, workers=workers)
     if done != total:
-        raise DataError(f"{report.name} changed while it was read: {done} images came of {total}")
+        raise DataError(f"{report.name} changed while it was read: {done} of {total} images were found")
     return skipped
 
 
@@ -208,8 +208,8 @@ def _jobs(plan: Plan, folder: Path) -> Iterator[Job]:
     for part in {id(part): part for part, _ in plan.values()}.values():
         files, positions = np.full(len(part.labels), -1), np.zeros(len(part.labels), np.int64)
         paths = [folder / f"{split}.u8" for split in plan]
-        for number, (other, rows) in enumerate(plan.values()):
-            if other is part:
+        for number, (split_part, rows) in enumerate(plan.values()):
+            if split_part is part:
                 files[rows], positions[rows] = number, np.arange(len(rows))
         for (name, content), number, position in zip(part.stream(), files, positions, strict=False):
             if number >= 0:
@@ -217,7 +217,7 @@ def _jobs(plan: Plan, folder: Path) -> Iterator[Job]:
 
 
 def _close_gaps(folder: Path, split: str, labels: Labels, skipped: Sequence[Skipped], side: int) -> Labels:
-    """Fill the places of skipped images from the end of the file, and cut it; the labels that are left."""
+    """Fill the places of skipped images from the end of the file, and truncate it; returns the remaining labels."""
     path, size, n, labels = folder / f"{split}.u8", 3 * side**2, len(labels), labels.copy()
     with path.open("r+b") as file:
         for gap in sorted((bad.place.position for bad in skipped if bad.place.file == path), reverse=True):

@@ -1,9 +1,9 @@
-"""Where decoded images are kept: one folder a set in `ELASTICVIT_CACHE`, whole or not at all.
+"""The cache of decoded images: one folder for each set in `ELASTICVIT_CACHE`, complete or absent.
 
-A folder is built beside its place under a passing name and renamed. Who builds holds a lock that the kernel gives back
-when its process ends, so that of many processes that want one set (as in distributed training) one decodes and the
-others wait; where a file system has no locks all of them decode, the first to finish wins, and nothing is spoilt.
-Everything in the cache may be deleted at any time that nobody uses it.
+A folder is built under a temporary name and renamed. The process that builds holds a lock that the kernel releases when
+the process ends: of several processes that need one set (as in distributed training) one decodes and the others wait.
+On a file system without locks all of them decode and the first to finish wins. The cache may be deleted at any time
+when no process uses it.
 """
 
 import fcntl
@@ -22,23 +22,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ELASTICVIT_CACHE") or "~/.cache/elasticvit").expanduser()
 
 
-def cached(key: str, whole: Callable[[Path], bool], build: Callable[[Path], None]) -> Path:
-    """The folder of this key; where there is none that is `whole`, `build` fills an empty one.
+def cached(key: str, is_complete: Callable[[Path], bool], build: Callable[[Path], None]) -> Path:
+    """The folder of this key; `build` fills an empty one unless there is one that `is_complete`.
 
     Raises:
-        DataError: the cache cannot be written; what was begun is gone.
+        DataError: the cache cannot be written; an incomplete folder is removed.
     """
     home = cache_folder()
     place = home / key
-    if whole(place):
+    if is_complete(place):
         return place
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _alone(home / f".{key}.lock") as alone:
-            if not whole(place):
-                if alone:
+        with _locked(home / f".{key}.lock") as is_locked:
+            if not is_complete(place):
+                if is_locked:
                     _sweep(home, key)
-                _build(place, whole, build)
+                _build(place, is_complete, build)
     except OSError as e:
         raise DataError(
             f"cannot keep decoded images in {home}: {e.strerror or e}; free some space there, or set ELASTICVIT_CACHE "
@@ -48,7 +48,7 @@ def cached(key: str, whole: Callable[[Path], bool], build: Callable[[Path], None
 
 
 def reserve(file: Path, size_bytes: int) -> None:
-    """Make a file of this size that has its place on the disk. Raises `OSError` where there is not enough."""
+    """Make a file of this size with its disk blocks allocated. Raises `OSError` if the disk is full."""
     with file.open("wb") as opened:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(opened.fileno(), 0, size_bytes)
@@ -56,28 +56,28 @@ def reserve(file: Path, size_bytes: int) -> None:
             opened.truncate(size_bytes)
 
 
-def _build(place: Path, whole: Callable[[Path], bool], build: Callable[[Path], None]) -> None:
+def _build(place: Path, is_complete: Callable[[Path], bool], build: Callable[[Path], None]) -> None:
     fresh = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
     fresh.mkdir()
     try:
         build(fresh)
         for path in fresh.iterdir():
             _sync(path)
-        if place.exists() and not whole(place):
+        if place.exists() and not is_complete(place):
             shutil.rmtree(place)
         try:
             fresh.rename(place)
         except OSError:
-            # Somebody else was as fast, on a file system without locks.
-            if not whole(place):
+            # Another process finished first, on a file system without locks.
+            if not is_complete(place):
                 raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[bool]:
-    """Waits until no other process holds the lock; False where the file system has none."""
+def _locked(lock: Path) -> Iterator[bool]:
+    """Waits until no other process holds the lock; False if the file system has no locks."""
     with lock.open("w") as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX)
@@ -88,7 +88,7 @@ def _alone(lock: Path) -> Iterator[bool]:
 
 
 def _sweep(home: Path, key: str) -> None:
-    """Remove what killed processes left of this set."""
+    """Remove incomplete folders of this set that killed processes left."""
     for path in home.glob(f".{key}-*"):
         shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""One encoded image of any kind to a square of bytes, or why not."""
+"""Decodes one image of any format to a square of bytes, or says why it cannot."""
 
 import io
 import os
@@ -12,37 +12,37 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from elasticvit.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-"""What is tried; others of Pillow's formats start other programs or are no photographs."""
-PIXELS_MOST = 2**26
+"""Formats that are tried; Pillow's others start other programs or are not for photographs."""
+MAX_PIXELS = 2**26
 """Largest image that is decoded whole: 64 million pixels, 200 MB. A JPEG is first shrunk as it is read."""
 
 Pixels = NDArray[np.uint8]
 
 
 class UnreadableImageError(DataError):
-    """Bytes are no image that can be used; the message is the reason in a few words."""
+    """The bytes are not a usable image; the message is a short reason."""
 
 
 def pixels(content: bytes | Path, side: int) -> Pixels:
     """RGB bytes (3, side, side) of an encoded image: upright, short side resized (bicubic), then the centre square.
 
     An image that is already side × side is not resampled. Grayscale, palette, CMYK and 16-bit images become 8-bit RGB,
-    transparent ones lie on white. A JPEG of over twice the size is shrunk by a power of two as it is decoded, so that
-    photographs take neither time nor memory for what is thrown away.
+    transparent ones are put on white. A JPEG of over twice the size is scaled down by a power of two while it is
+    decoded (`Image.draft`), which saves time and memory.
 
     Raises:
-        UnreadableImageError: it is empty, damaged, no image, or too large.
+        UnreadableImageError: it is empty, damaged, not an image, or too large.
     """
     try:
         if (len(content) if isinstance(content, bytes) else content.stat().st_size) == 0:
             raise UnreadableImageError("empty")
         with _opened(content) as image:
-            whole = image.size
+            full_size = image.size
             image.draft(None, (2 * side, 2 * side))
-            # A progressive JPEG is kept whole while it is read, however small it comes out.
-            width, height = whole if "progressive" in image.info else image.size
-            if width * height > PIXELS_MOST:
-                raise UnreadableImageError(f"too large, {whole[0]}×{whole[1]}")
+            # A progressive JPEG is held in memory at full size while it is decoded.
+            width, height = full_size if "progressive" in image.info else image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableImageError(f"too large, {full_size[0]}×{full_size[1]}")
             square = _square(_rgb(_upright(image)), side)
         return np.asarray(square).transpose(2, 0, 1)
     except UnreadableImageError:
@@ -51,16 +51,16 @@ def pixels(content: bytes | Path, side: int) -> Pixels:
         raise UnreadableImageError("not an image") from e
     except Image.DecompressionBombError as e:
         raise UnreadableImageError("too large") from e
-    # Decoders that stumble over damaged bytes raise whatever they stumbled over.
+    # On damaged bytes decoders raise errors of any type.
     except Exception as e:
-        raise UnreadableImageError(_words(e)) from e
+        raise UnreadableImageError(_reason(e)) from e
 
 
 def common_side(contents: list[bytes | Path]) -> int | None:
-    """The side that all readable images share, if they are squares of one size; headers alone are read."""
+    """The common side of all readable images, if they are squares of one size; reads only their headers."""
     sizes = set()
     for content in contents:
-        # What cannot be opened says why when it is decoded.
+        # Images that cannot be opened are reported when they are decoded.
         with suppress(Exception), _opened(content) as image:
             sizes.add(image.size)
     width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
@@ -71,14 +71,14 @@ def _opened(content: bytes | Path) -> Image.Image:
     return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return (str(error) or type(error).__name__).splitlines()[0][:80]
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; damaged EXIF says nothing."""
+    """Rotated by its EXIF orientation; damaged EXIF data is ignored."""
     image.load()
     try:
         return ImageOps.exif_transpose(image)

@@ -17,8 +17,8 @@ from elasticvit.data.readers.source import HELD_OUT, SPLITS, Contents, Named, Pa
 from elasticvit.errors import DataError
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs")
+    f".{ending}"
+    for ending in "jpg jpeg jpe jfif png apng webp bmp gif tif tiff ppm pgm pbm pnm avif avifs".split()  # noqa: SIM905
 )
 """Endings of the formats that are decoded (`decode.FORMATS`)."""
 CONTAINERS = frozenset({".tar", ".tgz", ".gz", ".xz", ".zip", ".7z", ".rar", ".parquet"})
@@ -170,17 +170,17 @@ def _classes(folder: Path, root: Path, left_out: LeftOut, skip: tuple[Path, ...]
             left_out.update(here)
     if not any(classes.values()):
         raise _no_class_folders(folder, left_out)
-    for name, others in empty.items():
-        if others:
-            raise DataError(f"no images in the class folder '{printable(name)}' of {printable(folder)}, {others}")
+    for name, unused in empty.items():
+        if unused:
+            raise DataError(f"no images in the class folder '{printable(name)}' of {printable(folder)}, {unused}")
     for name in classes:
         _check_name(folder, name)
     return classes
 
 
 def _no_class_folders(folder: Path, left_out: LeftOut | None = None) -> NoClassFoldersError:
-    others = left_out.sentence() if left_out else None
-    hint = f" ({others})" if others else ""
+    unused = left_out.sentence() if left_out else None
+    hint = f" ({unused})" if unused else ""
     return NoClassFoldersError(f"no class folders with images in {folder}{hint}; images belong in {folder}/CLASS/")
 
 

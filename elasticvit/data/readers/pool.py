@@ -1,4 +1,4 @@
-"""Decodes a stream of images into files of bytes: here for the first seconds, then in several processes."""
+"""Decodes a stream of images into files of bytes: in this process at first, then in several."""
 
 import os
 import time
@@ -13,16 +13,16 @@ from elasticvit.data.readers.decode import Pixels, UnreadableImageError, pixels
 from elasticvit.errors import DataError
 
 CHUNK = 64
-"""Images that travel to a process together."""
+"""Images that are sent to a process together."""
 IDLE_S = 20
-"""How long a process outlives one that was killed while it had others decode."""
+"""Idle time after which a decoding process ends, for when the process that started it was killed."""
 PATIENCE_S = 2.0
-"""How long this process decodes alone before others are started, which takes them a second or so."""
+"""How long this process decodes alone before it starts others, which takes about a second."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image goes: the `position`-th of a file of equal squares."""
+    """Where a decoded image is stored: the `position`-th of a file of equal squares."""
 
     file: Path
     position: int
@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to decode; `name` is what a report calls it."""
+    """One image to decode; `name` is for reports."""
 
     name: str
     content: bytes | Path
@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that could not be decoded; its place holds nothing of use."""
+    """An image that could not be decoded; the bytes at its place have no meaning."""
 
     name: str
     reason: str
@@ -54,10 +54,14 @@ def decode_all(
     workers: int | None = None,
     patience_s: float = PATIENCE_S,
 ) -> None:
-    """Decode images into their places, files that exist; `done` is told how many more were, and which were skipped.
+    """Decode images into their places, files that exist.
 
-    At most a few chunks a worker are in memory. By default there is a worker a core, up to 8; what `done` and
-    `jobs` raise ends the work.
+    At most a few chunks for each worker are in memory.
+
+    Args:
+        done: is called after each chunk with its number of images and those that were skipped; errors that it or
+            `jobs` raises end the work.
+        workers: processes; by default one for each core, up to 8.
 
     Raises:
         OSError: a file cannot be written.
@@ -77,17 +81,17 @@ def decode_all(
 
 
 def decode_chunk(jobs: list[Job], side: int) -> list[Skipped]:
-    """Decode images into their places, and say which could not be. Raises `OSError` where a file cannot be written."""
+    """Decode images into their places; returns those that could not be. Raises `OSError` if a write fails."""
     skipped = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged metadata and large images, which are no news here
+        warnings.simplefilter("ignore")  # about damaged metadata and large images
         for job in jobs:
             try:
-                found = pixels(job.content, side)
+                image = pixels(job.content, side)
             except UnreadableImageError as e:
                 skipped.append(Skipped(job.name, str(e), job.place))
             else:
-                _write(job.place, found)
+                _write(job.place, image)
     return skipped
 
 
@@ -97,7 +101,7 @@ def _chunks(jobs: Iterator[Job]) -> Iterator[list[Job]]:
 
 
 def _spread(chunks: Iterator[list[Job]], side: int, workers: int) -> Iterator[tuple[int, list[Skipped]]]:
-    """By processes that know nothing of the caller's main script: it need not be guarded against running again."""
+    """By processes that do not import the caller's main script, which needs no `__main__` guard."""
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
 
@@ -114,12 +118,12 @@ def _spread(chunks: Iterator[list[Job]], side: int, workers: int) -> Iterator[tu
     )
     decoded = parallel(delayed(_counted)(chunk, side) for chunk in chain([first], chunks))
     try:
-        # Not `yield from`, which would close the other generator before this one hears of it.
-        for each in decoded:  # noqa: UP028
-            yield each
+        # Not `yield from`, which would close the other generator before this one.
+        for result in decoded:  # noqa: UP028
+            yield result
     finally:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of work that was begun in vain
+            warnings.simplefilter("ignore")  # about work that is given up
             decoded.close()
         get_reusable_executor().shutdown(kill_workers=True)
 
@@ -129,7 +133,7 @@ def _counted(jobs: list[Job], side: int) -> tuple[int, list[Skipped]]:
 
 
 def _write(place: Place, image: Pixels) -> None:
-    """By plain writes, not through mapped memory: a full disk is an error here, and would be a killed process there."""
+    """With plain writes instead of mapped memory: a full disk then raises an error instead of SIGBUS."""
     rest, at = memoryview(image.tobytes()), place.position * image.size
     descriptor = os.open(place.file, os.O_WRONLY)
     try:

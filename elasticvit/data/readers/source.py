@@ -83,8 +83,8 @@ def identity(kind: str, folder: Path, files: Iterable[Path]) -> str:
 
 def split_of(path: PurePath) -> str | None:
     """`train`, `val` or `test` if a word in a relative path says so, the outermost first."""
-    words = (word for part in path.parts for word in re.split(r"[^a-z]+", part.lower()))
-    return next((SPLITS[word] for word in words if word in SPLITS), None)
+    names = (name for folder in path.parts for name in re.split(r"[^a-z]+", folder.lower()))
+    return next((SPLITS[name] for name in names if name in SPLITS), None)
 
 
 def by_split(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[Path]], LeftOut]:

@@ -114,17 +114,18 @@ def _index(folder: Path, shard: Path, left_out: LeftOut) -> _Index:
     name = printable(shard.relative_to(folder).as_posix())
     members, contents, endings = list[str](), dict[str, bytes](), set[str]()
     with _opened(shard) as tar:
-        for member in tar:
-            if (unusable := _unusable(member)) is not None:
-                left_out.add(unusable, f"{name} {printable(member.name)}") if unusable else None
-            elif is_image(member.name) or member.name.lower().endswith(LABELS):
-                if member.name in contents:
-                    raise DataError(f"{shard} holds {printable(member.name)} twice; remove one of them")
-                members.append(member.name)
-                contents[member.name] = b"" if is_image(member.name) else _content(tar, member)
+        for info in tar:
+            member = info.name
+            if (unusable := _unusable(info)) is not None:
+                left_out.add(unusable, f"{name} {printable(member)}") if unusable else None
+            elif is_image(member) or member.lower().endswith(LABELS):
+                if member in contents:
+                    raise DataError(f"{shard} holds {printable(member)} twice; remove one of them")
+                members.append(member)
+                contents[member] = b"" if is_image(member) else _content(tar, info)
             else:
-                left_out.add(f"{by_ending(member.name)} in shards", f"{name} {printable(member.name)}")
-                endings.add(Path(member.name).suffix.lower())
+                left_out.add(f"{by_ending(member)} in shards", f"{name} {printable(member)}")
+                endings.add(Path(member).suffix.lower())
         _check_end(shard, tar)
     key_of = max((_key_to_first_dot, _key_to_last_dot), key=lambda key: _complete(_samples(members, key)))
     samples = _samples(members, key_of)
@@ -144,7 +145,7 @@ def _index(folder: Path, shard: Path, left_out: LeftOut) -> _Index:
 
 
 def _unusable(member: tarfile.TarInfo) -> str | None:
-    """Why a member is left out, in no words if that need not be said; None for files."""
+    """Why a member is left out, the empty string if no report is needed; None for files that are used."""
     base = member.name.rpartition("/")[2]
     if member.isdir() or METADATA.match(member.name) or (base.startswith(".") and not is_image(base)):
         return ""

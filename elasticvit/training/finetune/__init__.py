@@ -1,1 +1,1 @@
-"""Adapting a supernet, or one network of it, to a user's own classes."""
+"""Fine-tuning of a supernet, or of one of its networks, to other classes."""

@@ -1,6 +1,6 @@
-"""Whether fine-tuning was worth it: a network before and after, and what there is to say about so few images.
+"""Whether fine-tuning helped: accuracies of a network before and after, and warnings about small data sets.
 
-Before is a linear classifier on the features that the network began with, the least that fine-tuning has to beat.
+Before means a linear probe: a linear classifier on the features of the base, which fine-tuning should exceed.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,22 +18,22 @@ from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
 
 PROBED, COMPARED = 2048, 512
-"""Most training images that a linear classifier is fitted to, and that a trained network is tried on."""
+"""Maximum number of training images that a linear probe is fitted to, and that a trained network is evaluated on."""
 RIDGE = 1.0
 """Weight decay of the linear classifier, for features of unit variance."""
 CONSTANT = 1e-6
 """Standard deviation, relative to the largest value, up to which a feature counts as constant."""
 GAP = 0.15
-"""Accuracy on training images above that on held-out ones from which there is something to say."""
+"""Difference of the accuracies on training and on held-out images from which overfitting is reported."""
 
 
 @dataclass(frozen=True)
 class NetworkReport:
-    """One network, top-1 as parts of 1.
+    """One network, top-1 as fractions (0 to 1).
 
-    `probe` is that of a linear classifier on the features it began with, `search` its own, both on the images held out
-    for search; `val` is the number to publish, `train` that on the first training images. The errors are standard
-    errors of counting so few images.
+    `probe` is that of a linear probe on the features of the base, `search` that of the network, both on the images held
+    out for search; `val` is the number to publish, `train` that on the first training images. The errors are standard
+    errors (`standard_error`).
     """
 
     probe: float
@@ -44,7 +44,7 @@ class NetworkReport:
     val_error: float
 
     def doubts(self) -> Iterator[str]:
-        """Sentences about what the numbers warn of."""
+        """Warnings, a sentence each."""
         if self.search + self.search_error < self.probe:
             yield (
                 f"fine-tuning did worse on held-out images ({self.search:.1%}) than a linear classifier on the base's"
@@ -52,13 +52,13 @@ class NetworkReport:
             )
         if self.train - self.search > GAP:
             yield (
-                f"it knows training images ({self.train:.1%}) better than held-out ones ({self.search:.1%}), as"
-                " networks do that learn few images by heart: more images help most, fewer --steps somewhat"
+                f"it overfits: {self.train:.1%} on training images, {self.search:.1%} on held-out ones; more images"
+                " help most, fewer --steps a little"
             )
 
 
 def report_on(net: Net, data: ImageSet, probe: float) -> NetworkReport:
-    """A network in eval mode, on training and on held-out images."""
+    """Accuracies of a network in eval mode, on training and on held-out images."""
     first = slice(COMPARED)
     train = evaluate(net, data.train.images[first], data.train.labels[first], scaled=data.scaled)
     search, val = (top1_of(net, split, data) for split in (data.search, data.val))
@@ -66,15 +66,16 @@ def report_on(net: Net, data: ImageSet, probe: float) -> NetworkReport:
 
 
 def standard_error(accuracy: Accuracy) -> float:
-    """Of a part of n images, with two images added either way so that 0 and 1 have an error too."""
+    """Standard error of an accuracy by the Agresti–Coull method: with two right and two wrong answers added, so that it
+    is above 0 for accuracies of 0 and 1 too."""
     n = accuracy.images + 4
-    part = (accuracy.value * accuracy.images + 2) / n
-    return sqrt(part * (1 - part) / n)
+    fraction = (accuracy.value * accuracy.images + 2) / n
+    return sqrt(fraction * (1 - fraction) / n)
 
 
 def linear_probe(net: Net, data: ImageSet) -> float:
-    """Top-1 on held-out images of a ridge regression from a network's features to classes, fitted to the first
-    training images. The network is in eval mode, with statistics of such images; it stays as it is.
+    """Top-1, a fraction (0 to 1), on held-out images of a ridge regression from a network's features to classes, fitted
+    to the first training images. The network is in eval mode, recalibrated on such images, and is not changed.
 
     Raises:
         DataError: features are not finite.
@@ -85,7 +86,7 @@ def linear_probe(net: Net, data: ImageSet) -> float:
     if not (torch.isfinite(fitted).all() and torch.isfinite(held).all()):
         raise DataError(f"the base's features of {data.name} are not finite numbers; take another --supernet")
     mean, std = fitted.mean(0), fitted.std(0)
-    # Features that differ by no more than the rounding of float32 say nothing.
+    # Features that vary by no more than the rounding of float32 are constant.
     varies = std > CONSTANT * fitted.abs().amax(0)
     scale = torch.where(varies, std, torch.inf)
     x, targets = (fitted - mean) / scale, F.one_hot(labels, len(data.class_names)).double()
@@ -98,17 +99,17 @@ def linear_probe(net: Net, data: ImageSet) -> float:
 
 
 def features_of(net: Net, images: Tensor, scaled: Callable[[Tensor], Tensor]) -> Tensor:
-    """What the last layer of a network in eval mode sees of images (N, 3, H, W), scaled batch by batch: (N, hidden)."""
-    seen: list[Tensor] = []
+    """Inputs (N, hidden) of the last layer of a network in eval mode for images (N, 3, H, W), scaled batch by batch."""
+    features: list[Tensor] = []
 
     def keep(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
+        features.append(inputs[0])
 
     handle = net.get_submodule("head.classify").register_forward_pre_hook(keep)
     try:
         with torch.inference_mode():
-            for part in torch.split(images, EVALUATED_TOGETHER):
-                net(scaled(part))
+            for batch in torch.split(images, EVALUATED_TOGETHER):
+                net(scaled(batch))
     finally:
         handle.remove()
-    return torch.cat(seen)
+    return torch.cat(features)

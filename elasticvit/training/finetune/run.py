@@ -1,4 +1,4 @@
-"""What `elasticvit finetune` does: a supernet, or one network of it, for a user's own classes."""
+"""The command `elasticvit finetune`: adapts a supernet, or one network of it, to the classes of other images."""
 
 import hashlib
 import re
@@ -43,28 +43,28 @@ MODEL, WEIGHTS = ".tflite", ".safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may choose."""
+    """The options of the command."""
 
     name: str | None = None
-    """Of what is made; by default that of the file."""
+    """Of the new supernet; by default the file's name without its ending."""
     steps: int | None = None
-    """By default as many as the number of images asks for."""
+    """By default chosen by the number of images (`transfer_recipe`)."""
     lr: float = LR
     seed: int = 0
     flip: bool = True
-    """Whether mirror images are as good as the images."""
+    """Whether to mirror images at random."""
     evaluated: int = EVALUATED
-    """Sub-networks to evaluate for the table that search needs; 0 for none."""
+    """Number of sub-networks to evaluate for the accuracy table that search needs; 0 for no table."""
     carry_images: bool = True
-    """Whether the supernet file carries training images to recalibrate by, so that whoever has the file needs no
-    others."""
+    """Whether the supernet file contains training images for recalibration, so that it can be used without the data
+    set."""
     scratch: bool = False
-    """Begin with random weights, to see what those of the base are worth."""
+    """Begin with random weights, to compare with those of the base."""
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What was written, and how good its smallest and largest, or its only, network is."""
+    """The file that was written, its data, and reports of its smallest and largest, or only, network."""
 
     file: Path
     classes: int
@@ -84,29 +84,29 @@ def finetune(
     A supernet goes to `out`, with a table of evaluated sub-networks beside it, ready to be served. One network, `arch`,
     goes to `out` as a model with its manifest (`.tflite`) or as weights for torch (`.safetensors`).
 
-    SIGINT and SIGTERM end it after the step; the checkpoint beside `out` lets the same command go on from there.
+    SIGINT and SIGTERM end it after the current step; the same call continues from the checkpoint beside `out`.
 
     Raises:
-        DataError: the images are none, too few or of one class, or the loss is no longer a number.
-        SupernetFileError: no supernet at `supernet`, or the disk refuses.
+        DataError: there are no images, too few, all alike or of one class, or the loss is not finite.
+        SupernetFileError: no supernet at `supernet`, or a file cannot be written.
         SpaceError: `arch` is outside the supernet's space.
-        UnusableCheckpointError: the checkpoint beside `out` is damaged or of another command.
-        StoppedError: told to stop; what is done is kept.
-        CheckpointError, PredictorError, ExportError: the disk refuses.
+        UnusableCheckpointError: the checkpoint beside `out` is damaged, or of another command, classes or images.
+        StoppedError: stopped by a signal; the checkpoint is kept.
+        CheckpointError, PredictorError, ExportError: a file cannot be written.
     """
     check_arguments(supernet, out, arch, options)
     keep_freed_memory()
     base = load_supernet(supernet)
     with stop_on_signals() as stop, bars() as report:
         loaded = load_named(image_name(images, base.space.resolutions[-1]), report)
-        # The body expects images scaled as those it was trained on.
+        # The copied layers expect images scaled as those they were trained on.
         data = replace(loaded, mean=base.card.mean, std=base.card.std)
         check_images(data)
         run = Run(base, hashlib.sha256(supernet.read_bytes()).hexdigest(), data, out, options, report, stop)
         done = run.whole() if arch is None else run.single(arch)
-    doubts = [f"{network}: {words}" for network, measured in done.networks.items() for words in measured.doubts()]
-    for words in filter(None, [few_held(data), *doubts]):
-        sys.stderr.write(f"elasticvit: {words}\n")
+    doubts = [f"{network}: {doubt}" for network, measured in done.networks.items() for doubt in measured.doubts()]
+    for warning in filter(None, [few_held(data), *doubts]):
+        sys.stderr.write(f"elasticvit: {warning}\n")
     return done
 
 
@@ -125,8 +125,8 @@ def check_arguments(supernet: Path, out: Path, arch: Arch | None, options: Optio
 
 
 def image_name(images: str, side: int) -> str:
-    """What a card calls these images, so that they are found again from any folder: a set's name as it is, else the
-    absolute path of a folder with the side that its images are cut to, by default `side`."""
+    """The name of these images in a card, valid in any working directory: a set's name as it is, else the absolute path
+    of a folder with the side in pixels that its images are cut to, by default `side`."""
     if re.split("[@:]", images)[0] in KNOWN:
         return images
     if Path(images).is_dir():
@@ -148,13 +148,13 @@ class Run:
     stop: Stop
 
     def whole(self) -> Finetuned:
-        """The supernet, and its table of accuracies."""
+        """Fine-tune the supernet, and evaluate its accuracy table."""
         start = supernet_with_classes(self.base, len(self.data.class_names))
         ends = {"smallest": start.space.smallest(), "largest": start.space.largest()}
         recipe, table, checkpoint = self._recipe(start.space), table_path(self.out), self._checkpoint
         probes = self._probes(ends)
         if not checkpoint.exists():
-            # What an earlier command left half evaluated was another supernet's.
+            # An incomplete table of an earlier command is of another supernet.
             table.with_name(f".{table.name}").unlink(missing_ok=True)
         with self._log() as log:
             tuned = train(
@@ -170,7 +170,7 @@ class Run:
         carried = self.data.train.images[:CARRIED] if self.options.carry_images else None
         table.unlink(missing_ok=True)
         save_supernet(self.out, tuned, self._card(recipe), calibration=carried)
-        # NetworkReport is what others will load.
+        # Evaluate the file as it will be loaded.
         saved = load_supernet(self.out)
         if self.options.evaluated:
             tabulate(saved, self.data, table, self.options.evaluated, self.report, self.stop)
@@ -180,7 +180,7 @@ class Run:
         return self._finetuned(recipe, measured)
 
     def single(self, arch: Arch) -> Finetuned:
-        """One network as a model, or as weights."""
+        """Fine-tune one network, written as a model or as weights."""
         from elasticvit.export import export_net, write_export
         from elasticvit.nn.net_file import write_net
 
@@ -209,7 +209,7 @@ class Run:
 
     @property
     def _origin(self) -> str:
-        """A part of the recipe's name, so that a checkpoint is only continued from the same weights."""
+        """The initial weights; a part of the recipe's name, so that checkpoints of others are refused."""
         base = "scratch" if self.options.scratch else f"{self.base.card.name} {self.base_sha256[:12]}"
         return f"{self._name} from {base}"
 
@@ -233,12 +233,12 @@ class Run:
         return self.data.scaled(self.data.train.images[:RECALIBRATION_IMAGES])
 
     def _probes(self, archs: dict[str, Arch]) -> dict[str, float]:
-        """Accuracies of linear classifiers on what networks of the base see in the images."""
-        found = {}
+        """Accuracies of linear probes on features of networks of the base."""
+        accuracies = {}
         for i, (name, arch) in enumerate(archs.items(), start=1):
-            found[name] = linear_probe(recalibrate(self.base.extract(arch), self._calibration()), self.data)
+            accuracies[name] = linear_probe(recalibrate(self.base.extract(arch), self._calibration()), self.data)
             self.report(Step("probe", i, len(archs)))
-        return found
+        return accuracies
 
     def _finetuned(self, recipe: Recipe, networks: dict[str, NetworkReport]) -> Finetuned:
         data = self.data

@@ -1,4 +1,4 @@
-"""From a trained supernet to other classes: what is kept, what is new, what it is trained by, and whose terms hold.
+"""From a trained supernet to other classes: which weights are copied, the recipe, the card and the terms of use.
 
 The paper (section 5.3) fine-tunes single networks, with the settings of GPipe. Here a whole supernet is adapted in the
 same way, so that it can be searched for every device and budget; or one network alone.
@@ -22,31 +22,31 @@ from elasticvit.training.recipes import Recipe
 from elasticvit.training.sampling import Sampling
 
 CLASSIFIER = "head.classify."
-FEWEST_A_CLASS = 2
+MIN_PER_CLASS = 2
 FEW_HELD = 100
-EPOCHS, FEWEST_STEPS, MOST_STEPS = 30, 300, 6000
+EPOCHS, MIN_STEPS, MAX_STEPS = 30, 300, 6000
 BATCH, BATCH_OF_FEW, FEW = 64, 32, 2000
-"""Images a step, and the same where there are fewer than `FEW`."""
+"""Images per step: `BATCH_OF_FEW` for data sets of fewer than `FEW` images."""
 LR = 1e-3
 
 
 def with_classes(net: Net, classes: int) -> Net:
     """The same network for other classes: all weights copied but the last layer's, which are zero.
 
-    From zeros the first steps teach the last layer alone and leave the body be, and every run begins alike: all
-    classes are equally likely.
+    With zeros, gradients of the first steps change the last layer only, and at the start all classes are equally
+    likely.
     """
     with torch.device("meta"):
         fresh = Net(replace(net.arch, classes=classes))
-    due = fresh.state_dict()
+    required = fresh.state_dict()
     kept = {name: t.detach().clone() for name, t in net.state_dict().items() if not name.startswith(CLASSIFIER)}
-    zeros = {name: torch.zeros(t.shape) for name, t in due.items() if name.startswith(CLASSIFIER)}
+    zeros = {name: torch.zeros(t.shape) for name, t in required.items() if name.startswith(CLASSIFIER)}
     fresh.load_state_dict(kept | zeros, assign=True)
     return fresh.train(net.training)
 
 
 def fresh_net(arch: Arch, seed: int) -> Net:
-    """A network with weights as the authors start them, decided by the seed."""
+    """A network with random weights, initialised as by the authors from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Net(arch)
@@ -61,21 +61,21 @@ def supernet_with_classes(supernet: SuperNet, classes: int) -> SuperNet:
 
 
 def check_images(data: ImageSet) -> None:
-    """Raises `DataError` for images from which no classifier can be learnt or measured."""
+    """Raises `DataError` for images on which no classifier can be trained or evaluated."""
     if len(data.class_names) < 2:
         raise DataError(
             f"{data.name} has {len(data.class_names)} class; a classifier needs two or more: a folder for each class"
         )
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
-    few = [name for name, count in zip(data.class_names, counts, strict=True) if count < FEWEST_A_CLASS]
+    few = [name for name, count in zip(data.class_names, counts, strict=True) if count < MIN_PER_CLASS]
     if few:
         raise DataError(
-            f"{data.name} has fewer than {FEWEST_A_CLASS} training images of {listed(few)}; add some or remove it"
+            f"{data.name} has fewer than {MIN_PER_CLASS} training images of {listed(few)}; add some or remove it"
         )
     if not len(data.search):
         raise DataError(
-            f"{data.name} is too small: a tenth of every class is held out to measure accuracy, which is no image at"
-            " all; give 10 or more images of every class"
+            f"{data.name} is too small: a tenth of every class is held out to measure accuracy, which is less than one"
+            " image; give 10 or more images of every class"
         )
     if all_alike(data.train.images):
         raise DataError(
@@ -89,16 +89,16 @@ def all_alike(images: Tensor) -> bool:
 
 
 def few_held(data: ImageSet) -> str | None:
-    """A sentence where accuracy is measured on so few images that a single one of them counts."""
+    """A warning if accuracy is measured on fewer than `FEW_HELD` images, else None."""
     if len(data.search) >= FEW_HELD:
         return None
     return f"accuracy is measured on {len(data.search)} held-out images only; each is worth {1 / len(data.search):.1%}"
 
 
-def listed(names: list[str], most: int = 5) -> str:
-    """A few names and how many more there are."""
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def listed(names: list[str], max_shown: int = 5) -> str:
+    """The first names, and the number of the remaining ones."""
+    shown = ", ".join(map(repr, names[:max_shown]))
+    return shown if len(names) <= max_shown else f"{shown} and {len(names) - max_shown} more"
 
 
 def transfer_recipe(
@@ -111,14 +111,14 @@ def transfer_recipe(
     seed: int = 0,
     flip: bool = True,
 ) -> Recipe:
-    """The recipe for adapting to these images, by how many there are.
+    """The recipe for fine-tuning on these images, by their number.
 
-    About thirty looks at every image, by adjacent-step sampling; the learning rate is half of what training from
-    scratch takes. Shifts by an eighth of the side, and mirror images unless `flip` is off (for texts, signs, digits).
+    About 30 epochs, with adjacent-step sampling; the learning rate is half of that for training from scratch.
+    Augmentation: shifts by an eighth of the side, and mirroring unless `flip` is off (for text, signs, digits).
     """
     images = len(data.train)
     batch = min(images, BATCH if images >= FEW else BATCH_OF_FEW)
-    steps = steps or min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * images // batch))
+    steps = steps or min(MAX_STEPS, max(MIN_STEPS, EPOCHS * images // batch))
     return Recipe(
         name=name,
         data=data.name,
@@ -134,7 +134,7 @@ def transfer_recipe(
 
 
 def transfer_card(name: str, base: Card, base_sha256: str, recipe: Recipe, data: ImageSet) -> Card:
-    """The card of what was adapted: its own classes and data, scaled as the base's, and what it is from."""
+    """The card of a fine-tuned supernet: its classes and data, the scaling of the base, and the base's provenance."""
     origin = {"name": base.name, "sha256": base_sha256, "data": base.data, "provenance": dict(base.provenance)}
     provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__, "base": origin}
     terms = combined_terms(base, data)
@@ -142,7 +142,7 @@ def transfer_card(name: str, base: Card, base_sha256: str, recipe: Recipe, data:
 
 
 def combined_terms(base: Card, data: ImageSet) -> str | None:
-    """The conditions of the base and of the images it was adapted to; both hold. None where there are none."""
+    """The terms of use of the base and of the images it was adapted to; both hold. None if neither has any."""
     if not base.terms or not data.terms or data.terms in base.terms:
         return base.terms or data.terms
     return f"Adapted from {base.name}: {base.terms} Adapted to {data.name}: {data.terms}"
