@@ -3,14 +3,13 @@
 Every part is kept under a hidden name until it is whole, and what a killed run has done is not done again.
 """
 
-import os
-import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from elasticvit import pretrained
 from elasticvit.accuracy.tabulate import EVALUATED, evaluated_codes, table_path, tabulate
+from elasticvit.atomic import write_atomically
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet
@@ -74,24 +73,8 @@ def take_shipped(file: Path, folder: Path, say: Say = unheard) -> Path:
     for source, to in ((table_path(file), table_path(target)), (file, target)):
         data = source.read_bytes()
         if not to.is_file() or to.read_bytes() != data:
-            _put(to, data)
+            write_atomically(to, data, error=SupernetFileError, parents=True)
     return target
-
-
-def _put(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
 
 
 def _own(folder: Path, name: str) -> Path:

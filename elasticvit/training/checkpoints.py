@@ -1,7 +1,6 @@
 """The state of a training run on disk, whole or not at all."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elasticvit.atomic import atomic_file
 from elasticvit.errors import ElasticVitError
 from elasticvit.nn.supernet_file import Card
 from elasticvit.training.ema import Ema
@@ -65,17 +65,10 @@ def save_checkpoint(path: Path, recipe: Recipe, teachers: int, state: State, car
         "step": state.step,
         "card": None if card is None else card.to_json(),
     }
-    # One name for the part, so that a killed run leaves no more than one.
-    part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with atomic_file(path, parents=True, single_writer=True) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except (OSError, RuntimeError) as error:  # torch turns some of the disk's refusals into its own error
-        part.unlink(missing_ok=True) if part.is_file() else None
         raise CheckpointError(
             f"cannot write {path}: {error}; nothing was changed. Make room and start the same command again"
         ) from error

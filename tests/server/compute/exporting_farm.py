@@ -14,7 +14,8 @@ from torch import Tensor
 from elasticvit.archs.arch import Arch
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.nn.supernet_file import CALIBRATION, FORMAT, Card
+from elasticvit.nn.supernet_file import CALIBRATION, Card
+from elasticvit.nn.supernet_header import FORMAT
 from server.compute import worker
 from server.compute.executor import Executor
 from server.compute.exporting.order import Exporter, Order, What
