@@ -9,6 +9,7 @@ import typer
 
 from elasticvit.cli.arguments import find_space
 from elasticvit.cli.console import OutOption, errors, say
+from elasticvit.errors import ExportError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -50,7 +51,7 @@ def probes(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
     """Write blocks and networks with random weights as .tflite files to be timed, and probes.jsonl, a list of them."""
-    from elasticvit.atomic import make_folder, write_files
+    from elasticvit.atomic import make_folder, write_atomically
     from elasticvit.costs.flops import block_macs, macs
     from elasticvit.export import export_net
     from elasticvit.export.block_probes import choose_blocks, probe_blocks
@@ -64,13 +65,14 @@ def probes(
         drawn = choose_blocks(chosen, blocks, rng) if blocks else ()
         for probe in probe_blocks(drawn, lambda done, total: report(Step("blocks", done, total))):
             file = f"{probe.block.key}.tflite"
-            write_files({out / file: probe.tflite})
+            write_atomically(out / file, probe.tflite, error=ExportError)
             lines.append({"kind": "block", "key": probe.block.key, "macs": block_macs(probe.block), "file": file})
         for i, code in enumerate(chosen.sample(rng, subnets)):
             arch = chosen.decode(code)
-            write_files({out / f"{arch.id}.tflite": export_net(random_net(arch, seed), None).tflite})
+            data = export_net(random_net(arch, seed), None).tflite
+            write_atomically(out / f"{arch.id}.tflite", data, error=ExportError)
             lines.append({"kind": "subnet", "key": arch.id, "macs": macs(arch), "file": f"{arch.id}.tflite"})
             report(Step("networks", i + 1, subnets))
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_files({out / "probes.jsonl": text.encode()})
+        write_atomically(out / "probes.jsonl", text.encode(), error=ExportError)
         say({"folder": str(out), "blocks": len(drawn), "subnets": subnets})

@@ -8,7 +8,6 @@ building can be interrupted at any time, continues where it stopped, and ends wi
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
+from elasticvit.atomic import write_files
 from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, Floors, floor_by_key
@@ -223,25 +223,11 @@ def _open(folder: Path, header: dict[str, Any]) -> LevelTable:
 
 
 def _write(folder: Path, header: dict[str, Any], codes: Codes, costs: NDArray[np.float32]) -> None:
-    """Write the files of a level; all are on the disk under temporary names before the first is renamed."""
+    """A level's files. A header tells by its digests arrays that are not its own, should the process die between."""
     arrays = [_npy(codes), _npy(costs)]
     digests = [hashlib.sha256(data).hexdigest() for data in arrays]
     head = json.dumps(header | {"sha256": digests}, indent=1).encode()
-    paths = _paths(folder, header["level"])
-    parts = [path.with_name(f".{path.name}.part") for path in paths]
-    try:
-        for part, data in zip(parts, (*arrays, head), strict=True):
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        # A header of older arrays must not stand beside new ones.
-        paths[2].unlink(missing_ok=True)
-        for part, path in zip(parts, paths, strict=True):
-            part.replace(path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    write_files(dict(zip(_paths(folder, header["level"]), (*arrays, head), strict=True)), single_writer=True)
 
 
 def _npy(array: NDArray[Any]) -> bytes:

@@ -11,6 +11,7 @@ from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch, ConvBlock, ConvStage, VitLayer, VitStage
 from elasticvit.atomic import write_files
 from elasticvit.costs.flops import macs, params
+from elasticvit.errors import ExportError
 from elasticvit.export.graph.fold import fold
 from elasticvit.export.input_form import InputKind
 from elasticvit.export.manifest import (
@@ -141,7 +142,7 @@ def write_export(exported: Exported, out: Path) -> None:
     """
     card = model_card(exported.manifest, out.name)
     files = {manifest_path(out): exported.manifest.to_json(), card_path(out): card}
-    write_files({out: exported.tflite} | {path: text.encode() for path, text in files.items()})
+    write_files({out: exported.tflite} | {path: text.encode() for path, text in files.items()}, error=ExportError)
 
 
 def manifest_path(out: Path) -> Path:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from elasticvit.atomic import write_files
+from elasticvit.atomic import write_atomically
+from elasticvit.errors import ExportError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet_file import Card
@@ -17,4 +18,4 @@ def write_net(net: Net, card: Card, out: Path) -> None:
         ExportError: the disk refuses; nothing is left behind.
     """
     header = {"format": FORMAT, "arch": net.arch.to_json(), "card": card.to_json()}
-    write_files({out: tensorfile.encode(net.state_dict(), header)})
+    write_atomically(out, tensorfile.encode(net.state_dict(), header), error=ExportError)

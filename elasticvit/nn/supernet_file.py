@@ -6,23 +6,27 @@ had, and everybody gets the same networks.
 """
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from elasticvit.archs.space import Space
-from elasticvit.errors import SpaceError, SupernetFileError
+from elasticvit.atomic import write_atomically
+from elasticvit.errors import SupernetFileError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
+from elasticvit.nn.supernet_header import (
+    FORMAT,
+    SupernetHeader,
+    open_safetensors,
+    parse_supernet_header,
+    read_supernet_header,
+)
 
-FORMAT = "elasticvit-supernet/1"
 CALIBRATION = "calibration.images"
 
 
@@ -52,11 +56,13 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """What `to_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        data = json.loads(text)
-        for key in ("class_names", "mean", "std"):
-            data[key] = tuple(data[key])
-        return cls(**data)
+        """Raises `KeyError`, `TypeError` or `ValueError` for a text that `to_json` did not write."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Card":
+        """The card of a header (`SupernetHeader.card`). Raises `KeyError`, `TypeError` or `ValueError`."""
+        return cls(**{**data, **{key: tuple(data[key]) for key in ("class_names", "mean", "std")}})
 
 
 class LoadedSuperNet(SuperNet):
@@ -95,23 +101,7 @@ def save_supernet(
         _check_images(calibration, path)
         state[CALIBRATION] = calibration
     header = {"format": FORMAT, "space": supernet.space.to_json(), "card": card.to_json()}
-    _write(path, tensorfile.encode(state, header))
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
+    write_atomically(path, tensorfile.encode(state, header), error=SupernetFileError, parents=True)
 
 
 def load_supernet(path: str | Path) -> LoadedSuperNet:
@@ -146,32 +136,21 @@ def load_supernet(path: str | Path) -> LoadedSuperNet:
 
 def read_card(path: str | Path) -> tuple[Space, Card]:
     """Space and card of a supernet file without its weights. Raises `SupernetFileError`."""
-    with _opened(Path(path)) as file:
-        return _header(Path(path), file.metadata())
+    return _described(Path(path), read_supernet_header(Path(path)))
 
 
 def _read(path: Path) -> tuple[Space, Card, dict[str, Tensor]]:
-    with _opened(path) as file:
-        space, card = _header(path, file.metadata())
+    with open_safetensors(path, "pt") as file:
+        space, card = _described(path, parse_supernet_header(path, file.metadata()))
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     # Half-precision files are for storage; networks run in float32.
     return space, card, {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
 
 
-def _opened(path: Path) -> Any:  # noqa: ANN401 - safetensors has no public type for it
+def _described(path: Path, header: SupernetHeader) -> tuple[Space, Card]:
     try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise SupernetFileError(f"{path} is not a whole safetensors file: {error}") from error
-
-
-def _header(path: Path, metadata: Mapping[str, str] | None) -> tuple[Space, Card]:
-    metadata = metadata or {}
-    if metadata.get("format") != FORMAT:
-        raise SupernetFileError(f"{path} is no supernet file of format {FORMAT}: found {metadata.get('format')!r}")
-    try:
-        return Space.from_json(metadata["space"]), Card.from_json(metadata["card"])
-    except (KeyError, TypeError, ValueError, SpaceError) as error:
+        return header.space, Card.from_dict(header.card)
+    except (KeyError, TypeError, ValueError) as error:
         raise SupernetFileError(f"{path} has a damaged header: {error}") from error
 
 

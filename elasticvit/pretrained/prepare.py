@@ -3,8 +3,6 @@
 Files have hidden names until they are complete, and an interrupted run continues where it stopped.
 """
 
-import os
-import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from elasticvit import pretrained
 from elasticvit.accuracy.table import table_path
 from elasticvit.accuracy.tabulate import EVALUATED, evaluated_codes, tabulate
+from elasticvit.atomic import write_atomically
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet
@@ -75,24 +74,8 @@ def take_shipped(file: Path, folder: Path, say: Say = unheard) -> Path:
     for source, to in ((table_path(file), table_path(target)), (file, target)):
         data = source.read_bytes()
         if not to.is_file() or to.read_bytes() != data:
-            _put(to, data)
+            write_atomically(to, data, error=SupernetFileError, parents=True)
     return target
-
-
-def _put(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise SupernetFileError(f"cannot write {path}: {error}; nothing was changed") from error
 
 
 def _own(folder: Path, name: str) -> Path:

@@ -1,7 +1,6 @@
 """Checkpoints: the state of a training run on disk, written atomically."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elasticvit.atomic import atomic_file
 from elasticvit.errors import ElasticVitError
 from elasticvit.nn.supernet_file import Card
 from elasticvit.training.ema import Ema
@@ -74,17 +74,10 @@ def save_checkpoint(
         "card": None if card is None else card.to_json(),
         "images": None if images is None else dict(images),
     }
-    # Always the same name, so that a killed run leaves at most one such file.
-    unfinished = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
+        with atomic_file(path, parents=True, single_writer=True) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError for some errors of the disk
-        unfinished.unlink(missing_ok=True) if unfinished.is_file() else None
         raise CheckpointError(
             f"cannot write {path}: {error}; nothing was changed. Make room and run the same command again"
         ) from error

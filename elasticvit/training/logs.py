@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from elasticvit.atomic import write_atomically
 from elasticvit.errors import ElasticVitError
 
 
@@ -53,11 +54,8 @@ class JsonLines:
     def begin(self, done: int) -> None:
         """Keep the lines of the steps done; drop later and incomplete ones."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in self._lines() if _step(line) <= done]
-            unfinished = self.path.with_name(f".{self.path.name}.part")
-            unfinished.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-            unfinished.replace(self.path)
+            kept = "".join(f"{line}\n" for line in self._lines() if _step(line) <= done)
+            write_atomically(self.path, kept.encode(), parents=True, single_writer=True)
         except OSError as error:
             raise LogError(f"cannot write {self.path}: {error}") from error
 

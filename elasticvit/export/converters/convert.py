@@ -123,7 +123,7 @@ def write_other(file: OtherFile, manifest: Manifest, out: Path) -> None:
     Raises:
         ExportError: the disk is full or read-only, or the folder is missing; nothing is left behind.
     """
-    write_files({out: file.data, manifest_path(out): manifest.to_json().encode()})
+    write_files({out: file.data, manifest_path(out): manifest.to_json().encode()}, error=ExportError)
 
 
 def _described(manifest: Manifest, file: OtherFile, versions: dict[str, str], **changed: object) -> Manifest:

@@ -10,8 +10,8 @@ import numpy as np
 
 from elasticvit.archs.published import published
 from elasticvit.archs.space import PRESETS
-from elasticvit.atomic import write_files
-from elasticvit.errors import DataError
+from elasticvit.atomic import write_atomically
+from elasticvit.errors import DataError, ExportError
 from elasticvit.export.quantize.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def make_recipe(
         max_drop=max_drop,
         report=report,
     )
-    write_files({out: recipe.to_json().encode()})
+    write_atomically(out, recipe.to_json().encode(), error=ExportError)
     return recipe
 
 

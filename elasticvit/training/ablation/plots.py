@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elasticvit.atomic import atomic_file
 from elasticvit.errors import DataError
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
 from elasticvit.training.ablation.records import Results
@@ -59,14 +60,9 @@ def _figure(path: Path, made: list[Path]) -> Iterator["Axes"]:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         yield figure.subplots()
-        part = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, error=DataError, parents=True, single_writer=True) as file:
             # No date inside: the same results give the same file.
-            figure.savefig(part, format="svg", metadata={"Date": None})
-            part.replace(path)
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error}") from error
+            figure.savefig(file, format="svg", metadata={"Date": None})
     made.append(path)
 
 

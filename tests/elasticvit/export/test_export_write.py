@@ -87,7 +87,7 @@ def test_what_is_no_file_or_is_read_is_not_written(exported: Exported, tmp_path:
     for out, why in ((pipe, "a device or a pipe"), (Path(), "names no file"), (tmp_path, "a folder")):
         with pytest.raises(ExportError, match=why):
             check_out(out)
-    with pytest.raises(ExportError, match="it is what is read"):
+    with pytest.raises(ExportError, match="it is one of the inputs"):
         check_out(source, [source])
     with pytest.raises(ExportError, match="a device or a pipe"):
         write_export(exported, pipe)

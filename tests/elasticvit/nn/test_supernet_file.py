@@ -16,6 +16,7 @@ from elasticvit.nn import tensorfile
 from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import CALIBRATION, Card, load_supernet, read_card, save_supernet
+from elasticvit.nn.supernet_header import read_metadata, read_supernet_header
 from tests.elasticvit.training.tiny_training import tiny_space
 
 CARD = Card("tiny", tuple("0123456789"), "digits", terms="only on Sundays", provenance={"b": 1, "a": [2]})
@@ -129,3 +130,43 @@ def test_a_saved_file_can_be_read_by_others(tmp_path: Path) -> None:
     plain.touch()
     save_supernet(tmp_path / "x", _supernet(), CARD)
     assert (tmp_path / "x").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -4000, -1])
+def test_a_file_that_is_cut_off_has_no_header(keep: int, tmp_path: Path) -> None:
+    save_supernet(tmp_path / "whole", _supernet(), CARD)
+    header = read_supernet_header(tmp_path / "whole")
+    assert header.space == tiny_space() and header.card["name"] == CARD.name
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:keep])
+    for read in (read_supernet_header, read_metadata, read_card):
+        with pytest.raises(SupernetFileError, match="is not a whole safetensors file"):
+            read(tmp_path / "cut")
+    with pytest.raises(SupernetFileError, match="is not a whole safetensors file"):
+        read_supernet_header(tmp_path)
+
+
+def test_a_header_is_read_without_torch_and_without_the_weights(tmp_path: Path) -> None:
+    """The file takes more bytes than the process may allocate or read: 4 GB, of which the disk stores only a header."""
+    size = 4 << 30
+    metadata = {"format": "elasticvit-supernet/1", "space": tiny_space().to_json(), "card": CARD.to_json()}
+    text = json.dumps({"__metadata__": metadata, "w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
+    with (tmp_path / "large").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text.encode())
+        file.truncate(8 + len(text) + size)
+    program = (
+        "import pathlib, resource, sys\n"
+        "from elasticvit.nn.supernet_header import read_supernet_header\n"
+        "print(read_supernet_header(pathlib.Path(sys.argv[1])).card['name'], 'torch' in sys.modules)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_000_000)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "large")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [CARD.name, "False", "True"]
+
+
+@pytest.mark.parametrize("card", ["[]", "{", "null"])
+def test_a_card_that_is_no_object_is_a_damaged_header(card: str, tmp_path: Path) -> None:
+    header = {"format": "elasticvit-supernet/1", "space": tiny_space().to_json(), "card": card}
+    (tmp_path / "x").write_bytes(tensorfile.encode({}, header))
+    with pytest.raises(SupernetFileError, match="has a damaged header"):
+        read_supernet_header(tmp_path / "x")

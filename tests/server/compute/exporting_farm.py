@@ -16,7 +16,8 @@ from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.nn.supernet_file import CALIBRATION, FORMAT, Card
+from elasticvit.nn.supernet_file import CALIBRATION, Card
+from elasticvit.nn.supernet_header import FORMAT
 from server.compute import worker
 from server.compute.executor import execute
 from server.compute.exporting.loaded_supernet import LoadImages
