@@ -20,6 +20,7 @@ from typing import Any
 from server.compute.exporting.order import Order, Product, Watch
 from server.compute.exporting.remote_errors import RemoteError, restored
 from server.errors import ExportCrashed
+from server.parent import exit_text
 
 LOOK_SECONDS = 0.05
 ASK_SECONDS = 0.25
@@ -118,9 +119,7 @@ class Process:
     def died(self) -> ExportCrashed:
         """Why it ended by itself, as its status says."""
         status = self._process.wait()
-        how = f"status {status}"
-        if status < 0:
-            how = f"signal {signal.Signals(-status).name}"
+        how = exit_text(status)
         hint = "; the kernel kills so when memory is short" if -status == signal.SIGKILL else ""
         return ExportCrashed(
             f"the exporting process ended by {how} in the middle of its work{hint}; nothing was stored. "
