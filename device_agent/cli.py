@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
-import select
 import signal
 import socket
 import sys
@@ -34,16 +34,19 @@ from server.wire.connect import AddressError, http_client
 
 log = structlog.get_logger()
 
-PARENT_POLL_SECONDS = 1.0
+# As server/parent.py does it, which an agent must not import.
+PR_SET_PDEATHSIG = 1
+PARENT_NOTICE = signal.SIGUSR2
 EXIT_CODES = """exit codes:
-  0  stopped by SIGTERM or SIGINT, or with its parent
-  2  a flag, a setting or the token's file does not fit
-  3  another agent works in the same home folder
-  4  the home folder cannot be written
-  5  android_bench or LiteRT is not there
+  0  stopped by SIGTERM or SIGINT, or with its parent process
+  2  a flag, a setting or the token file is not valid
+  3  another agent uses the same home folder
+  4  the home folder is not writable
+  5  android_bench or LiteRT is missing
 
-Every flag is also a setting: ELASTICVIT_AGENT_SERVER_URL, ELASTICVIT_AGENT_HOME and so on; device_agent/settings.py
-lists them all. The token comes from ELASTICVIT_AGENT_TOKEN, --token-file, or the file `token` in the home folder."""
+Every flag can also be set by a variable: ELASTICVIT_AGENT_SERVER_URL, ELASTICVIT_AGENT_HOME and so on;
+device_agent/settings.py lists them all. The token comes from ELASTICVIT_AGENT_TOKEN, --token-file, or the
+file `token` in the home folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,36 +63,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     """The settings named on the command line."""
-    parser = argparse.ArgumentParser(prog="elasticvit-agent", description="Measures models on the devices beside it.")
+    parser = argparse.ArgumentParser(
+        prog="elasticvit-agent", description="Measures models on the devices attached to this machine."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
-        "run", help="serve until stopped", epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        "run",
+        help="run an agent until it is stopped",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--server", dest="server_url", metavar="URL", help="the server's address")
-    run.add_argument("--token-file", type=Path, metavar="FILE", help="a token of the role 'agent'")
-    run.add_argument("--home", type=Path, metavar="DIR", help="cache, spool and lock of this agent")
-    run.add_argument("--name", help="this agent's name at the server")
-    run.add_argument("--host", action="store_true", default=None, help="measure this very machine, as device 'host'")
-    run.add_argument("--exit-with-parent", action="store_true", default=None, help="end when the parent process ends")
-    run.add_argument("--log-level", choices=sorted(logs.LEVELS))
+    run.add_argument("--server", dest="server_url", metavar="URL", help="URL of the server")
+    run.add_argument("--token-file", type=Path, metavar="FILE", help="file with a token of role 'agent'")
+    run.add_argument("--home", type=Path, metavar="DIR", help="folder for the cache, spool and lock of this agent")
+    run.add_argument("--name", help="name of this agent on the server")
+    run.add_argument("--host", action="store_true", default=None, help="measure on this machine, as device 'host'")
+    run.add_argument("--exit-with-parent", action="store_true", default=None, help="stop when the parent process ends")
+    run.add_argument("--log-level", choices=sorted(logs.LEVELS), help="lowest level of log lines to print")
     given = vars(parser.parse_args(arguments))
     return {name: value for name, value in given.items() if value is not None and name != "command"}
 
 
 def _run(settings: Settings) -> int:
     if not settings.host:
-        raise SettingsError("there is no device to serve: give --host to measure this machine")
+        raise SettingsError("there is no device to serve: give --host to measure on this machine")
     parent = os.getppid()
     settings.read_token()
     with ExitStack() as stack:
         home = stack.enter_context(open_home(settings.home))
         kill_leftovers(home.work)
         home.clear_work()
-        agent = _assemble(settings, home)  # may build android_bench; a signal may still end us at once
+        agent = _assemble(settings, home)  # may build android_bench; a signal still ends the process at once
         signals = stack.enter_context(_signals())
         log.info("agent starts", server=settings.server_url, home=str(home.root), pid=os.getpid())
         agent.start()
-        log.info("agent stops", because=_reason_to_stop(signals, parent if settings.exit_with_parent else None))
+        if settings.exit_with_parent:
+            _watch_parent()
+        log.info("agent stops", because=_reason_to_stop(signals, parent))
         agent.stop(settings.stop_seconds)
         kill_leftovers(home.work)
     return 0
@@ -117,30 +127,41 @@ def _client(settings: Settings) -> httpx.Client:
 
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """A socket that can be read once SIGTERM or SIGINT came.
+    """A socket from which the numbers of SIGTERM, SIGINT and PARENT_NOTICE can be read once they were received.
 
-    The handler itself does nothing: taking a lock in one, as setting an Event does, can deadlock with the thread
+    The handler itself does nothing: if it took a lock, as setting an Event does, it could deadlock with the thread
     that it interrupts.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
+    numbers = (signal.SIGTERM, signal.SIGINT, PARENT_NOTICE)
     with reader, writer:
         old_fd = signal.set_wakeup_fd(writer.fileno())
-        old = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        old_handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         try:
             yield reader
         finally:
             signal.set_wakeup_fd(old_fd)
-            for number, handler in old.items():
+            for number, handler in old_handlers.items():
                 signal.signal(number, handler)
 
 
-def _reason_to_stop(signals: socket.socket, parent: int | None) -> str:
-    """Waits for a signal, or for the end of the parent where one is given."""
-    while not select.select([signals], [], [], PARENT_POLL_SECONDS)[0]:
-        if parent is not None and os.getppid() != parent:
-            return "its parent is gone"
-    return signal.Signals(signals.recv(1)[0]).name
+def _watch_parent() -> None:
+    """Have the kernel send PARENT_NOTICE when the thread that started this process ends, perhaps with its process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, int(PARENT_NOTICE), 0, 0, 0) != 0:
+        raise SettingsError(f"--exit-with-parent is not possible here: {os.strerror(ctypes.get_errno())}")
+    os.kill(os.getpid(), PARENT_NOTICE)  # the parent may have ended before
+
+
+def _reason_to_stop(signals: socket.socket, parent: int) -> str:
+    """Wait for a signal that ends the agent. A notice is one only if the parent is no longer the one of the start."""
+    while True:
+        number = signals.recv(1)[0]
+        if number != PARENT_NOTICE:
+            return signal.Signals(number).name
+        if os.getppid() != parent:
+            return "the parent process ended"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -50,6 +51,7 @@ class ServedDevice:
         self._predecessor = predecessor
         self._busy = False
         self._held: str | None = None
+        self._spooled: Path | None = None
         # A daemon: a call to a server that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=f"serve-{self.name}", daemon=True)
 
@@ -110,6 +112,8 @@ class ServedDevice:
         registration = self._uplink.registration
         registration.ensure_registered()
         self._uplink.spool.flush(registration.server.report)
+        if self._spooled is not None and self._spooled.exists():
+            return False  # another thread is sending it: no claim before it is delivered
         self._release()
         lease = registration.claim(self.name) if self.device.ready() else None
         if lease is None:
@@ -131,7 +135,8 @@ class ServedDevice:
         )
         if report is not None:
             self._deliver(report)
-        self._release()
+        if self._spooled is None or not self._spooled.exists():
+            self._release()
 
     def _release(self) -> None:
         if self._held is not None:
@@ -140,7 +145,7 @@ class ServedDevice:
 
     def _deliver(self, report: Report) -> None:
         try:
-            self._uplink.spool.put(report)
+            self._spooled = self._uplink.spool.put(report)
         except OSError as error:
             log.error("the report cannot be kept on disk; sending it from memory", reason=str(error))
             self._send_unspooled(report)

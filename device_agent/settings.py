@@ -16,11 +16,11 @@ PREFIX = "ELASTICVIT_AGENT_"
 
 
 class Settings(BaseSettings):
-    """All knobs. Times are seconds, sizes 10^6 bytes; how often to poll and renew is the server's word.
+    """All settings. Times are in seconds, sizes in 10^6 bytes. The server sets how often to poll and to renew leases.
 
-    `host` makes this machine a device, called `host_name`. `bench` and `library` replace the android_bench program
-    and the LiteRT library that are found by default. A benchmark process is killed `bench_grace_seconds` after twice
-    the protocol's `max_secs` (warm-up and timed runs are bounded by it, loading is not).
+    `host` makes this machine a device, named `host_name`. `bench` and `library` replace the default android_bench
+    program and LiteRT library. A benchmark process is killed `bench_grace_seconds` after twice the protocol's
+    `max_secs`: warm-up and timed runs are each bounded by it, loading is not.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -61,16 +61,18 @@ class Settings(BaseSettings):
 
         Raises SettingsError.
         """
-        if self.token is not None:
-            return self.token.get_secret_value()
+        source = f"{PREFIX}TOKEN" if self.token is not None else str(self.token_path)
         try:
-            token = self.token_path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
+            text = self.token.get_secret_value() if self.token is not None else self.token_path.read_text()
+        except UnicodeDecodeError:
+            raise SettingsError(f"{source} does not hold a token: it is not a text file") from None
+        except OSError as error:
             raise SettingsError(
-                f"no token in {self.token_path} ({error}): make one of role 'agent', name its file with --token-file"
+                f"no token in {source} ({error.strerror}): create one of role 'agent' and name its file by --token-file"
             ) from error
-        if not token or not token.isascii() or not token.isprintable():
-            raise SettingsError(f"{self.token_path} does not hold a token: write the token into it, alone on a line")
+        token = text.strip()
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise SettingsError(f"{source} does not hold a token: write the token into it, alone on one line")
         return token
 
 

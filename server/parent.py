@@ -1,24 +1,43 @@
-"""A child that ends with its parent, so that a killed supervisor leaves no server, worker or agent behind."""
+"""Parent and child processes: how a child ends with its parent, and how one ended."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import threading
-import time
 
-GRACE_SECONDS = 10.0
+# prctl(2): the kernel sends this process a signal when the thread that started it ends.
+PR_SET_PDEATHSIG = 1
+NOTICE = signal.SIGUSR2
+GRACE_SECONDS = 10
 
 
-def exit_with_parent(poll_seconds: float = 0.5) -> None:
-    """Watch in a thread: when the parent is gone, ask this process to stop, and end it if it does not."""
+def exit_with_parent() -> None:
+    """Stop this process by SIGTERM as soon as its parent is gone, and end it GRACE_SECONDS later if it still runs.
+
+    Call it early in the main thread; SIGUSR2 and the alarm clock belong to it from then on. The parent may end threads:
+    the signal of a thread that ended while its process goes on is ignored. Raises OSError if the kernel refuses.
+    """
     parent = os.getppid()
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(poll_seconds)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
-        os._exit(1)
+    def stop_if_orphaned(*_: object) -> None:
+        if os.getppid() != parent:
+            signal.alarm(GRACE_SECONDS)  # not handled, so that it ends the process whatever it is doing
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
+    signal.signal(NOTICE, stop_if_orphaned)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, int(NOTICE), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    stop_if_orphaned()  # the parent may have ended before the kernel was asked
+
+
+def exit_text(returncode: int) -> str:
+    """How a process ended, from its return code as of subprocess: the name or number of a signal, or a status."""
+    if returncode >= 0:
+        return f"status {returncode}"
+    try:
+        return f"signal {signal.Signals(-returncode).name}"
+    except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
+        return f"signal {-returncode}"

@@ -60,7 +60,7 @@ class LocalProcess:
 
 
 def run_process(command: Sequence[str], limit_s: float, cancellation: Cancellation) -> Ended:
-    """Run a command to its end. Raises Cancelled, DeviceFault after `limit_s` seconds, InfraFault if it cannot start."""
+    """Run a command to its end. Raises Cancelled, DeviceFault after `limit_s` s, InfraFault if it does not start."""
     cancellation.check()
     # The program gets no token. In a process group of its own it is not interrupted by Ctrl-C; the agent ends it.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

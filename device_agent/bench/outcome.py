@@ -20,6 +20,8 @@ FAULTS: dict[int, type[WorkError]] = {
 OUR_ERROR = "android_bench: error: "
 # LiteRT logs its reasons to stderr, one a line, often after the place in its source code.
 RUNTIME_ERROR = re.compile(r"^\s*(?:ERROR|FATAL):\s*(?:\[[^\]]*\]\s*)?(\S.*)$", re.MULTILINE)
+# What LiteRT says of a shape with -1 in it does not name the cause.
+UNFIXED_SHAPE = "BytesRequired number of elements overflowed"
 MAX_REASONS = 5
 MAX_REASON_CHARS = 300
 
@@ -46,7 +48,9 @@ def exit_text(returncode: int) -> str:
 
 def runtime_reasons(stderr: str) -> list[str]:
     """The errors that LiteRT logged, in its order, each once."""
-    lines = (match.group(1).strip()[:MAX_REASON_CHARS] for match in RUNTIME_ERROR.finditer(stderr))
+    lines = [match.group(1).strip()[:MAX_REASON_CHARS] for match in RUNTIME_ERROR.finditer(stderr)]
+    if any(UNFIXED_SHAPE in line for line in lines):
+        lines.append("(a tensor has no fixed shape: export the model with fixed shapes)")
     return list(dict.fromkeys(lines))
 
 

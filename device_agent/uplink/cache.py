@@ -1,4 +1,4 @@
-"""Model files by their sha256, on disk. A file in the folder is whole, or it is not there."""
+"""Model files on disk by their SHA-256. A file in the folder is complete, or it is not there."""
 
 from __future__ import annotations
 
@@ -9,48 +9,70 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from device_agent.cancellation import Cancellation
 from device_agent.errors import InfraFault
-from device_agent.files import remove_parts, sync_folder
+from device_agent.files import remove_parts, written_whole
 from server.wire import BlobRef
 
 Download = Callable[[BlobRef], AbstractContextManager[Iterator[bytes]]]
 READ_BYTES = 1 << 20
+LOCK_POLL_SECONDS = 0.1
 
 
 class CorruptDownload(InfraFault):
-    """The bytes that came are not the file that was named."""
+    """The bytes that were downloaded are not those of the file."""
 
 
 class Cache:
-    """Shared by all devices of an agent; the longest unused files go first when `cap_bytes` would be passed."""
+    """Shared by all devices of an agent. When `cap_bytes` would be exceeded, the least recently used files go first.
+
+    Each file has a lock of its own while it is checked and downloaded; files do not wait for each other.
+    """
 
     def __init__(self, folder: Path, cap_bytes: int, download: Download) -> None:
         self._folder = folder
         self._cap_bytes = cap_bytes
         self._download = download
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for the fields below and for removing files; never held during a download
         self._held: Counter[str] = Counter()
+        self._file_locks: dict[str, threading.Lock] = {}
+        self._reserved_bytes: dict[str, int] = {}
         remove_parts(folder)
 
     @contextmanager
     def hold(self, blob: BlobRef, cancellation: Cancellation) -> Iterator[Path]:
-        """The file of a blob, downloaded where it is missing or damaged; it stays there inside the `with`.
+        """The file of a blob, downloaded if it is missing or damaged; it is not removed inside the `with`.
 
         Raises CorruptDownload, InfraFault (disk), Cancelled, and what the download raises.
         """
-        with self._lock:
+        with self._counted(blob.sha256) as file_lock:
+            while not file_lock.acquire(timeout=LOCK_POLL_SECONDS):
+                cancellation.check()
             try:
                 path = self._get(blob, cancellation)
             except OSError as error:
-                raise InfraFault(f"{self._folder} cannot be used ({error.strerror}): free space or mend it") from error
-            self._held[blob.sha256] += 1
-        try:
+                raise InfraFault(
+                    f"{self._folder} cannot be used ({error.strerror}): free space there or repair the disk"
+                ) from error
+            finally:
+                file_lock.release()
             yield path
+
+    @contextmanager
+    def _counted(self, sha256: str) -> Iterator[threading.Lock]:
+        """The lock of a file, which is not removed inside the `with`."""
+        with self._lock:
+            self._held[sha256] += 1
+            file_lock = self._file_locks.setdefault(sha256, threading.Lock())
+        try:
+            yield file_lock
         finally:
             with self._lock:
-                self._held[blob.sha256] -= 1
+                self._held[sha256] -= 1
+                if self._held[sha256] == 0:
+                    del self._held[sha256], self._file_locks[sha256]
 
     def _get(self, blob: BlobRef, cancellation: Cancellation) -> Path:
         path = self._folder / blob.sha256
@@ -59,19 +81,13 @@ class Cache:
                 os.utime(path)
                 return path
             path.unlink()
-        self._make_room(blob.size_bytes)
-        part = self._folder / f".{blob.sha256}.part"
-        try:
-            self._fill(part, blob, cancellation)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        sync_folder(self._folder)
+        with self._reserved(blob), written_whole(path) as file:
+            self._fill(file, blob, cancellation)
         return path
 
-    def _fill(self, part: Path, blob: BlobRef, cancellation: Cancellation) -> None:
+    def _fill(self, file: IO[bytes], blob: BlobRef, cancellation: Cancellation) -> None:
         digest, size = hashlib.sha256(), 0
-        with self._download(blob) as chunks, part.open("wb") as file:
+        with self._download(blob) as chunks:
             for chunk in chunks:
                 cancellation.check()
                 size += len(chunk)
@@ -79,21 +95,33 @@ class Cache:
                     break
                 digest.update(chunk)
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
         if size != blob.size_bytes:
-            more = "more" if size > blob.size_bytes else f"{size}"
+            sent = "more" if size > blob.size_bytes else f"{size}"
             raise CorruptDownload(
-                f"{blob.url} should have {blob.size_bytes} bytes and gave {more}: mend the server's files"
+                f"{blob.url} should have {blob.size_bytes} bytes and has {sent}: repair the files of the server"
             )
         if digest.hexdigest() != blob.sha256:
             raise CorruptDownload(
-                f"{blob.url} should have sha256 {blob.sha256} and has {digest.hexdigest()}: mend the server's files"
+                f"{blob.url} should have sha256 {blob.sha256} and has {digest.hexdigest()}: "
+                "repair the files of the server"
             )
 
+    @contextmanager
+    def _reserved(self, blob: BlobRef) -> Iterator[None]:
+        """Room for a file that is being downloaded."""
+        with self._lock:
+            self._make_room(blob.size_bytes)
+            self._reserved_bytes[blob.sha256] = blob.size_bytes
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._reserved_bytes[blob.sha256]
+
     def _make_room(self, size_bytes: int) -> None:
-        files = [path for path in self._folder.iterdir() if path.is_file()]
-        used_bytes = sum(path.stat().st_size for path in files)
+        # Unfinished files are counted by what is reserved for them.
+        files = [path for path in self._folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+        used_bytes = sum(path.stat().st_size for path in files) + sum(self._reserved_bytes.values())
         for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
             if used_bytes + size_bytes <= self._cap_bytes:
                 return

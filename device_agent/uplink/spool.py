@@ -1,9 +1,10 @@
-"""Finished reports on disk until the server has them: nothing measured is lost when server or agent go away."""
+"""Finished reports on disk until the server has them: nothing measured is lost when the server or the agent dies."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -19,30 +20,61 @@ Send = Callable[[Report], Reported]
 
 
 class Spool:
-    """One file a report, sent in the order in which they were put; shared by all devices of an agent."""
+    """One file a report, sent in the order in which they were put; shared by all devices of an agent.
+
+    While a report is being sent, other threads send the ones after it: no report waits for another one's answer.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for the fields below, never held while a file is written or sent
+        self._written: set[int] = set()
+        self._sent: set[Path] = set()
         remove_parts(folder)
 
-    def put(self, report: Report) -> None:
-        """Keep a report until it is delivered. Raises OSError where the disk does not take it."""
-        with self._lock:
-            number = max((int(path.stem) for path in self._waiting()), default=0) + 1
-            write_whole(self._folder / f"{number:08d}.json", report.model_dump_json().encode())
+    def put(self, report: Report) -> Path:
+        """Keep a report until it is delivered, in the file that is returned. Raises OSError if it cannot be written."""
+        number = self._reserve_number()
+        path = self._folder / f"{number:08d}.json"
+        try:
+            write_whole(path, report.model_dump_json().encode())
+        finally:
+            with self._lock:
+                self._written.discard(number)
+        return path
 
     def flush(self, send: Send) -> None:
-        """Send what waits, oldest first; stops at the first that cannot go now. Raises what `send` raises for that.
+        """Send all reports that no other thread is sending, oldest first; stop at the first that cannot be sent now.
 
-        A stale report is dropped; a refused one is set aside, and the server is told so in its place, so that the job
-        does not wait for it. A file that cannot be read is set aside.
+        A stale report is dropped. A refused one is set aside, and the job is reported as failed in its place, so that
+        it does not wait. A file that cannot be read is set aside. Raises what `send` raises otherwise.
         """
-        with self._lock:
-            for path in self._waiting():
-                report = _read(path)
+        for path in self._waiting():
+            with self._taken(path) as taken:
+                report = _read(path) if taken and path.exists() else None
                 if report is not None:
                     _deliver(path, report, send)
+
+    def _reserve_number(self) -> int:
+        with self._lock:
+            waiting = (int(path.stem) for path in self._waiting())
+            number = max((*waiting, *self._written), default=0) + 1
+            self._written.add(number)
+            return number
+
+    @contextmanager
+    def _taken(self, path: Path) -> Iterator[bool]:
+        """Whether this thread may send a file; no other one may inside the `with`."""
+        with self._lock:
+            free = path not in self._sent
+            if free:
+                self._sent.add(path)
+        try:
+            yield free
+        finally:
+            if free:
+                with self._lock:
+                    self._sent.discard(path)
 
     def _waiting(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("*.json") if path.stem.isascii() and path.stem.isdigit())
@@ -63,26 +95,26 @@ def _deliver(path: Path, report: Report, send: Send) -> None:
     except StaleLease as error:
         log.warning("a report came too late and is dropped", lease=report.lease_id, reason=str(error))
     except Refused as error:
-        _tell_refused(path, report, send, str(error))
+        _report_refused(path, report, send, str(error))
         return
     else:
         log.info("report delivered", lease=report.lease_id, job=reported.job_id, status=reported.status.value)
     path.unlink(missing_ok=True)
 
 
-def _tell_refused(path: Path, report: Report, send: Send, reason: str) -> None:
+def _report_refused(path: Path, report: Report, send: Send, reason: str) -> None:
     failure = Failure(kind="infra", detail=f"the server refused the agent's report: {reason}"[:4000])
     instead = Report(lease_id=report.lease_id, attempt=report.attempt, outcome="failed", failure=failure)
     try:
         send(instead)
     except (StaleLease, Refused) as error:
-        log.warning("the server does not want to hear of it either", lease=report.lease_id, reason=str(error))
+        log.warning("the server refused the report of the failure, too", lease=report.lease_id, reason=str(error))
     aside = _set_aside(path, "refused")
     log.error("the server refused a report; it is set aside", file=str(aside), reason=reason)
 
 
 def _set_aside(path: Path, why: str) -> Path:
-    """Give a file a name that is free and that the spool does not look at."""
+    """Rename a file to a free name that the spool ignores."""
     number = 0
     while (aside := path.with_name(f"{path.stem}-{number}.{why}")).exists():
         number += 1

@@ -25,6 +25,7 @@ import typer
 from server.demo import precisions
 from server.demo.model import Tried, try_model
 from server.demo.precisions import PrecisionError
+from server.parent import exit_text
 from server.settings import Settings, load_settings
 from server.wire import JobStatus
 from server.wire.connect import base_url, http_client
@@ -199,7 +200,7 @@ def _wait_ready(service: Service, home: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if service.process.poll() is not None:
-            raise DemoError(f"the service ended with status {service.process.returncode}")
+            raise DemoError(f"the service ended with {exit_text(service.process.returncode)}")
         try:
             answer = service.http.get("/readyz")
         except httpx.TransportError:

@@ -20,6 +20,7 @@ from types import FrameType
 import httpx
 
 from server.errors import InfraError
+from server.parent import exit_text
 from server.settings import Settings
 from server.supervise.lock import HomeLock, check_port
 from server.wire.connect import http_client
@@ -51,10 +52,10 @@ class Child:
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, process_group=0
             )
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line of the log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("elasticvit: ")[:500] if lines else "it said nothing"
+        return lines[-1].removeprefix("elasticvit: ")[:500] if lines else "no message"
 
     @property
     def running(self) -> bool:
@@ -114,7 +115,7 @@ class Supervisor:
         finally:
             _end([process], STOP_SECONDS)
         if process.returncode and not self.stop:
-            self.say(f"preparing failed with status {process.returncode}; its words stand above")
+            self.say(f"preparing failed with {exit_text(process.returncode)}; its messages are above")
         return process.returncode == 0
 
     def _watch(self) -> None:
@@ -176,11 +177,10 @@ class Supervisor:
         for child in self.children:
             if child.running or self.stop:
                 continue
-            status = child.process.returncode if child.process else None
+            how = exit_text(child.process.returncode) if child.process else "no process"
             if child.failing:
-                words = f"{child.last_words()}; read {child.log}"
-                raise InfraError(f"the {child.name} ends again and again (status {status}): {words}")
-            self.say(f"the {child.name} ended with status {status}; starting it again")
+                raise InfraError(f"the {child.name} keeps ending ({how}): {child.last_line()}; read {child.log}")
+            self.say(f"the {child.name} ended with {how}; starting it again")
             child.start(time.monotonic())
 
     def _wait_for_server(self, seconds: float) -> None:
@@ -191,7 +191,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise InfraError(f"the server did not start within {seconds:g} s: read {server.log}")
             if not server.running and not self.stop:
-                raise InfraError(f"the server does not start: {server.last_words()}")
+                raise InfraError(f"the server does not start: {server.last_line()}")
             time.sleep(0.2)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

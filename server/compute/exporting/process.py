@@ -20,6 +20,7 @@ from typing import Any
 from server.compute.exporting.order import Order, Result, Watch
 from server.compute.exporting.remote_errors import RemoteError, restored
 from server.errors import ExportCrashed
+from server.parent import exit_text
 
 LOOK_SECONDS = 0.05
 CHECK_SECONDS = 0.25
@@ -122,7 +123,7 @@ class Process:
     def died(self) -> ExportCrashed:
         """The error for a process that ended by itself, by its exit status."""
         status = self._process.wait()
-        how = f"signal {_signal_name(-status)}" if status < 0 else f"status {status}"
+        how = exit_text(status)
         hint = "; the kernel does this when memory is short" if -status == signal.SIGKILL else ""
         return ExportCrashed(
             f"the exporting process ended by {how} in the middle of its work{hint}; nothing was stored. "
@@ -211,11 +212,3 @@ def _objection(watch: Watch) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def _signal_name(number: int) -> str:
-    """Also of signals that Python has no name for, such as 40."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
