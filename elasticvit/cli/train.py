@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -121,6 +121,12 @@ def ablate(
     steps: Annotated[int | None, typer.Option("--steps", min=2, help="Of every supernet.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many runs of each configuration.")] = 3,
     classes: Annotated[int | None, typer.Option("--classes", min=2, max=200, help="Of Tiny-ImageNet.")] = None,
+    plan: Annotated[
+        Literal["short", "fair"], typer.Option("--plan", help="fair: with an external teacher, 8,000 steps; 15 hours.")
+    ] = "short",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that train side by side; default: 1 on a CPU.")
+    ] = None,
 ) -> None:
     """The paper's ablations in miniature: print tables and draw plots from results, which --run makes."""
     from elasticvit.errors import StoppedError
@@ -128,6 +134,8 @@ def ablate(
 
     with errors():
         try:
-            typer.echo(show.ablate(out, train=train, steps=steps, seeds=seeds, classes=classes))
+            typer.echo(
+                show.ablate(out, train=train, steps=steps, seeds=seeds, classes=classes, name=plan, workers=workers)
+            )
         except StoppedError as stopped:
             typer.echo(f"elasticvit: {stopped}", err=True)
