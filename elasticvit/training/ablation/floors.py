@@ -1,12 +1,13 @@
 """The hierarchical smallest sub-networks, found as the authors found theirs (supplement E).
 
 They train a supernet without their method for a sixth of the time, search it at two costs, and call the best ones the
-second and third smallest. Here: one sandwich run with a seed of its own, as long as the others; the best of some random
-sub-networks of each cost by the `search` split.
+second and third smallest. Here: one sandwich run with a seed of its own, as long as the plan says; the best of some
+random sub-networks of each cost by the `search` split.
 """
 
 import time
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,20 +16,32 @@ from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.progress import Report, Stop
+from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.plan import Floors, Plan
 from elasticvit.training.ablation.records import FloorsFound
 from elasticvit.training.ablation.trial import Evaluator, decoded
+from elasticvit.training.ablation.work import Work, spent
 from elasticvit.training.loop import train
+from elasticvit.training.losses import Teacher
 
 META_SEED = 1000
 
 
-def find_floors(plan: Plan, data: ImageSet, checkpoint: Path, report: Report, stop: Stop) -> FloorsFound:
+def find_floors(
+    plan: Plan, data: ImageSet, teachers: Sequence[Teacher], files: RunFiles, report: Report, stop: Stop
+) -> FloorsFound:
     """Train the supernet without the method and pick the floors. Raises what `train` does."""
     began = time.perf_counter()
     supernet = train(
-        plan.recipe("sandwich", (), META_SEED, len(data.train)), data, checkpoint=checkpoint, report=report, stop=stop
+        replace(plan, steps=plan.meta_steps).recipe("sandwich", (), META_SEED, len(data.train)),
+        data,
+        checkpoint=files.checkpoint,
+        report=report,
+        stop=stop,
+        teachers=teachers,
+        logs=Work(files.work, lambda: 0) if plan.curve else None,
     )
+    trained, began = (spent(files.work).seconds, time.perf_counter()) if plan.curve else (0.0, began)
     evaluator, space = Evaluator.of(data), plan.space
     found = [(plan.smallest_to, tuple(map(int, space.encode(space.smallest()))))]
     rng = np.random.default_rng((META_SEED, 4))
@@ -39,7 +52,7 @@ def find_floors(plan: Plan, data: ImageSet, checkpoint: Path, report: Report, st
             raise DataError(f"no sub-network of {cost:g} MFLOPs leaves its levels any others; lower the floor's cost")
         scores = [evaluator.inherited(supernet, space.decode(code), data.search) for code in codes]
         found.append((key, tuple(map(int, codes[int(np.argmax(scores))]))))
-    return FloorsFound(tuple(found), time.perf_counter() - began)
+    return FloorsFound(tuple(found), trained + time.perf_counter() - began)
 
 
 def as_floors(plan: Plan, found: FloorsFound) -> Floors:

@@ -1,6 +1,6 @@
 """The paper's figures from results, as SVG files that are the same bytes every time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from elasticvit.atomic import atomic_file
 from elasticvit.errors import DataError
+from elasticvit.training.ablation.curves import TERA, Score, value
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
-from elasticvit.training.ablation.records import Results
+from elasticvit.training.ablation.records import Milestone, Results
 from elasticvit.training.ablation.statistics import Mean, mean_of
 from elasticvit.training.ablation.tables import binned, difference_bins, gaps_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS: dict[Config, str] = {
     "sandwich": "#7f7f7f",
@@ -25,6 +27,7 @@ COLOURS: dict[Config, str] = {
     "hss": "#2ca02c",
     "performance": "#d62728",
 }
+LINES: tuple[tuple[Score, str], ...] = (("best", "o-"), ("mean", "--"))
 STYLE: Any = {
     "svg.hashsalt": "elasticvit",  # else ids of shapes change from run to run
     "svg.fonttype": "none",  # text stays text
@@ -39,27 +42,38 @@ STYLE: Any = {
 def plot(plan: Plan, results: Results, folder: Path) -> list[Path]:
     """Write what the results allow to draw. Raises `DataError` where the disk refuses."""
     made: list[Path] = []
+    prefix = "" if plan.name == "short" else f"{plan.name}-"
     if results.trials:
-        with _figure(folder / "table3.svg", made) as axes:
+        with _figure(folder / f"{prefix}table3.svg", made) as axes:
             _accuracies(axes, plan, results)
-        with _figure(folder / "table4.svg", made) as axes:
+        with _figure(folder / f"{prefix}table4.svg", made) as axes:
             _similarities(axes, plan, results)
-        with _figure(folder / "figure2b.svg", made) as axes:
+        with _figure(folder / f"{prefix}figure2b.svg", made) as axes:
             _by_difference(axes, results)
     if results.scratch:
-        with _figure(folder / "table5.svg", made) as axes:
+        with _figure(folder / f"{prefix}table5.svg", made) as axes:
             _scratch(axes, plan, results)
+    if any(trial.curve for trial in results.trials):
+        for name, against in (("steps", _steps), ("work", _work)):
+            with _saved(folder / f"{prefix}curves-{name}.svg", made, (9.6, 6.0)) as figure:
+                _curves(figure, plan, results, against, name)
     return made
 
 
 @contextmanager
 def _figure(path: Path, made: list[Path]) -> Iterator["Axes"]:
+    with _saved(path, made, (6.4, 3.8)) as figure:
+        yield figure.subplots()
+
+
+@contextmanager
+def _saved(path: Path, made: list[Path], inches: tuple[float, float]) -> Iterator["Figure"]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-        yield figure.subplots()
+        figure = Figure(figsize=inches, layout="constrained")
+        yield figure
         with atomic_file(path, error=DataError, parents=True, single_writer=True) as file:
             # No date inside: the same results give the same file.
             figure.savefig(file, format="svg", metadata={"Date": None})
@@ -119,6 +133,41 @@ def _scratch(axes: "Axes", plan: Plan, results: Results) -> None:
     axes.set_xticks(places, [f"{target:g}" for target in plan.scratch])
     axes.set(xlabel="level, MFLOPs", ylabel="top-1 on val, %")
     _legend(axes)
+
+
+def _steps(row: Milestone) -> float:
+    return row.steps
+
+
+def _work(row: Milestone) -> float:
+    return row.macs / TERA
+
+
+def _curves(figure: "Figure", plan: Plan, results: Results, against: Callable[[Milestone], float], name: str) -> None:
+    """A panel a level: the best sub-network on val (solid) and the mean of all candidates on search (dashed), means
+    over seeds."""
+    rows = 2 if len(plan.levels) > 1 else 1
+    panels = figure.subplots(rows, -(-len(plan.levels) // rows), sharex=True, squeeze=False)
+    for number, (axes, target) in enumerate(zip(panels.flat, plan.levels, strict=False)):
+        for config in CONFIGS:
+            curves = [trial.curve for trial in results.of(config) if trial.curve]
+            if curves:
+                places = [float(np.mean([against(row) for row in column])) for column in zip(*curves, strict=True)]
+                for score, style in LINES:
+                    values = [
+                        float(np.mean([value(row.levels[number], score) for row in column]))
+                        for column in zip(*curves, strict=True)
+                    ]
+                    label = LABELS[config] if score == "best" else None
+                    axes.plot(places, values, style, color=COLOURS[config], label=label, markersize=3, lw=1.2)
+        axes.set_xscale("log")
+        axes.set_title(f"{target:g} MFLOPs", fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel("steps" if name == "steps" else "multiply-accumulates of training, 10^12")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("top-1, %")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=4)
 
 
 def _bars(

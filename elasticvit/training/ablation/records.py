@@ -1,5 +1,6 @@
 """What is kept of a trial: a line of JSON each, so that a killed run goes on and plots need no training."""
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -23,6 +24,17 @@ class Conditions:
     device: str
     threads: int
     torch: str
+
+
+@dataclass(frozen=True)
+class TeacherTrained:
+    """The external teacher, the largest network of the space trained alone: top-1 on `search` and `val`."""
+
+    mflops: float
+    steps: int
+    search: float
+    val: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,42 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A level of one supernet on the way: top-1 on `search` of the candidates of `Level`, and of the best on `val`."""
+
+    target: float
+    search: tuple[float, ...]
+    val: float
+
+    @property
+    def mean(self) -> float:
+        """Top-1 on `search`, averaged over the candidates."""
+        return sum(self.search) / len(self.search)
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """One supernet after some of its steps.
+
+    Attributes:
+        macs: multiply-accumulates of its training so far, the teacher's included; a backward pass counts as two forward
+            ones.
+        seconds, core_seconds: of its training so far, over all sessions; core seconds are CPU time of all threads.
+        evaluation_s: how long this measurement took.
+        smallest, largest: top-1 on `val` of both ends of the space.
+    """
+
+    steps: int
+    macs: int
+    seconds: float
+    core_seconds: float
+    evaluation_s: float
+    levels: tuple[Point, ...]
+    smallest: float
+    largest: float
+
+
+@dataclass(frozen=True)
 class Trial:
     """One supernet: a configuration and a seed."""
 
@@ -79,6 +127,10 @@ class Trial:
     similarities: tuple[Similarity, ...]
     pairs: Pairs
     seconds: float
+    curve: tuple[Milestone, ...] = ()
+    """Measurements on the way and at the end, where the plan has them."""
+    device: str | None = None
+    """Where it was trained last, where that may differ from run to run."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +153,7 @@ class Results:
     floors: FloorsFound | None = None
     trials: list[Trial] = field(default_factory=list)
     scratch: list[Scratch] = field(default_factory=list)
+    teacher: TeacherTrained | None = None
 
     def trial(self, config: Config, seed: int) -> Trial | None:
         return next((t for t in self.trials if (t.config, t.seed) == (config, seed)), None)
@@ -111,6 +164,8 @@ class Results:
 
     def add(self, record: "Record") -> None:
         match record:
+            case TeacherTrained():
+                self.teacher = record
             case FloorsFound():
                 self.floors = record
             case Trial():
@@ -119,29 +174,40 @@ class Results:
                 self.scratch.append(record)
 
 
-Record = FloorsFound | Trial | Scratch
+Record = TeacherTrained | FloorsFound | Trial | Scratch
 KINDS: dict[str, type[Record | Conditions]] = {
     "conditions": Conditions,
+    "teacher": TeacherTrained,
     "floors": FloorsFound,
     "trial": Trial,
     "scratch": Scratch,
 }
 NESTED: dict[str, type[Level | Similarity]] = {"levels": Level, "similarities": Similarity}
+LEFT_OUT: tuple[object, ...] = ((), None)
+"""Values of fields that are not written, since reading gives them by default."""
 
 
 def append(path: Path, record: Record | Conditions) -> None:
-    """Add a line to the file of results, whole or (where the process dies meanwhile) one that `load` drops.
+    """Add a line to the file of results, whole or (if the process dies meanwhile) one that `load` drops.
+
+    Several processes may append to one file.
 
     Raises:
         DataError: the disk refuses.
     """
     kind = next(name for name, cls in KINDS.items() if isinstance(record, cls))
-    line = json.dumps({"kind": kind} | _rounded(asdict(record)), separators=(",", ":"))
+    append_line(path, {"kind": kind} | {k: v for k, v in asdict(record).items() if v not in LEFT_OUT})
+
+
+def append_line(path: Path, fields: Mapping[str, Any]) -> None:
+    """Add an object as a line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
+    line = json.dumps(_rounded(fields), separators=(",", ":"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             # A torn line of a killed run ends here, so that this one stands on its own.
-            if file.tell() and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
                 file.write(b"\n")
             file.write(f"{line}\n".encode())
             file.flush()
@@ -150,16 +216,23 @@ def append(path: Path, record: Record | Conditions) -> None:
         raise DataError(f"cannot write {path}: {error}; make room and start the same command again") from error
 
 
+def read_lines(path: Path) -> list[Any]:
+    """The objects that `append_line` wrote; torn lines are left out, and a missing file has none."""
+    found = []
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # torn when the process was killed; what it described is done again
+    return found
+
+
 def load(path: Path) -> Results | None:
     """What `append` wrote; None where there is no file. Raises `DataError` for a file of something else."""
     if not path.is_file():
         return None
     results: Results | None = None
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # torn when the process was killed; what it told is done again
+    for data in read_lines(path):
         try:
             record = _read(data)
         except (KeyError, TypeError, ValueError) as error:
@@ -177,10 +250,18 @@ def _read(data: Mapping[str, Any]) -> Record | Conditions:
     values = {name: _tuples(value) for name, value in data.items() if name != "kind"}
     for name, cls in NESTED.items():
         if name in values:
-            values[name] = tuple(cls(**{k: _tuples(v) for k, v in each.items()}) for each in data[name])
+            values[name] = tuple(cls(**{k: _tuples(v) for k, v in row.items()}) for row in data[name])
     if "pairs" in values:
         values["pairs"] = Pairs(**{k: _tuples(v) for k, v in data["pairs"].items()})
+    if "curve" in values:
+        values["curve"] = tuple(map(read_milestone, data["curve"]))
     return KINDS[data["kind"]](**values)
+
+
+def read_milestone(data: Mapping[str, Any]) -> Milestone:
+    """A milestone from JSON. Raises `KeyError` or `TypeError` for something else."""
+    levels = tuple(Point(**{k: _tuples(v) for k, v in row.items()}) for row in data["levels"])
+    return Milestone(**{**data, "levels": levels})
 
 
 def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -191,5 +272,5 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, float):
         return round(value, DIGITS)
     if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -1,25 +1,37 @@
 """A supernet's sub-network trained on its own, from fresh weights (paper, Table 5)."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from elasticvit.data.image_set import ImageSet
 from elasticvit.nn.net import Net
 from elasticvit.progress import Report, Stop
+from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.plan import Plan
 from elasticvit.training.ablation.records import Scratch, Trial
 from elasticvit.training.ablation.trial import Evaluator, decoded
+from elasticvit.training.ablation.work import Work, spent
 from elasticvit.training.loop import train_plain
+from elasticvit.training.losses import Teacher
 
 
 def train_scratch(
-    plan: Plan, trial: Trial, target: float, steps: int, data: ImageSet, checkpoint: Path, report: Report, stop: Stop
+    plan: Plan,
+    trial: Trial,
+    target: float,
+    steps: int,
+    data: ImageSet,
+    teachers: Sequence[Teacher],
+    files: RunFiles,
+    report: Report,
+    stop: Stop,
 ) -> Scratch:
     """Train the trial's best sub-network of a level for so many steps, with the supernet's optimizer, schedule and
-    images, from labels alone; judged like the supernet's. Raises what `train_plain` does."""
+    images, from labels and from the plan's teachers as a sampled sub-network learns; judged like the supernet's. Raises
+    what `train_plain` does."""
     began = time.perf_counter()
     level = next(level for level in trial.levels if level.target == target)
     with torch.random.fork_rng(devices=[]):
@@ -29,7 +41,9 @@ def train_scratch(
     recipe = plan.recipe("adjacent", (), trial.seed, len(data.train))
     optim = replace(recipe.optim, warmup=max(1, steps // 10))
     recipe = replace(recipe, name="ablation-scratch", steps=steps, optim=optim)
-    train_plain(net, recipe, data, checkpoint=checkpoint, report=report, stop=stop)
+    work = Work(files.work, lambda: 0) if plan.curve else None
+    train_plain(net, recipe, data, checkpoint=files.checkpoint, report=report, stop=stop, logs=work, teachers=teachers)
+    trained, began = (spent(files.work).seconds, time.perf_counter()) if plan.curve else (0.0, began)
     evaluator = Evaluator.of(data)
     val = evaluator.top1(evaluator.ready(net), data.val)
-    return Scratch(trial.seed, target, steps, val, level.val, time.perf_counter() - began)
+    return Scratch(trial.seed, target, steps, val, level.val, trained + time.perf_counter() - began)

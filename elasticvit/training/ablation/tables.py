@@ -1,37 +1,18 @@
 """The paper's tables from results, as Markdown. What is not measured yet is left out or shown as a dash."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from elasticvit.training.ablation.curves import DIFFERENCES, curve_tables
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
 from elasticvit.training.ablation.records import Level, Results, Trial
-from elasticvit.training.ablation.statistics import Mean, mean_of, paired, rank_correlation
+from elasticvit.training.ablation.statistics import mean_of, paired, rank_correlation
+from elasticvit.training.ablation.table import Table, shown
 
-STEPS: tuple[tuple[Config, Config], ...] = (
-    ("adjacent", "sandwich"),
-    ("hss", "adjacent"),
-    ("performance", "hss"),
-    ("performance", "sandwich"),
-)
-"""Differences that are shown: each part over what it is added to, and all of them together."""
 BINS = 6
 DASH = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled Markdown table."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __str__(self) -> str:
-        lines = [self.head, tuple("---" for _ in self.head), *self.rows]
-        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tables(plan: Plan, results: Results) -> list[Table]:
@@ -43,6 +24,7 @@ def tables(plan: Plan, results: Results) -> list[Table]:
         similarity(plan, results),
         by_difference(results),
         scratch(plan, results),
+        *curve_tables(plan, results),
     ]
     return [table for table in made if table.rows]
 
@@ -65,7 +47,7 @@ def accuracies(plan: Plan, results: Results, title: str, of: Callable[[Level], f
         if rows
     ]
     differences = []
-    for after, before in STEPS:
+    for after, before in DIFFERENCES:
         seeds = sorted(numbers[after].keys() & numbers[before].keys())
         if seeds:
             pairs = zip(*([numbers[c][s] for s in seeds] for c in (after, before)), strict=True)
@@ -170,9 +152,3 @@ def scratch(plan: Plan, results: Results) -> Table:
 
 def _mean_or_dash(values: Sequence[float]) -> str:
     return shown(mean_of(values)) if values else DASH
-
-
-def shown(mean: Mean, digits: int = 1, sign: bool = False) -> str:
-    """A mean with its 95 % interval; one value alone has none."""
-    value = f"{mean.value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-    return value if mean.n == 1 else f"{value} ± {mean.half:.{digits}f}"

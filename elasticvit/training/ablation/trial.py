@@ -1,9 +1,11 @@
 """One supernet: trained, then measured at every level."""
 
+import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,14 +17,19 @@ from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.flops import paper_mflops
 from elasticvit.costs.levels import floor_by_key
 from elasticvit.data.image_set import ImageSet, Split
+from elasticvit.errors import StoppedError
 from elasticvit.nn.device import best_device
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.progress import Report, Step, Stop
+from elasticvit.training.ablation.curve import train_to, way_points
+from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.gradients import Gradients, Matrix, mean_of_pairs, similarities
 from elasticvit.training.ablation.plan import Config, Floors, Plan
-from elasticvit.training.ablation.records import Level, Pairs, Similarity, Trial
+from elasticvit.training.ablation.records import Level, Milestone, Pairs, Point, Similarity, Trial
+from elasticvit.training.ablation.work import Spent, spent
 from elasticvit.training.loop import train
+from elasticvit.training.losses import Teacher
 
 TOGETHER = 128
 """Images that are evaluated together; networks this small are slow by their number of calls."""
@@ -53,23 +60,90 @@ class Evaluator:
         return self.top1(self.ready(supernet.extract(arch)), split)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Top-1 of a supernet's sub-networks: by level, and on `val` of both ends of its space; and how long that took."""
+
+    levels: tuple[Level, ...]
+    smallest: float
+    largest: float
+    seconds: float
+
+    def milestone(self, spent: Spent) -> Milestone:
+        points = tuple(Point(level.target, level.search, level.val) for level in self.levels)
+        return Milestone(
+            spent.step,
+            spent.macs,
+            spent.seconds,
+            spent.core_seconds,
+            self.seconds,
+            points,
+            self.smallest,
+            self.largest,
+        )
+
+
 def run_trial(
-    plan: Plan, config: Config, seed: int, floors: Floors, data: ImageSet, checkpoint: Path, report: Report, stop: Stop
+    plan: Plan,
+    config: Config,
+    seed: int,
+    floors: Floors,
+    data: ImageSet,
+    teachers: Sequence[Teacher],
+    files: RunFiles,
+    report: Report,
+    stop: Stop,
 ) -> Trial:
-    """Train and measure one supernet; stopped, it goes on from `checkpoint`. Raises what `train` does."""
+    """Train and measure one supernet; stopped, it goes on from its checkpoint. Raises what `train` does."""
     began = time.perf_counter()
     recipe = plan.recipe(config, floors, seed, len(data.train))
-    supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop)
-    evaluator = Evaluator.of(data)
-    levels = []
+    measure = partial(_measure, plan, floors, seed, Evaluator.of(data), report, stop)
+    if not plan.curve:
+        supernet = train(recipe, data, checkpoint=files.checkpoint, report=report, stop=stop, teachers=teachers)
+        done = measure(supernet)
+        similar, pairs = compare_gradients(plan, supernet, done.levels, data, seed)
+        seconds = time.perf_counter() - began
+        return Trial(config, seed, done.levels, done.smallest, done.largest, similar, pairs, seconds)
+    curve = way_points(
+        plan.way_points,
+        recipe,
+        data,
+        teachers,
+        files,
+        report,
+        stop,
+        lambda supernet, work: measure(supernet).milestone(work),
+    )
+    supernet = train_to(plan.steps, recipe, data, teachers, files, report, stop)
+    began, work, done = time.perf_counter(), spent(files.work), measure(supernet)
+    curve = (*curve, done.milestone(work))
+    similar, pairs = compare_gradients(plan, supernet, done.levels, data, seed)
+    seconds = work.seconds + sum(row.evaluation_s for row in curve[:-1]) + time.perf_counter() - began
+    return Trial(config, seed, done.levels, done.smallest, done.largest, similar, pairs, seconds, curve, device_name())
+
+
+def device_name() -> str:
+    """What runs here, as people call it."""
+    if best_device().type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+def _measure(
+    plan: Plan, floors: Floors, seed: int, evaluator: Evaluator, report: Report, stop: Stop, supernet: SuperNet
+) -> Measured:
+    """Raises `StoppedError` between levels where `stop` says so."""
+    began, levels = time.perf_counter(), list[Level]()
     for i, target in enumerate(plan.levels):
+        if stop():
+            raise StoppedError("stopped while measuring")
         levels.append(_level(evaluator, supernet, target, candidates(plan, floors, target, seed)))
         report(Step("evaluate", i + 1, len(plan.levels)))
     smallest, largest = (
-        evaluator.inherited(supernet, a, data.val) for a in (plan.space.smallest(), plan.space.largest())
+        evaluator.inherited(supernet, arch, evaluator.data.val)
+        for arch in (plan.space.smallest(), plan.space.largest())
     )
-    similar, pairs = compare_gradients(plan, supernet, levels, data, seed)
-    return Trial(config, seed, tuple(levels), smallest, largest, similar, pairs, time.perf_counter() - began)
+    return Measured(tuple(levels), smallest, largest, time.perf_counter() - began)
 
 
 def candidates(plan: Plan, floors: Floors, target: float, seed: int) -> Codes:

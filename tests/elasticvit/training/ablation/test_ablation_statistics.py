@@ -3,7 +3,7 @@ import math
 import pytest
 
 from elasticvit.training.ablation.statistics import mean_of, paired, rank_correlation
-from elasticvit.training.ablation.tables import shown
+from elasticvit.training.ablation.table import shown
 
 
 def test_an_interval_is_students() -> None:

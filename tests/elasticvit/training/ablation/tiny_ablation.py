@@ -38,6 +38,12 @@ def tiny_plan(**changes: object) -> Plan:
     return replace(plan, **changes)  # type: ignore[arg-type]
 
 
+def tiny_fair_plan(**changes: object) -> Plan:
+    """20 steps with a teacher and two measurements on the way; checkpoints fall between them."""
+    settings = {"name": "fair", "teacher": True, "curve": (5, 10, 20), "meta_divisor": 4, "save_every": 3, "steps": 20}
+    return tiny_plan(**settings | changes)
+
+
 def made_up(plan: Plan) -> Results:
     """Results of two seeds with round numbers."""
     found = Results(Conditions(plan.identity(), "2026-01-02", "CPU", 1, "2"), FloorsFound(((0.2, (0,)),), 1.0))

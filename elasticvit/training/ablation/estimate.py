@@ -1,0 +1,48 @@
+"""How long a plan will still take, by what its runs have taken so far."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from elasticvit.training.ablation.plan import Plan
+from elasticvit.training.ablation.records import Results
+from elasticvit.training.ablation.tasks import Task, all_tasks, is_done
+from elasticvit.training.ablation.work import spent
+
+
+def hours_left(plan: Plan, seeds: int, results: Results, out: Path) -> float | None:
+    """Hours of one process; None before anything is measured.
+
+    A run takes its steps times the seconds a step of the runs of its kind, finished or under way, and evaluation where
+    it is measured; a kind that has not run yet takes the mean of the others.
+    """
+    taken, done, left = defaultdict[str, float](float), defaultdict[str, int](int), defaultdict[str, int](int)
+    for task in all_tasks(plan, seeds):
+        if is_done(task, results):
+            taken[task.kind] += seconds_of(task, results)
+            done[task.kind] += task.steps
+        else:
+            work = spent(task.files(plan, out).work)
+            taken[task.kind] += work.seconds
+            done[task.kind] += work.step
+            left[task.kind] += task.steps - work.step
+    rates = {kind: taken[kind] / done[kind] for kind in done if done[kind]}
+    if not rates:
+        return None
+    mean = sum(rates.values()) / len(rates)
+    return sum(steps * rates.get(kind, mean) for kind, steps in left.items()) / 3600
+
+
+def seconds_of(task: Task, results: Results) -> float:
+    """What a finished run took."""
+    if task.name == "teacher" and results.teacher:
+        return results.teacher.seconds
+    if task.name == "floors" and results.floors:
+        return results.floors.seconds
+    if task.config is not None and task.seed is not None:
+        trial = results.trial(task.config, task.seed)
+        return trial.seconds if trial else 0.0
+    return sum(
+        row.seconds
+        for row in results.scratch
+        if (row.seed, row.target, row.steps) == (task.seed, task.target, task.steps)
+    )

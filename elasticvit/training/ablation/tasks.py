@@ -1,0 +1,110 @@
+"""The runs of a plan: in which order they are made, and which of them can be made now."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from elasticvit.data.image_set import ImageSet
+from elasticvit.progress import Report, Stop
+from elasticvit.training.ablation.files import RunFiles
+from elasticvit.training.ablation.floors import as_floors, find_floors
+from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
+from elasticvit.training.ablation.records import Record, Results
+from elasticvit.training.ablation.scratch import train_scratch
+from elasticvit.training.ablation.teacher import teachers_of, train_teacher
+from elasticvit.training.ablation.trial import run_trial
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run of a plan.
+
+    Attributes:
+        kind: runs of one kind take equally long a step.
+    """
+
+    name: str
+    kind: str
+    steps: int
+    config: Config | None = None
+    seed: int | None = None
+    target: float | None = None
+
+    def files(self, plan: Plan, out: Path) -> RunFiles:
+        """Its files; plans of one folder do not share them."""
+        return RunFiles(out, self.name if plan.name == "short" else f"{plan.name} {self.name}")
+
+    @property
+    def label(self) -> str:
+        """Its name as people read it."""
+        first, _, rest = self.name.partition(" ")
+        return f"{LABELS[first]} {rest}" if first in LABELS else self.name
+
+
+def all_tasks(plan: Plan, seeds: int) -> Iterator[Task]:
+    """In the order in which they can be made: teacher, floors, all trials of a seed, then networks from scratch,
+    shorter runs first."""
+    if plan.teacher:
+        yield Task("teacher", "teacher", plan.steps)
+    yield Task("floors", "sandwich", plan.meta_steps)
+    for seed in range(seeds):
+        for config in CONFIGS:
+            yield Task(f"{config} {seed}", config, plan.steps, config, seed)
+    for steps in sorted(plan.steps * factor for factor in plan.scratch_factors):
+        for seed in range(seeds):
+            for target in plan.scratch:
+                yield Task(f"scratch {target:g} {steps} {seed}", f"scratch {target:g}", steps, seed=seed, target=target)
+
+
+def is_done(task: Task, results: Results) -> bool:
+    match task:
+        case Task(name="teacher"):
+            return results.teacher is not None
+        case Task(name="floors"):
+            return results.floors is not None
+        case Task(config=str(config), seed=int(seed)):
+            return results.trial(config, seed) is not None
+    return (task.seed, task.target, task.steps) in {(s.seed, s.target, s.steps) for s in results.scratch}
+
+
+def pending(plan: Plan, seeds: int, results: Results) -> list[Task]:
+    """What is not there yet."""
+    return [task for task in all_tasks(plan, seeds) if not is_done(task, results)]
+
+
+def is_ready(task: Task, plan: Plan, results: Results) -> bool:
+    """Whether all that a run builds on is there."""
+    if task.name == "teacher":
+        return True
+    if plan.teacher and results.teacher is None:
+        return False
+    if task.name == "floors":
+        return True
+    if task.config is not None:
+        return results.floors is not None
+    assert task.seed is not None
+    return results.trial("performance", task.seed) is not None
+
+
+Make = Callable[[RunFiles, Report, Stop], Record]
+
+
+def maker(task: Task, plan: Plan, results: Results, data: ImageSet, out: Path) -> Make:
+    """What makes a run that is ready."""
+    if task.name == "teacher":
+        return partial(train_teacher, plan, data, out)
+    teachers = teachers_of(plan, data, out)
+    if task.name == "floors":
+        return partial(find_floors, plan, data, teachers)
+    assert task.seed is not None
+    if task.config is not None:
+        assert results.floors is not None
+        return partial(run_trial, plan, task.config, task.seed, as_floors(plan, results.floors), data, teachers)
+    trial = results.trial("performance", task.seed)
+    assert trial is not None and task.target is not None
+    return partial(train_scratch, plan, trial, task.target, task.steps, data, teachers)
+
+
+def names(tasks: Sequence[Task]) -> str:
+    return ", ".join(task.label for task in tasks)
