@@ -45,8 +45,8 @@ EXIT_CODES = """exit codes:
   5  android_bench or LiteRT is missing
 
 Every flag can also be set by a variable: ELASTICVIT_AGENT_SERVER_URL, ELASTICVIT_AGENT_HOME and so on;
-device_agent/settings.py lists them all. The token comes from ELASTICVIT_AGENT_TOKEN, --token-file, or the
-file `token` in the home folder."""
+device_agent/settings.py lists them all. The token is that of ELASTICVIT_AGENT_TOKEN, of --token-file, or of the file
+`token` in the home folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

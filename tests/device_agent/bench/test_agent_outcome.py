@@ -1,0 +1,87 @@
+"""The reason of a failed run: what LiteRT logged, with real models that it refuses."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import flatbuffers
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from device_agent.bench.command import BenchRequest
+from device_agent.bench.find import find_bench
+from device_agent.bench.local_process import LocalProcess
+from device_agent.bench.outcome import exit_text, result_of, runtime_reasons
+from device_agent.cancellation import Cancellation
+from device_agent.errors import BadModel
+from server.wire import MeasureProtocol
+from tests.server.server_farm import tiny_tflite
+
+
+def with_operator(name: str) -> Callable[[schema.ModelT], None]:
+    def change(model: schema.ModelT) -> None:
+        code = model.operatorCodes[0]
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode = name.encode()
+        model.subgraphs[0].operators[0].builtinOptionsType = 0
+        model.subgraphs[0].operators[0].builtinOptions = None
+
+    return change
+
+
+def with_unfixed_shape(model: schema.ModelT) -> None:
+    for index in (0, 2):
+        model.subgraphs[0].tensors[index].shape = [-1, 4]
+
+
+def with_variable_tensor(model: schema.ModelT) -> None:
+    model.subgraphs[0].tensors[0].isVariable = True
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (with_operator("FlexErf"), "FlexErf"),
+        (with_operator("MyOwnOp"), "MyOwnOp"),
+        (with_variable_tensor, "Variable tensors not yet supported"),
+        (with_unfixed_shape, "fixed shape"),
+    ],
+)
+def test_the_runtimes_reason_is_in_the_failure(
+    tmp_path: Path, change: Callable[[schema.ModelT], None], reason: str
+) -> None:
+    model = schema.ModelT.InitFromPackedBuf(tiny_tflite(), 0)
+    change(model)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    file = tmp_path / "refused.tflite"
+    file.write_bytes(bytes(builder.Output()))
+    runner = LocalProcess(find_bench(None, None), tmp_path, grace_seconds=30.0)
+    request = BenchRequest(file, MeasureProtocol(runs=1, min_secs=0.0), None, profile=False)
+    with pytest.raises(BadModel, match=reason) as caught:
+        result_of(runner.run(request, Cancellation()))
+    assert "\n" not in str(caught.value) and caught.value.failure().kind == "user"
+
+
+def test_reasons_are_the_errors_of_the_runtime_each_once() -> None:
+    stderr = (
+        "INFO: [environment.cc:36] Creating LiteRT environment\n"
+        "WARNING: no NPU\n"
+        "ERROR: [model_load.cc:316] Variable tensors not yet supported.\n"
+        "ERROR: \n"
+        "ERROR: [other.cc:1] Variable tensors not yet supported.\n"
+        "ERROR: Node number 0 (FlexErf) failed to prepare.\n"
+        "android_bench: error: run 1 failed\n"
+    )
+    assert runtime_reasons(stderr) == [
+        "Variable tensors not yet supported.",
+        "Node number 0 (FlexErf) failed to prepare.",
+    ]
+
+
+@pytest.mark.parametrize("number", sorted({*range(1, 65)} - {32, 33}))
+def test_every_signal_has_a_text(number: int) -> None:
+    names = {int(known): known.name for known in signal.Signals}
+    assert exit_text(-number) == f"signal {names.get(number, number)}"
