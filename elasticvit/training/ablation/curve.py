@@ -46,19 +46,21 @@ def train_to(
     Raises:
         DataError: the checkpoint is past that; and what `elasticvit.training.loop.train` does.
     """
-    if _done(recipe, teachers, files) < steps:
+    content = read_checkpoint(files.checkpoint, recipe, len(teachers))
+    done = 0 if content is None else int(content["step"])
+    if done < steps:
         supernet = fresh_supernet(recipe)
         sampler = CountingSampler(
             Sampler(recipe.space, recipe.sampling), recipe.batch, len(teachers) * macs(recipe.space.largest())
         )
-        until = StopAfter(steps - _done(recipe, teachers, files), stop)
+        until = StopAfter(steps - done, stop)
         work, world = Work(files.work, sampler.take), World(device=best_device())
         try:
             run(supernet, sampler, recipe, data, files.checkpoint, report, until, work, teachers, world)
         except StoppedError:
             if until.asked:
                 raise
-    content = read_checkpoint(files.checkpoint, recipe, len(teachers))
+        content = read_checkpoint(files.checkpoint, recipe, len(teachers))
     if content is None or content["step"] != steps:
         raise DataError(f"{files.checkpoint} is not at step {steps}; delete it and the files beside it of this run")
     supernet = fresh_supernet(recipe)
@@ -85,8 +87,3 @@ def way_points(
             reached[step] = measure(supernet, spent(files.work))
             append_line(files.curve, asdict(reached[step]))
     return tuple(reached[step] for step in steps)
-
-
-def _done(recipe: Recipe, teachers: Sequence[Teacher], files: RunFiles) -> int:
-    content = read_checkpoint(files.checkpoint, recipe, len(teachers))
-    return 0 if content is None else int(content["step"])

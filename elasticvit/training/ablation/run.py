@@ -21,6 +21,7 @@ from elasticvit.training.ablation.records import Conditions, Results, append, lo
 from elasticvit.training.ablation.tasks import Task, is_done, is_ready, maker, names, pending
 from elasticvit.training.ablation.trial import device_name
 from elasticvit.training.ablation.work import spent
+from elasticvit.training.checkpoints import load_checkpoint
 
 RESULTS = "results.jsonl"
 POLL_S = 2.0
@@ -56,6 +57,7 @@ def run(
 
     Raises:
         DataError: the folder's results are of another plan, the images cannot be had, or the disk refuses.
+        CheckpointError: a checkpoint in the folder is damaged, or cannot be written.
         StoppedError: `stop` said so; the same call goes on from there.
     """
     data = checked_data(plan)
@@ -119,7 +121,8 @@ class ProgressLines:
         self._last = time.monotonic()
 
     def begin(self) -> None:
-        done = spent(self.task.files(self.plan, self.out).work).step
+        checkpoint = self.task.files(self.plan, self.out).checkpoint
+        done = int(load_checkpoint(checkpoint)["step"]) if checkpoint.exists() else 0
         begins = f"goes on from step {done:,}" if done else "begins"
         self.say(f"{self.task.label} {begins} ({self.task.steps:,} steps); {self._left(self.results)}")
 

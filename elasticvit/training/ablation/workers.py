@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -53,7 +54,8 @@ def run_together(plan: Plan, seeds: int, out: Path, workers: int, stop: Stop) ->
                 process.terminate()
         time.sleep(0.2)
     codes = [process.exitcode for process in processes]
-    failed = [code for code in codes if code not in (0, STOPPED)]
+    # A process that had not begun when it was stopped ends by the signal itself.
+    failed = [code for code in codes if code not in (0, STOPPED, *([-signal.SIGTERM] if stopping else []))]
     if failed and pending(plan, seeds, begun(plan, out)):
         raise DataError(f"{len(failed)} of {workers} processes failed; the same command goes on from there")
     if stopping or STOPPED in codes:

@@ -8,8 +8,6 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-
 from elasticvit.errors import StoppedError
 from elasticvit.progress import Step
 from elasticvit.training.ablation.run import run
@@ -23,8 +21,6 @@ def say(line: str) -> None:
 
 
 def main(out: Path, die_at: int | None) -> int:
-    torch.set_num_threads(1)
-
     def report(step: Step) -> None:
         if step.phase == "++ performance-aware 0: train" and step.done == die_at:
             os.kill(os.getpid(), signal.SIGKILL)

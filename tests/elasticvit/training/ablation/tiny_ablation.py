@@ -7,7 +7,9 @@ from elasticvit.training.ablation.records import (
     Conditions,
     FloorsFound,
     Level,
+    Milestone,
     Pairs,
+    Point,
     Results,
     Scratch,
     Similarity,
@@ -39,8 +41,8 @@ def tiny_plan(**changes: object) -> Plan:
 
 
 def tiny_fair_plan(**changes: object) -> Plan:
-    """20 steps with a teacher and two measurements on the way; checkpoints fall between them."""
-    settings = {"name": "fair", "teacher": True, "curve": (5, 10, 20), "meta_divisor": 4, "save_every": 3, "steps": 20}
+    """20 steps with a teacher and a measurement on the way; checkpoints fall between."""
+    settings = {"name": "fair", "teacher": True, "curve": (10, 20), "meta_divisor": 4, "save_every": 3, "steps": 20}
     return tiny_plan(**settings | changes)
 
 
@@ -50,6 +52,29 @@ def made_up(plan: Plan) -> Results:
     for number, config in enumerate(CONFIGS):
         found.trials += [made_up_trial(plan, config, seed, 0.1 * number) for seed in (0, 1)]
     found.scratch += [Scratch(seed, target, 2, 0.2, 0.5, 1.0) for seed in (0, 1) for target in plan.scratch]
+    return found
+
+
+def with_curves(plan: Plan, results: Results) -> Results:
+    """The same with measurements after 1 and 2 steps: 10 points less on the way, at 1 and 4 times 10^12 MACs; adjacent
+    step at half of that."""
+    found = Results(results.conditions, results.floors, [], results.scratch)
+    for trial in results.trials:
+        scale = 1 if trial.config == "sandwich" else 0.5
+        curve = tuple(
+            Milestone(
+                steps,
+                round(scale * tera * 10**12),
+                1.0,
+                1.0,
+                1.0,
+                tuple(Point(level.target, level.search, round(level.val - less, 3)) for level in trial.levels),
+                0.1,
+                0.2,
+            )
+            for steps, tera, less in ((1, 1.0, 0.1), (plan.steps, 4.0, 0.0))
+        )
+        found.trials.append(replace(trial, curve=curve))
     return found
 
 
