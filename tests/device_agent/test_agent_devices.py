@@ -191,7 +191,9 @@ def test_devices_are_served_at_once(agent_farm: Farm, shelf: DeviceShelf) -> Non
     agent_farm.wait_for_report(4)
 
 
-def test_a_detached_device_leaves_its_report_to_the_heartbeat(agent_farm: Farm, shelf: DeviceShelf, tmp_path: Path) -> None:
+def test_a_detached_device_leaves_its_report_to_the_heartbeat(
+    agent_farm: Farm, shelf: DeviceShelf, tmp_path: Path
+) -> None:
     first = shelf.attach("pixel4")
     agent_farm.server.job(agent_farm.model())
     wait_until("its job", first.measuring.is_set)
