@@ -154,8 +154,10 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
-        with suppress(PermissionError):
+        with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+            # Linux shares the CPU between sessions first (autogroup), then by priority within one.
+            Path(f"/proc/{process.pid}/autogroup").write_text(str(PRIORITY))
         self.started.append(process)
         return process
 
