@@ -87,7 +87,7 @@ def run_lease(
         except WorkError as error:
             log.warning("work failed", job=lease.job_id, kind=error.kind, reason=str(error))
             return failed(lease, error)
-        except Exception as error:  # a fault of ours must not leave the job hanging until its lease runs out
+        except Exception as error:  # an unexpected error must not leave the job hanging until its lease runs out
             log.exception("work failed unexpectedly", job=lease.job_id)
             return failed(lease, InfraFault(f"the agent failed ({type(error).__name__}: {error}): read its log"))
 

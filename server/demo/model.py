@@ -18,7 +18,7 @@ MOST_TESTED = 1000
 @dataclass(frozen=True)
 class Tried:
     """What came of it: on `same` of `images` file and torch gave the same class; `top1` of `tested` labelled images
-    that nobody trained or searched with, None where the images named `data` are not at hand."""
+    that nobody trained or searched with, None if the images named `data` are missing."""
 
     data: str
     terms: str | None

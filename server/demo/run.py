@@ -123,7 +123,7 @@ def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
 
 def _top1(tried: Tried) -> str:
     if tried.top1 is None:
-        return f"not known: the images of {tried.data} are not at hand (ELASTICVIT_DATA)"
+        return f"not known: the images of {tried.data} are missing (ELASTICVIT_DATA)"
     return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw"
 
 

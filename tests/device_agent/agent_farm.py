@@ -118,7 +118,7 @@ class FakeServer:
         self.calls: Counter[str] = Counter()
         self.gone: set[str] = set()  # leases that are answered 409
         self.answers: dict[str, tuple[int, bytes]] = {}  # path to an answer that is given in place of the right one
-        self.stall_at: int | None = None  # downloads stop after so many bytes, until this is None again
+        self.stall_at: int | None = None  # downloads stop after that many bytes, until this is None again
         self._port = 0
         self._http: ThreadingHTTPServer | None = None
         self.open()

@@ -43,7 +43,7 @@ def wait_until(what: str, true: Callable[[], bool], seconds: float = PATIENCE_SE
 
 
 def environment(home: Path, port: int, **more: str) -> dict[str, str]:
-    """What a child is given: nothing of ours but these."""
+    """The environment of a child: of ELASTICVIT_ variables only these."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("ELASTICVIT_")}
     own |= {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
     own |= {"ELASTICVIT_SUPERNET": "digits", "ELASTICVIT_POLL_SECONDS": "0.2"}

@@ -1,4 +1,4 @@
-"""The server goes away, forgets, or takes things back: nothing that was measured is lost, nothing is told twice."""
+"""The server goes away, forgets, or takes things back: nothing that was measured is lost, nothing is reported twice."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def same_p(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
 
 
 def worst_p(space: Space, a: Codes, b: Codes, together: int) -> float:
-    """The smallest p over all sets of so many positions, times the number of sets."""
+    """The smallest p over all sets of that many positions, times the number of sets."""
     chosen = list(itertools.combinations(range(len(space.sizes)), together))
     ps = []
     for positions in chosen:

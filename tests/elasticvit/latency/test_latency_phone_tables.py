@@ -1,4 +1,4 @@
-"""Predictors on real phones' block latencies (the authors' tables), where these are at hand.
+"""Predictors on real phones' block latencies (the authors' tables), if these are present.
 
 Set ELASTICVIT_SHARED_DATA to the folder that holds `phone-latency-tables`.
 """

@@ -81,7 +81,7 @@ def test_two_processes_train_what_one_does_that_takes_both_halves(together: Path
 
 
 def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> None:
-    """In a run of two epochs, scores are those of all images, whoever has which half."""
+    """In a run of two epochs, scores are those of all images, whichever process has which half."""
     train(whole_recipe(ema=None), few_digits(), checkpoint=tmp_path / "alone.checkpoint")
     banks = [
         torch.load(path)["sampler"]["banks"] for path in (together / "epochs.checkpoint", tmp_path / "alone.checkpoint")

@@ -37,7 +37,7 @@ def _same(a: SuperNet, b: SuperNet) -> bool:
 
 
 def _after(steps: int) -> Callable[[], bool]:
-    """A wish to stop after so many steps."""
+    """A request to stop after a number of steps."""
     left = iter(range(steps - 1, -1, -1))
     return lambda: next(left) == 0
 

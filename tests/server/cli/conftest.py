@@ -52,7 +52,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Calls a client command with the environment that is given and no other variable of ours."""
+    """Calls a client command with the environment that is given and no other ELASTICVIT_ variable."""
     for name in SERVER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 

@@ -30,7 +30,7 @@ from tests.server.supernet_files import TERMS, supernet_file
 
 
 def converted(farm: Farm, exporter: Exporter, model: dict[str, Any], format: str) -> Any:  # noqa: ANN401
-    """The answer to a download, a worker at hand."""
+    """The answer to a download, while a worker runs."""
     done = threading.Event()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""What is known of a model's latency is told where the model is told: in its manifest and its card."""
+"""The known latencies of a model are in its manifest and its card."""
 
 from __future__ import annotations
 
