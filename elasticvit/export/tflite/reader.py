@@ -48,7 +48,7 @@ def tensor_shape(tensor: Generated) -> Shape:
 
 def _builtin(code: Generated) -> int:
     """Files from before 2020 have only the deprecated field; the other one is then 0."""
-    return max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
 
 
 def transposed_matmuls(data: bytes) -> frozenset[int]:
