@@ -51,7 +51,7 @@ def write_files(
     """
     with ExitStack() as stack:
         # Files are renamed as the stack unwinds, the last one first.
-        for path, data in reversed(tuple(files.items())):
+        for path, data in reversed(list(files.items())):
             file = stack.enter_context(atomic_file(path, error=error, parents=parents, single_writer=single_writer))
             with _translated(path, error):
                 file.write(data)

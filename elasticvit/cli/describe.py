@@ -1,4 +1,4 @@
-"""The command that tells what a .tflite file says of itself."""
+"""The command that prints the metadata of a .tflite file."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,19 +16,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
-def describe(file: Annotated[Path, typer.Argument(help="A .tflite file, of ours or of others.")]) -> None:
-    """Print what a .tflite file says of itself as JSON: input, classes, architecture, accuracy, latency, terms."""
+def describe(file: Annotated[Path, typer.Argument(help="A .tflite file, written by this package or another.")]) -> None:
+    """Print the metadata of a .tflite file as JSON: input, classes, architecture, accuracy, latency, terms."""
     try:
-        told = described(file.read_bytes())
+        description = described(file.read_bytes())
     except ExportError as error:
         end(f"{file}: {error}", EXIT_USAGE)
     except OSError as error:
         end(str(error), EXIT_USAGE)
-    say(told)
+    say(description)
 
 
 def described(data: bytes) -> dict[str, Any]:
-    """What a file says, for JSON; each part None where it says nothing of that.
+    """The metadata of a file as JSON values; a field is None if the file does not have it.
 
     `normalisation` is what a caller applies to pixels from 0 to 255, `(pixel - mean) / std` per channel.
 
@@ -39,21 +39,21 @@ def described(data: bytes) -> dict[str, Any]:
     from elasticvit.export.manifest import Description
     from elasticvit.export.tflite.metadata import read_metadata
 
-    found = read_metadata(data)
-    standard, ours = found.standard or {}, found.description
+    metadata = read_metadata(data)
+    standard, ours = metadata.standard or {}, metadata.description
     answer: dict[str, Any] = {
         name: standard.get(name) for name in ("name", "description", "version", "author", "license")
     }
-    answer |= {"inputs": [asdict(tensor) for tensor in found.inputs]}
-    answer |= {"outputs": [asdict(tensor) for tensor in found.outputs]}
-    answer |= {"normalisation": _normalisation(found), "labels": found.labels}
-    answer |= {"min_runtime_version": found.min_runtime_version}
+    answer |= {"inputs": [asdict(tensor) for tensor in metadata.inputs]}
+    answer |= {"outputs": [asdict(tensor) for tensor in metadata.outputs]}
+    answer |= {"normalisation": _normalisation(metadata), "labels": metadata.labels}
+    answer |= {"min_runtime_version": metadata.min_runtime_version}
     rest = ours.model_dump(mode="json") if ours else dict.fromkeys(Description.model_fields)
     return answer | {name: value for name, value in rest.items() if name not in ("input", "output")}
 
 
-def _normalisation(found: "FileMetadata") -> dict[str, Any] | None:
-    graphs = (found.standard or {}).get("subgraph_metadata", [])
+def _normalisation(metadata: "FileMetadata") -> dict[str, Any] | None:
+    graphs = (metadata.standard or {}).get("subgraph_metadata", [])
     tensors = graphs[0].get("input_tensor_metadata", []) if graphs else []
     units = tensors[0].get("process_units", []) if tensors else []
     return next((unit["normalization"] for unit in units if "normalization" in unit), None)

@@ -14,7 +14,7 @@ from elasticvit.export.precision import Precision
 
 if TYPE_CHECKING:  # torch is loaded by the commands that need it
     from elasticvit.export import Exported, Manifest
-    from elasticvit.export.quantize.recipe import Recipe
+    from elasticvit.export.quantize.recipe import QuantizationRecipe
     from elasticvit.nn.net import Net
     from elasticvit.nn.supernet_file import Card
 
@@ -65,17 +65,17 @@ def export(
             net, card = random_net(find_arch(arch), seed), None
             exported = export_net(net, card, precision=precision, recipe=chosen, input=form)
         else:
-            found = trained(arch, supernet)
-            net, card = found.net, found.supernet.card
-            exported = _exported(found, supernet, precision, chosen, form, max_accuracy_drop)
+            subnet = trained(arch, supernet)
+            net, card = subnet.net, subnet.supernet.card
+            exported = _exported(subnet, supernet, precision, chosen, form, max_accuracy_drop)
         _say(_write(net, card, exported, kind, converter, out), out)
 
 
 def _exported(
-    found: Trained,
+    subnet: Trained,
     supernet: Path,
     precision: Precision,
-    recipe: "Recipe | None",
+    recipe: "QuantizationRecipe | None",
     form: InputKind,
     max_accuracy_drop: float,
 ) -> "Exported":
@@ -83,20 +83,20 @@ def _exported(
     from elasticvit.export.quantize.calibration_set import calibration_set_of
 
     return export_net(
-        found.net,
-        found.supernet.card,
+        subnet.net,
+        subnet.supernet.card,
         supernet_sha256=hashlib.sha256(supernet.read_bytes()).hexdigest(),
-        accuracy=found.accuracy,
+        accuracy=subnet.accuracy,
         precision=precision,
         recipe=recipe,
-        calibration_set=None if precision is Precision.FLOAT32 else calibration_set_of(found.supernet, found.data),
+        calibration_set=None if precision is Precision.FLOAT32 else calibration_set_of(subnet.supernet, subnet.data),
         max_accuracy_drop=max_accuracy_drop,
         input=form,
     )
 
 
 def _refusal(precision: Precision, kind: Format, converter: Converter, form: InputKind) -> str | None:
-    """Why these do not go together; None where they do."""
+    """Why these options cannot be combined; None if they can."""
     quantised, other = precision is not Precision.FLOAT32, kind is not Format.TFLITE
     indirect = converter is not Converter.DIRECT
     rules = [
@@ -106,13 +106,13 @@ def _refusal(precision: Precision, kind: Format, converter: Converter, form: Inp
         (form is not InputKind.NORMALISED and other, f"--format {kind} takes --input normalised only, not {form}"),
         (form is InputKind.UINT8 and indirect, f"--converter {converter} takes no bytes; use --converter direct"),
     ]
-    return next((words for broken, words in rules if broken), None)
+    return next((message for broken, message in rules if broken), None)
 
 
 def _write(
     net: "Net", card: "Card | None", exported: "Exported", kind: Format, converter: Converter, out: Path
 ) -> "Manifest":
-    """Write the file that was asked for and its manifest; the manifest."""
+    """Write the file and its manifest; returns the manifest."""
     from elasticvit.export import write_export
 
     if kind is Format.TFLITE and converter is Converter.DIRECT:
@@ -134,6 +134,6 @@ def _write(
 def _say(manifest: "Manifest", out: Path) -> None:
     from elasticvit.export import manifest_path
 
-    told = {"arch_id", "macs", "params", "precision", "accuracy", "top1_change", "size_bytes", "sha256"}
-    shown = manifest.model_dump(mode="json", include=told)
-    say(shown | {"file": str(out), "manifest": str(manifest_path(out))})
+    shown = {"arch_id", "macs", "params", "precision", "accuracy", "top1_change", "size_bytes", "sha256"}
+    summary = manifest.model_dump(mode="json", include=shown)
+    say(summary | {"file": str(out), "manifest": str(manifest_path(out))})

@@ -19,7 +19,7 @@ def recipe(
     of: Annotated[str, typer.Argument(help="paper or small, with random weights; or a supernet file.")],
     out: OutOption,
     version: Annotated[int, typer.Option("--version", min=1, help="To tell it from the recipe before.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more for a restless machine.")] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more if the machine is not idle.")] = 15,
     max_drop: Annotated[
         float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Mean loss of top-1: 0.01 is 1 %.")
     ] = 0.01,
@@ -35,7 +35,7 @@ def recipe(
             of, out, version, rounds, max_drop, lambda stage, done, total: report(Step(stage, done, total))
         )
         drop = made.drop()
-        timed = {each.arch_id: round(each.float32_ms / each.mixed_ms, 3) for each in made.timed}
+        timed = {net.arch_id: round(net.float32_ms / net.mixed_ms, 3) for net in made.timed}
         say(
             {"recipe": made.id, "file": str(out), "groups": len(made.groups), "tried": len(made.gains)}
             | {"float32_over_mixed": timed, "mean_top1_drop": drop}

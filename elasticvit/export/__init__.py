@@ -29,7 +29,7 @@ _HOMES = {"InputKind": "input_form", "Manifest": "manifest", "TfliteOp": "tflite
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of a module attribute
-    # Loaded on first use: whoever reads a manifest or a file's metadata must not wait for torch.
+    # Loaded on first use: reading a manifest or a file's metadata must not wait for torch.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"elasticvit.export.{_HOMES.get(name, 'api')}"), name)

@@ -28,7 +28,7 @@ from elasticvit.export.manifest import (
 from elasticvit.export.model_card import model_card
 from elasticvit.export.precision import Precision
 from elasticvit.export.quantize.calibration_set import CalibrationSet
-from elasticvit.export.quantize.recipe import Recipe, recipe_for
+from elasticvit.export.quantize.recipe import QuantizationRecipe, recipe_for
 from elasticvit.export.quantize.try_precision import as_it_is, try_precision
 from elasticvit.export.tflite.check import check, load_tflite
 from elasticvit.export.tflite.delegates import coverage, require_whole
@@ -56,7 +56,7 @@ def export_net(
     accuracy: Accuracy | None = None,
     seed: int = 0,
     precision: Precision = Precision.FLOAT32,
-    recipe: Recipe | None = None,
+    recipe: QuantizationRecipe | None = None,
     calibration_set: CalibrationSet | None = None,
     max_accuracy_drop: float | None = None,
     input: InputKind = InputKind.NORMALISED,
@@ -66,16 +66,16 @@ def export_net(
     """The network as a .tflite with its manifest. Writes nothing; the same network gives the same bytes.
 
     Args:
-        card: of the supernet that the weights are from; None for weights from nowhere.
+        card: of the supernet that the weights are from; None for random weights.
         supernet_sha256: of the supernet's file, for the manifest.
         accuracy: of this network, for the manifest; None where it is not known.
         seed: of the images on which file and network are compared.
         precision: of weights and sums. recipe: for dynamic_int8; default: the one that ships for its space.
         calibration_set: images that show int8 its ranges, and held-out ones to measure what a precision costs.
-        max_accuracy_drop: the most top-1, a part of one, that the precision may cost where that is known.
+        max_accuracy_drop: the largest loss of top-1 by the precision, a fraction (0 to 1), if the loss is known.
         input: the form in which the file takes its image.
-        latency: what is known of it on devices, for manifest and file.
-        describe: whether the file itself tells what the manifest does.
+        latency: measured or predicted on devices, for manifest and file.
+        describe: whether the file carries its description as metadata.
 
     Raises:
         ExportError: NaN or infinite weights, training mode; a file that is not the same function, has not the same
@@ -114,7 +114,7 @@ def export_net(
     file = write_tflite(
         tried.graph,
         f"ElasticViT {arch.id}, {precision}",
-        tried.formats,
+        tried.number_formats,
         metadata=entries(description) if describe else None,
     )
     data = with_labels(file.data, description.output.names) if describe else file.data

@@ -1,4 +1,4 @@
-"""Files to be measured and not used: single blocks, on the same road as whole networks.
+"""Files of single blocks, for measuring only, written and checked like whole networks.
 
 A block alone runs with warm caches and its time is not what it costs inside a network; what probes are for is telling
 devices apart, seeding a new device's table and looking at one operator. Networks with random weights are probes too:
@@ -51,20 +51,20 @@ def probe_block(block: Block, seed: int = 0) -> Probe:
 
 
 def choose_blocks(space: Space, n: int, rng: np.random.Generator) -> tuple[Block, ...]:
-    """n different blocks that occur in members of the space, drawn; fewer where it has no more.
+    """n different blocks of members of the space, drawn at random; fewer if the space has fewer.
 
     Raises:
         ExportError: n is below 1.
     """
     if n < 1:
         raise ExportError(f"choose 1 block or more, not {n}")
-    found: dict[Block, None] = {}
+    drawn: dict[Block, None] = {}
     missed = 0
-    while len(found) < n and missed < 50:
-        before = len(found)
-        found.update(dict.fromkeys(blocks(space.decode(space.sample(rng, 1)[0]))))
-        missed = missed + 1 if len(found) == before else 0
-    every = list(found)
+    while len(drawn) < n and missed < 50:
+        before = len(drawn)
+        drawn.update(dict.fromkeys(blocks(space.decode(space.sample(rng, 1)[0]))))
+        missed = missed + 1 if len(drawn) == before else 0
+    every = list(drawn)
     return tuple(every[i] for i in sorted(rng.permutation(len(every))[:n]))
 
 

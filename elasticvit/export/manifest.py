@@ -66,14 +66,14 @@ class SupernetInfo(_Part):
 
 class AccuracyInfo(_Part):
     """Top-1, 0 to 1, on held-out images: `measured` of this very network, or `predicted` from others of its supernet
-    that were measured, where the images are not at hand. Of the network in float32; see `Top1Change`."""
+    that were measured, if the images are not available. Of the network in float32; see `Top1Change`."""
 
     value: float
     source: AccuracySource = "measured"
 
 
 class Top1Change(_Part):
-    """How far this precision moves top-1 from float32's, -1 to 1, on so many images, and on which."""
+    """How far this precision moves top-1 from float32's, -1 to 1, with the number of images and their source."""
 
     value: Annotated[float, Field(ge=-1, le=1)]
     images: Annotated[int, Field(gt=0)]
@@ -96,7 +96,7 @@ class Latency(_Part):
 
 
 class RecipeInfo(_Part):
-    """Which recipe said what to quantise; `sha256` of its JSON tells it from others of the same name."""
+    """The quantization recipe; `sha256` of its JSON identifies it among those of the same name."""
 
     name: str
     version: str | None = None
@@ -104,7 +104,7 @@ class RecipeInfo(_Part):
 
 
 class Description(_Part):
-    """What is known of a model before its file is written, and therefore said in the file itself."""
+    """What is known of a model before its file is written, and therefore stored in the file itself."""
 
     arch: dict[str, Any]
     arch_id: str
@@ -112,12 +112,12 @@ class Description(_Part):
     params: int
     precision: Precision = Precision.FLOAT32
     recipe: RecipeInfo | None = None
-    """Of the quantisation; None where it needed none."""
+    """Of the quantisation; None if it needed none."""
     input: InputInfo
     output: OutputInfo
     supernet: SupernetInfo | None
     terms: str | None
-    """Conditions under which the model may be used, from the supernet's card; None where it states none."""
+    """Conditions under which the model may be used, from the supernet's card; None if it states none."""
     accuracy: AccuracyInfo | None
     top1_change: Top1Change | None = None
     latency: tuple[Latency, ...] = ()
@@ -136,7 +136,7 @@ class Manifest(Description):
     sha256: str
     size_bytes: int
     delegate: dict[str, Any] | None = None
-    """How much of the file a delegate takes; None where it was not looked at."""
+    """How much of the file a delegate takes; None if it was not checked."""
     max_relative_difference: float
     """Relative l2 difference of the logits from torch on seeded images: the largest, rounded up to one digit."""
 
@@ -155,7 +155,7 @@ def describe_input(name: str, side: int, card: "Card | None", kind: InputKind = 
 
 
 def data_name(card: "Card") -> str:
-    """The data's name without the folders above it: a manifest does not tell where it was written."""
+    """The data's name without the folders above it: a manifest does not depend on where it was written."""
     return card.data.rstrip("/").rpartition("/")[2]
 
 

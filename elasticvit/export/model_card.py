@@ -51,7 +51,7 @@ def model_card(manifest: Manifest, file: str = "model.tflite", others: Sequence[
     """
     if manifest.format != "tflite":
         raise ExportError(f"there are cards of .tflite files only, and this manifest is of {manifest.format}")
-    parts = [
+    sections = [
         _front_matter(manifest),
         f"# ElasticViT {manifest.arch_id}, {manifest.precision}",
         _what(manifest),
@@ -63,7 +63,7 @@ def model_card(manifest: Manifest, file: str = "model.tflite", others: Sequence[
         f"## Terms\n\n{manifest.terms or 'Its supernet states none.'}",
         f"## Limits\n\n{_limits(manifest)}",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _front_matter(manifest: Manifest) -> str:
@@ -106,15 +106,15 @@ def _in_this_precision(manifest: Manifest, accuracy: AccuracyInfo) -> float:
 def _what(manifest: Manifest) -> str:
     side, classes = manifest.input.shape[1], manifest.output.classes
     size = f"{manifest.macs / 1e6:.1f} million multiply-accumulates, {manifest.params / 1e6:.2f} million parameters"
-    words = f"Classifies {side}×{side} images into {classes} classes. {size}, a file of"
-    words += f" {manifest.size_bytes / 1e6:.2f} MB (sha256 `{manifest.sha256}`)."
-    words += " The file says all this of itself, too: `elasticvit describe FILE`."
+    text = f"Classifies {side}×{side} images into {classes} classes. {size}, a file of"
+    text += f" {manifest.size_bytes / 1e6:.2f} MB (sha256 `{manifest.sha256}`)."
+    text += " The file says all this of itself, too: `elasticvit describe FILE`."
     if manifest.supernet is None:
-        words += "\n\n**Its weights are random: it is for timing, and what it answers means nothing.**"
+        text += "\n\n**Its weights are random: it is for timing, and what it answers means nothing.**"
     if manifest.output.names:
         shown = ", ".join(manifest.output.names[:20])
-        words += f"\n\nClasses: {shown}{' and more (in the file)' if classes > 20 else ''}."
-    return words
+        text += f"\n\nClasses: {shown}{' and more (in the file)' if classes > 20 else ''}."
+    return text
 
 
 def _input(manifest: Manifest) -> str:
@@ -145,13 +145,13 @@ def _accuracy(manifest: Manifest) -> str:
     if accuracy is None:
         return "Not known."
     in_float32 = "" if manifest.precision is Precision.FLOAT32 else " in float32"
-    words = f"Top-1 {accuracy.value:.1%}{in_float32}, {_SOURCES[accuracy.source]}."
+    text = f"Top-1 {accuracy.value:.1%}{in_float32}, {_SOURCES[accuracy.source]}."
     if change is not None:
-        words += f" In {manifest.precision} it moves by {100 * change.value:+.2f} points ({change.images:,} images,"
-        words += f" {change.source})."
+        text += f" In {manifest.precision} it moves by {100 * change.value:+.2f} points ({change.images:,} images,"
+        text += f" {change.source})."
     elif manifest.precision is not Precision.FLOAT32:
-        words += f" What {manifest.precision} changes was not measured."
-    return words
+        text += f" What {manifest.precision} changes was not measured."
+    return text
 
 
 def _latency(latency: Sequence[Latency]) -> str:
@@ -192,20 +192,18 @@ def _precision_row(manifest: Manifest) -> str:
 
 def _provenance(manifest: Manifest) -> str:
     supernet, recipe = manifest.supernet, manifest.recipe
-    words = "Random weights."
+    text = "Random weights."
     if supernet is not None:
-        words = f"Cut out of the supernet `{supernet.name}`"
-        words += f" (sha256 `{supernet.sha256}`)" if supernet.sha256 else ""
-        words += f", which was trained on `{supernet.data}`." if supernet.data else "."
-    words += " The method: [ElasticViT](https://arxiv.org/abs/2303.09730)."
+        text = f"Cut out of the supernet `{supernet.name}`"
+        text += f" (sha256 `{supernet.sha256}`)" if supernet.sha256 else ""
+        text += f", which was trained on `{supernet.data}`." if supernet.data else "."
+    text += " The method: [ElasticViT](https://arxiv.org/abs/2303.09730)."
     if recipe is not None:
-        words += f" Quantised by the recipe `{recipe.name}`{f', version {recipe.version}' if recipe.version else ''}."
+        text += f" Quantised by the recipe `{recipe.name}`{f', version {recipe.version}' if recipe.version else ''}."
     versions = ", ".join(f"{name} {number}" for name, number in sorted(manifest.versions.items()))
-    words += (
-        f" Written by {manifest.created_by} ({versions}); on seeded images the file's logits differ from torch's by"
-    )
-    words += f" at most {manifest.max_relative_difference:.0e} (relative)."
-    return f"{words}\n\nArchitecture: `{json.dumps(manifest.arch, sort_keys=True, separators=(',', ':'))}`"
+    text += f" Written by {manifest.created_by} ({versions}); on seeded images the file's logits differ from torch's by"
+    text += f" at most {manifest.max_relative_difference:.0e} (relative)."
+    return f"{text}\n\nArchitecture: `{json.dumps(manifest.arch, sort_keys=True, separators=(',', ':'))}`"
 
 
 def _limits(manifest: Manifest) -> str:

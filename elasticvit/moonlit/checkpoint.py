@@ -32,7 +32,7 @@ TensorsByKey = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The sets of weights in a file, by their kind; `unnamed` where it holds one set and does not say which."""
+    """The sets of weights in a file, by their kind; `unnamed` if it holds one set and does not say which."""
 
     sets: Mapping[Weights, TensorsByKey]
     unnamed: TensorsByKey | None = None
@@ -101,7 +101,7 @@ def _check_archive(path: Path) -> None:
     except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
         raise SupernetFileError(f"{path} is not a whole file of torch.save: {error}") from error
     if damaged is not None:
-        raise SupernetFileError(f"{path} is damaged: its part {damaged!r} is not as torch.save wrote it")
+        raise SupernetFileError(f"{path} is damaged: its record {damaged!r} is not as torch.save wrote it")
 
 
 def _tensors(path: Path, where: str, content: object) -> TensorsByKey:

@@ -63,10 +63,10 @@ class Report:
 def import_checkpoint(path: Path, out: Path, weights: Weights | None = None, index: Index = Index.RECOMPUTED) -> Report:
     """Write the supernet in a checkpoint of the authors as a supernet file at `out`, exactly there.
 
-    Without `weights` the moving average is taken where there is one, else the model's.
+    Without `weights` the moving average is taken if the file has it, else the model's.
 
     Raises:
-        SupernetFileError: as `read_checkpoint` and `convert`; the asked-for weights are not in the file; `out` is the
+        SupernetFileError: as `read_checkpoint` and `convert`; the requested weights are not in the file; `out` is the
             checkpoint itself or cannot be written.
     """
     if out.exists() and path.exists() and out.samefile(path):
@@ -142,7 +142,7 @@ def select(checkpoint: Checkpoint, weights: Weights | None = None) -> tuple[str,
     """Which set of weights is taken: its name as a report has it, why that one, and the set.
 
     Raises:
-        SupernetFileError: the asked-for weights are not there.
+        SupernetFileError: the requested weights are not there.
     """
     if checkpoint.unnamed is not None:
         if weights is Weights.EMA:
@@ -152,7 +152,7 @@ def select(checkpoint: Checkpoint, weights: Weights | None = None) -> tuple[str,
         weights = Weights.EMA if Weights.EMA in checkpoint.sets else Weights.MODEL
         choice = "the default where the file has EMA weights" if weights is Weights.EMA else "there are no EMA weights"
     else:
-        choice = "as asked for"
+        choice = "as requested"
     if weights not in checkpoint.sets:
         held = ", ".join(checkpoint.sets)
         raise SupernetFileError(f"the file holds no {weights.upper()} weights, only {held}; ask for --weights {held}")
@@ -161,18 +161,18 @@ def select(checkpoint: Checkpoint, weights: Weights | None = None) -> tuple[str,
 
 def _check_keys(state: TensorsByKey) -> None:
     due = {entry.key for entry in entries()}
-    found = f"the authors' supernet has {len(due)} entries, this file has {len(state)}"
+    sizes = f"the authors' supernet has {len(due)} entries, this file has {len(state)}"
     if missing := [entry.key for entry in entries() if entry.key not in state]:
-        raise SupernetFileError(f"{found}: {len(missing)} are missing: {_few(missing)}")
+        raise SupernetFileError(f"{sizes}: {len(missing)} are missing: {_few(missing)}")
     if extra := sorted(state.keys() - due):
-        raise SupernetFileError(f"{found}: {len(extra)} do not belong to it: {_few(extra)}")
+        raise SupernetFileError(f"{sizes}: {len(extra)} do not belong to it: {_few(extra)}")
 
 
 def _check_entry(entry: Entry, tensor: Tensor) -> None:
     # Shape first: a tensor of a few bytes may claim to be endless.
     if tuple(tensor.shape) != entry.shape:
-        found = f"{entry.key} has shape {tuple(tensor.shape)}, the authors' supernet has {entry.shape}"
-        raise SupernetFileError(f"{found}; the file is of another space or number of classes")
+        shapes = f"{entry.key} has shape {tuple(tensor.shape)}, the authors' supernet has {entry.shape}"
+        raise SupernetFileError(f"{shapes}; the file is of another space or number of classes")
     whole = entry.kind is Kind.INDEX or entry.key.endswith("num_batches_tracked")
     if whole == tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool:
         raise SupernetFileError(f"{entry.key} is {tensor.dtype}, not {'whole' if whole else 'floating-point'} numbers")
@@ -213,8 +213,8 @@ def _numbers(of: tuple[Entry, ...]) -> int:
     return sum(prod(entry.shape) for entry in of if entry.kind is not Kind.INDEX)
 
 
-def _few(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def _few(names: list[str], max_count: int = 3) -> str:
+    return ", ".join(names[:max_count]) + (", …" if len(names) > max_count else "")
 
 
 def _sha256(path: Path) -> str:

@@ -127,6 +127,6 @@ def _affine(key: str, name: str, *shape: int) -> Iterator[Entry]:
 
 
 def _norm(key: str, name: str, width: int) -> Iterator[Entry]:
-    for part in ("weight", "bias", "running_mean", "running_var"):
-        yield Entry(f"{key}.{part}", (width,), f"{name}.{part}")
+    for field in ("weight", "bias", "running_mean", "running_var"):
+        yield Entry(f"{key}.{field}", (width,), f"{name}.{field}")
     yield Entry(f"{key}.num_batches_tracked", (), f"{name}.num_batches_tracked")

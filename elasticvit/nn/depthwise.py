@@ -25,7 +25,7 @@ class Depthwise(nn.Conv2d):
 
 
 def _composes(x: Tensor, weight: Tensor, stride: int) -> bool:
-    """Whether a gradient will be asked for that the library computes slowly."""
+    """Whether autograd will need a gradient that the library computes slowly."""
     return (
         torch.is_grad_enabled()
         and weight.requires_grad
@@ -94,9 +94,9 @@ def _by_phases(x: Tensor, grad: Tensor) -> Tensor:
     side = grad.shape[-1]
     for row in range(2):
         for column in range(2):
-            part = x[:, :, row::2, column::2]
-            part = F.pad(part, (0, side - part.shape[3], 0, side - part.shape[2]))
-            taps = _stride_one(part, grad, (3, 3))
+            phase = x[:, :, row::2, column::2]
+            phase = F.pad(phase, (0, side - phase.shape[3], 0, side - phase.shape[2]))
+            taps = _stride_one(phase, grad, (3, 3))
             # Even rows are seen by taps 0, 2, 4 and odd ones by taps 1 and 3.
             total[:, :, row::2, column::2] = taps[:, :, : 3 - row, : 3 - column]
     return total

@@ -1,8 +1,7 @@
 """Supernet files: safetensors with a JSON card, written whole or not at all.
 
 Beside the weights a file may carry calibration images (`elasticvit.pretrained.calibration_images`), the tensor
-`calibration.images`: whoever has the file can then recalibrate its networks, also where the training images cannot be
-had, and everybody gets the same networks.
+`calibration.images`: networks can then be recalibrated without the training images, to the same numbers by everyone.
 """
 
 import json
@@ -127,8 +126,8 @@ def load_supernet(path: str | Path) -> LoadedSuperNet:
         raise SupernetFileError(f"{path}: {len(extra)} tensors are not part of the network, the first is {extra[0]}")
     for name, tensor in state.items():
         if tensor.shape != wanted[name].shape:
-            found, due = tuple(tensor.shape), tuple(wanted[name].shape)
-            raise SupernetFileError(f"{path}: {name} has shape {found}, its space needs {due}")
+            actual, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+            raise SupernetFileError(f"{path}: {name} has shape {actual}, its space needs {expected}")
     _check_finite(state, path)
     supernet.net.load_state_dict(state, assign=True)
     return supernet.eval()
@@ -163,8 +162,8 @@ def _halved(tensor: Tensor) -> Tensor:
 
 def _check_images(images: Tensor, path: Path) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) < 2:
-        found = f"{tuple(images.shape)} {images.dtype}"
-        raise SupernetFileError(f"{path}: calibration images must be (2 or more, 3, H, W) bytes, got {found}")
+        actual = f"{tuple(images.shape)} {images.dtype}"
+        raise SupernetFileError(f"{path}: calibration images must be (2 or more, 3, H, W) bytes, got {actual}")
 
 
 def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The format (https://github.com/huggingface/safetensors): the header's length as a little-endian u64, the header as JSON
 padded with spaces to a multiple of 8, then the tensors without gaps. The package's own writer orders the header's
-metadata anew in every process.
+metadata differently in every process.
 """
 
 import json

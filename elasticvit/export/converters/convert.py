@@ -1,4 +1,4 @@
-"""The same network as a file of another kind, or by another converter, held against torch like our own.
+"""The same network as a file of another kind, or by another converter, checked against torch like the direct writer's.
 
 These are of a network as torch has it: float32, channels first, normalised by the caller.
 """
@@ -51,7 +51,7 @@ def other_format(net: Net, card: Card | None, kind: Format, seed: int = 0) -> by
     Takes 5 to 20 s of one core. The same network and card give the same bytes.
 
     Args:
-        card: of the supernet that the weights are from; None for weights from nowhere.
+        card: of the supernet that the weights are from; None for random weights.
         seed: of the images on which file and network are compared.
 
     Raises:
@@ -62,7 +62,7 @@ def other_format(net: Net, card: Card | None, kind: Format, seed: int = 0) -> by
 
 
 def other_file(net: Net, card: Card | None, kind: Format, seed: int = 0) -> OtherFile:
-    """Like `other_format`, with the difference that was found."""
+    """Like `other_format`, with the difference from the network."""
     properties = _properties(net, card)
     if kind == Format.ONNX:
         data = write_onnx(net, properties)
@@ -109,8 +109,8 @@ def by_litert_torch(net: Net, exported: Exported, seed: int = 0) -> Exported:
         raise ExportError(f"litert-torch writes float32 here, not {manifest.precision}; the direct writer writes that")
     converted = convert(fold(net, form=manifest.input.form))
     versions = manifest.versions | {"litert-torch": version("litert-torch")}
-    said = entries(manifest.model_copy(update={"versions": versions}))
-    data = with_labels(with_metadata(converted, said), manifest.output.names)
+    metadata = entries(manifest.model_copy(update={"versions": versions}))
+    data = with_labels(with_metadata(converted, metadata), manifest.output.names)
     taken = coverage(data, operators(data))
     require_whole(taken)
     file = OtherFile(Format.TFLITE, data, check(data, net, manifest.input.form, seed))
@@ -134,9 +134,9 @@ def _described(manifest: Manifest, file: OtherFile, versions: dict[str, str], **
 
 
 def _properties(net: Net, card: Card | None) -> dict[str, str]:
-    """What the file says of itself; lists as JSON."""
+    """The metadata of the file; lists as JSON."""
     image = describe_input(IMAGES, net.arch.resolution, card)
-    told = {
+    properties = {
         "arch_id": net.arch.id,
         "arch": net.arch.to_json(),
         "classes": json.dumps(card.class_names if card else net.arch.classes),
@@ -145,10 +145,10 @@ def _properties(net: Net, card: Card | None) -> dict[str, str]:
         "std": json.dumps(image.std),
     }
     if card is not None:
-        told["supernet"] = card.name
+        properties["supernet"] = card.name
     if card is not None and card.terms is not None:
-        told["terms"] = card.terms
-    return told
+        properties["terms"] = card.terms
+    return properties
 
 
 def check_file(data: bytes, net: Net, card: Card | None, kind: Format, seed: int = 0) -> float:

@@ -56,16 +56,16 @@ def exported_program(net: Net) -> ExportedProgram:
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
     """Keeps warnings of Python, and of these loggers, out of a program's output."""
-    found = [logging.getLogger(name) for name in loggers]
-    levels = [logger.level for logger in found]
+    silenced = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in silenced]
     try:
-        for logger in found:
+        for logger in silenced:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(found, levels, strict=True):
+        for logger, level in zip(silenced, levels, strict=True):
             logger.setLevel(level)
 
 

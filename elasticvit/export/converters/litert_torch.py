@@ -34,13 +34,13 @@ class GraphModule(nn.Module):
         super().__init__()
         self._graph = graph
         for op in graph.ops:
-            for part, data in constants_of(op).items():
-                self.register_buffer(_buffer(op, part), data)
+            for field, data in constants_of(op).items():
+                self.register_buffer(_buffer(op, field), data)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         values: dict[Value, Tensor] = {self._graph.input: images}
         for op in self._graph.ops:
-            constants = {part: self.get_buffer(_buffer(op, part)) for part in constants_of(op)}
+            constants = {field: self.get_buffer(_buffer(op, field)) for field in constants_of(op)}
             results = apply(op, [values[value] for value in op.inputs], constants)
             values.update(zip(op.outputs, results, strict=True))
         return {OUTPUT: values[self._graph.output]}
@@ -49,7 +49,8 @@ class GraphModule(nn.Module):
 def convert(graph: Graph) -> bytes:
     """A float32 .tflite with the signature `serving_default` from `images` (1, side, side, 3) to `logits` (1, classes).
 
-    Takes 15 to 40 s of one core. Operators have no names of ours, so profiles of the file do not sum to blocks.
+    Takes 15 to 40 s of one core. Operators do not have the names of layers, so a profile of the file
+    cannot be summed by block.
 
     Raises:
         ExportError: litert-torch is missing or does not convert the graph, or the graph takes bytes.
@@ -69,19 +70,19 @@ def convert(graph: Graph) -> bytes:
 
 
 def operators(data: bytes) -> tuple[TfliteOp, ...]:
-    """The operators of a converted file, named after what they make; their blocks are not known and told as -1."""
+    """The operators of a converted file, named after their outputs; block -1, as the converter keeps no blocks."""
     model = schema.Model.GetRootAs(data)
     graph = model.Subgraphs(0)
-    found = []
+    converted = []
     for i in range(graph.OperatorsLength()):
         operator = graph.Operators(i)
         builtin = _BUILTINS[model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode()]
-        found.append(TfliteOp(i, builtin, graph.Tensors(operator.Outputs(0)).Name().decode(), -1))
-    return tuple(found)
+        converted.append(TfliteOp(i, builtin, graph.Tensors(operator.Outputs(0)).Name().decode(), -1))
+    return tuple(converted)
 
 
-def _buffer(op: Op, part: str) -> str:
-    return f"{op.name}/{part}"
+def _buffer(op: Op, field: str) -> str:
+    return f"{op.name}/{field}"
 
 
 def _load() -> Any:  # noqa: ANN401 - a module without types

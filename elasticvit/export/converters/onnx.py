@@ -146,14 +146,14 @@ def _unique(name: str, used: Counter[str]) -> str:
 
 
 def _strip(model: Proto) -> None:
-    """Take out what tells of the machine and of the exporter's counters, and what initializers say themselves."""
+    """Remove what depends on the machine and on the exporter's counters, and the shapes of initializers."""
     known = {tensor.name for tensor in model.graph.initializer}
     shapes = [value for value in model.graph.value_info if value.name not in known]
     del model.graph.value_info[:]
     model.graph.value_info.extend(shapes)
-    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for proto in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del proto.metadata_props[:]
+        proto.doc_string = ""
     symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:

@@ -1,4 +1,4 @@
-"""A network as a .pt2 file, for programs that have torch and nothing of ours."""
+"""A network as a .pt2 file, for programs that have torch but not this package."""
 
 import io
 

@@ -35,7 +35,7 @@ from elasticvit.export.graph.ops import (
 )
 
 Constants = Mapping[str, Tensor]
-"""What an operator holds, by the name of its field: weight and bias, or constant."""
+"""The arrays of an operator by field name: weight and bias, or constant."""
 
 _FIELDS = ("weight", "bias", "constant")
 _ACTIVATIONS = {Activation.NONE: lambda y: y, Activation.RELU: F.relu, Activation.RELU6: F.relu6}
@@ -62,8 +62,8 @@ def trace(graph: OpList, image: Array | NDArray[np.uint8]) -> dict[Value, Tensor
 
 def constants_of(op: Op) -> dict[str, Tensor]:
     """The arrays that an operator holds, as tensors over the same memory."""
-    found = {name: getattr(op, name, None) for name in _FIELDS}
-    return {name: torch.from_numpy(data) for name, data in found.items() if data is not None}
+    arrays = {name: getattr(op, name, None) for name in _FIELDS}
+    return {name: torch.from_numpy(data) for name, data in arrays.items() if data is not None}
 
 
 def apply(op: Op, inputs: list[Tensor], constants: Constants) -> tuple[Tensor, ...]:

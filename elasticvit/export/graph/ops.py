@@ -104,7 +104,7 @@ class FullyConnected(Op):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class MatMul(Op):
-    """Batched matrix product of the last two axes, the second operand transposed if asked."""
+    """Batched matrix product of the last two axes, the second operand transposed if `transpose_second`."""
 
     transpose_second: bool
 
@@ -144,7 +144,7 @@ class Dequantize(Op):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Quantize(Op):
-    """Floats as int8, by the scale and zero point of the output (`elasticvit.export.tflite.number_formats.Formats`)."""
+    """Floats as int8, by the scale and zero point of the output (`NumberFormats` in `number_formats`)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

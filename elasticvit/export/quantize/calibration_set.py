@@ -1,4 +1,4 @@
-"""Images on which the precisions of a network are tried: to see ranges, and to see what they cost in accuracy."""
+"""Images for quantization: to observe the ranges of values, and to measure the change of top-1."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from elasticvit.nn.net import sized
 from elasticvit.nn.supernet_file import LoadedSuperNet
 
 CALIBRATING = 64
-# Half a point of top-1 on so many images is about one standard error of what int8 changes.
+# With 2,000 images, half a point of top-1 is about one standard error of the change by int8.
 HELD_OUT = 2000
 TOGETHER = 32
 
@@ -35,13 +35,13 @@ class HeldOut:
 
     def batches(self, side: int, form: InputForm) -> Iterator[NDArray[Any]]:
         """What a file of that form is given, (B, side, side, 3), in order."""
-        for part in torch.split(self.images, TOGETHER):
-            yield as_taken(self.scaled(part), side, form)
+        for batch in torch.split(self.images, TOGETHER):
+            yield as_taken(self.scaled(batch), side, form)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CalibrationSet:
-    """Calibration images (N, 3, H, W), as networks see them, and held-out ones where some are at hand."""
+    """Calibration images (N, 3, H, W), as networks see them, and held-out ones if there are any."""
 
     calibration: Tensor
     held_out: HeldOut | None = None
@@ -50,11 +50,11 @@ class CalibrationSet:
 def calibration_set_of(
     supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HELD_OUT
 ) -> CalibrationSet | None:
-    """The images for the networks of a supernet; None where its file carries none and there is no data.
+    """The images for the networks of a supernet; None if its file carries none and there is no data.
 
     Args:
-        data: the images that the supernet's card names, where they can be had.
-        held_out: how many of the images to be judged on, from the split on which search is.
+        data: the image set that the supernet's card names, if it is available.
+        held_out: the number of images, of the search split, on which top-1 is measured.
     """
     images = None if data is None else as_trained(supernet, data)
     if supernet.calibration is not None:

@@ -1,12 +1,13 @@
-"""Finds a recipe: which groups of operators make a network faster with int8 weights, on the device at hand.
+"""Finds a recipe: which groups of operators make a network faster with int8 weights, on this machine.
 
 int8 weights pay where reading weights is what takes the time, and cost where quantising the input does; which is which
-depends on the processor. A single group saves one part in a hundred, while where memory happens to lie makes the same
-file some parts in a hundred faster or slower for as long as it is loaded. So groups are not tried one by one: files
-with random halves of all groups are measured in turns, and a linear model of log latency, fitted to all of them, tells
-what each group is worth; every file tells of every group, and its luck averages out. Then a few lots of the best groups
-are measured, each loaded several times, and the fastest is taken. Last, accuracy: while whole networks lose too much,
-the group goes whose int8 weights disturb the logits most for what they gain.
+depends on the processor. A single group saves about 1 % of the latency, while memory placement changes the latency of
+the same file by several percent for as long as it is loaded. So groups are not measured one by one: files with random
+halves of all groups are measured in turns, and a linear model of log latency, fitted to all of them, estimates what
+each group saves; every file is evidence for every group, and the effects of placement average out. Then a few sets of
+the best groups are measured, each loaded several times, and the fastest set is chosen. Last, accuracy: while whole
+networks lose too much, the group is dropped whose int8 weights change the logits the most for the latency that it
+saves.
 """
 
 import platform
@@ -24,7 +25,7 @@ from elasticvit.export.graph.ops import Graph
 from elasticvit.export.input_form import InputForm
 from elasticvit.export.precision import Precision
 from elasticvit.export.quantize.calibration_set import CalibrationSet, as_taken
-from elasticvit.export.quantize.recipe import AccuracyDrop, Recipe, Timed
+from elasticvit.export.quantize.recipe import AccuracyDrop, QuantizationRecipe, Timed
 from elasticvit.export.quantize.try_precision import quantise, top1
 from elasticvit.export.tflite.check import run_tflite
 from elasticvit.export.tflite.number_formats import dynamic_int8, groups_of
@@ -35,9 +36,9 @@ from elasticvit.timing import Samples, lower_bound, measure_ms
 ROUNDS = 15
 MOST_DROP = 0.01
 Report = Callable[[str, int, int], None]
-# Logits of so many images tell how much a group disturbs them.
+# Images on which the change of the logits by a group is measured.
 DISTURBED = 32
-# Files of random groups for each network; so many are in memory at once, twice, since the runtime packs weights anew.
+# Files of random groups for each network; how many are in memory at once, twice, as the runtime packs weights again.
 HALVES, TOGETHER = 96, 16
 # Times that a file is loaded where files are compared.
 COPIES = 4
@@ -54,14 +55,14 @@ def find_recipe(
     rounds: int = ROUNDS,
     max_drop: float = MOST_DROP,
     report: Report = lambda stage, done, total: None,
-) -> Recipe:
+) -> QuantizationRecipe:
     """The recipe for networks of a space on this machine, one thread.
 
     Args:
-        nets: in eval mode, from small to large; they stand for all others.
+        nets: in eval mode, from small to large; they represent all networks of the space.
         calibration_set: with the held-out images on which networks are judged; None where the weights are not trained.
         judged_on: what networks and images these are, for the record.
-        max_drop: the mean loss of top-1, a part of one, that whole networks may have.
+        max_drop: the largest mean loss of top-1, a fraction (0 to 1), over whole networks.
 
     Raises:
         ExportError: no networks, or LiteRT does not run a file.
@@ -74,13 +75,13 @@ def find_recipe(
     judged: tuple[AccuracyDrop, ...] = ()
     if calibration_set is not None and calibration_set.held_out is not None:
         chosen, judged = _accurate(graphs, chosen, gains, calibration_set, max_drop, report)
-    return Recipe(
+    return QuantizationRecipe(
         name=name,
         version=version_,
         space=space,
         device=this_device(),
         groups=tuple(chosen),
-        gains={group: round(part, 4) for group, part in gains.items()},
+        gains={group: round(gain, 4) for group, gain in gains.items()},
         timed=_timed(graphs, chosen, rounds, report),
         judged=judged,
         judged_on=dict(judged_on or {}),
@@ -88,7 +89,7 @@ def find_recipe(
 
 
 def this_device() -> dict[str, str]:
-    """What latencies here are latencies of."""
+    """The device of the latencies, for the record."""
     cpu = platform.processor() or "unknown"
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -98,7 +99,7 @@ def this_device() -> dict[str, str]:
 
 
 def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, float]:
-    """The part of latency that each group saves, by a linear model of log latency over all networks."""
+    """The fraction of the latency that each group saves, by a linear model of log latency over all networks."""
     # Not every network has every group: a stage of the width before it has no shortcut to widen.
     every = list(dict.fromkeys(group for graph in graphs for group in groups_of(graph)))
     rng = np.random.default_rng(0)
@@ -114,14 +115,14 @@ def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, fl
     levels = np.kron(np.eye(len(designs)), np.ones((TOGETHER, 1)))
     model = np.hstack([np.vstack(designs).astype(float), levels])
     worth = np.linalg.lstsq(model, np.concatenate(logs), rcond=None)[0]
-    return {group: float(1 - np.exp(each)) for group, each in zip(every, worth, strict=False)}
+    return {group: float(1 - np.exp(coefficient)) for group, coefficient in zip(every, worth, strict=False)}
 
 
 def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: int, report: Report) -> list[str]:
     """The first groups in order of gain, as many as make networks fastest; in order of execution."""
     order = sorted(gains, key=lambda group: -gains[group])
     gaining = sum(gain > 0 for gain in gains.values())
-    sizes = {round(part * gaining) for part in (0.5, 0.75, 1.0)} | {(gaining + len(order)) // 2, len(order)}
+    sizes = {round(fraction * gaining) for fraction in (0.5, 0.75, 1.0)} | {(gaining + len(order)) // 2, len(order)}
     lots = {size: frozenset(order[:size]) for size in sorted(sizes | {0})}
     logs = dict.fromkeys(lots, 0.0)
     for i, graph in enumerate(graphs):
@@ -133,14 +134,14 @@ def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: in
 
 
 def _timed(graphs: Sequence[Graph], chosen: Sequence[str], rounds: int, report: Report) -> tuple[Timed, ...]:
-    found = []
+    timed = []
     for i, graph in enumerate(graphs):
         ms = _copies(graph, {0: frozenset(), 1: frozenset(chosen)}, rounds)
         report("whole networks", i + 1, len(graphs))
-        before, after = (round(float(np.median(each)), 4) for each in ms.values())
+        before, after = (round(float(np.median(samples)), 4) for samples in ms.values())
         bound = round(lower_bound(ms[0] / ms[1]), 3)
-        found.append(Timed(graph.arch.id, round(macs(graph.arch) / 1e6, 2), before, after, bound))
-    return tuple(found)
+        timed.append(Timed(graph.arch.id, round(macs(graph.arch) / 1e6, 2), before, after, bound))
+    return tuple(timed)
 
 
 def _copies(graph: Graph, lots: Mapping[int, frozenset[str]], rounds: int) -> dict[int, Samples]:
@@ -165,19 +166,20 @@ def _accurate(
     """Those of the groups with which networks lose little enough, and what they lose, in other precisions too."""
     exact = [_Top1OnHeldOut(graph, calibration_set) for graph in graphs]
     order: list[str] | None = None
-    most = len(chosen) + 1
-    for number in range(most):
-        report("accuracy", number, most)
+    max_rounds = len(chosen) + 1
+    for number in range(max_rounds):
+        report("accuracy", number, max_rounds)
         judged = [evaluator.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for evaluator in exact]
-        if float(np.mean([each.drop for each in judged])) <= max_drop:
+        if float(np.mean([network.drop for network in judged])) <= max_drop:
             break
         if order is None:
             order = _by_harm(graphs[-1], chosen, gains, calibration_set)
         chosen = [group for group in chosen if group != order[0]]
         order = order[1:]
-    others = [evaluator.of(precision) for precision in (Precision.FLOAT16, Precision.INT8) for evaluator in exact]
-    report("accuracy", most, most)
-    return chosen, (*judged, *others)
+    precisions = (Precision.FLOAT16, Precision.INT8)
+    unmixed = [evaluator.of(precision) for precision in precisions for evaluator in exact]
+    report("accuracy", max_rounds, max_rounds)
+    return chosen, (*judged, *unmixed)
 
 
 class _Top1OnHeldOut:
@@ -194,7 +196,7 @@ class _Top1OnHeldOut:
             data = _file(self._graph, groups)
         else:
             quantised = quantise(self._graph, precision, None, self._calibration_set, InputForm())
-            data = write_tflite(quantised.graph, formats=quantised.formats).data
+            data = write_tflite(quantised.graph, number_formats=quantised.number_formats).data
         images = len(self._held_out.labels)
         return AccuracyDrop(self._graph.arch.id, precision, images, round(self._float32, 5), round(self._top1(data), 5))
 
@@ -205,7 +207,7 @@ class _Top1OnHeldOut:
 def _by_harm(
     graph: Graph, chosen: Sequence[str], gains: Mapping[str, float], calibration_set: CalibrationSet
 ) -> list[str]:
-    """The groups, first the one that disturbs logits most for the latency it saves."""
+    """The groups, first the one that changes the logits the most for the latency that it saves."""
     images = as_taken(calibration_set.calibration[:DISTURBED], graph.arch.resolution, InputForm())
     exact = run_tflite(_file(graph, frozenset()), images)
     harm = {
@@ -217,4 +219,4 @@ def _by_harm(
 
 
 def _file(graph: Graph, groups: frozenset[str]) -> bytes:
-    return write_tflite(graph, formats=dynamic_int8(graph, groups)).data
+    return write_tflite(graph, number_formats=dynamic_int8(graph, groups)).data

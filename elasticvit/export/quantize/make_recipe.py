@@ -12,7 +12,7 @@ from elasticvit.archs.published import published
 from elasticvit.archs.space import PRESETS
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import DataError, ExportError
-from elasticvit.export.quantize.recipe import Recipe
+from elasticvit.export.quantize.recipe import QuantizationRecipe
 
 if TYPE_CHECKING:
     from elasticvit.export.quantize.calibration_set import CalibrationSet
@@ -26,7 +26,7 @@ DRAWN = 2
 
 def make_recipe(
     of: str, out: Path, version: int, rounds: int, max_drop: float, report: Callable[[str, int, int], None]
-) -> Recipe:
+) -> QuantizationRecipe:
     """Find a recipe for a preset's networks with random weights, or for a supernet file's, and write it.
 
     Raises:

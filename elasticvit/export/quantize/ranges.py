@@ -34,7 +34,7 @@ from elasticvit.export.tflite.number_formats import LARGEST
 Ranges = Mapping[Value, tuple[float, float]]
 # The narrowest range of a value; a network's are of the order of one.
 LEAST = 1e-3
-# An operand's range is at least this part of the sum's (the limit is 1/1024), a result's scale at least this part of
+# An operand's range is at least this fraction of the sum's (the limit is 1/1024), a result's scale at least that of
 # its inputs' (the limit is 1/256).
 OPERAND, RESULT = 1 / 400, 1 / 128
 
@@ -48,15 +48,15 @@ def observed(graph: Graph, images: Iterable[NDArray[Any]]) -> Ranges:
     Raises:
         ExportError: a value is not finite.
     """
-    found: dict[Value, tuple[float, float]] = {}
+    ranges: dict[Value, tuple[float, float]] = {}
     for image in images:
         for value, numbers in trace(graph, image).items():
             low, high = (float(end) for end in numbers.aminmax())
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ExportError(f"{value.name} is not finite on a calibration image; the weights are damaged")
-            before = found.get(value, (0.0, 0.0))
-            found[value] = (min(low, before[0]), max(high, before[1]))
-    return {value: (-_outwards(-low), _outwards(high)) for value, (low, high) in found.items()}
+            before = ranges.get(value, (0.0, 0.0))
+            ranges[value] = (min(low, before[0]), max(high, before[1]))
+    return {value: (-_outwards(-low), _outwards(high)) for value, (low, high) in ranges.items()}
 
 
 def _outwards(end: float) -> float:
@@ -69,20 +69,20 @@ def _outwards(end: float) -> float:
 
 def widened(graph: Graph, ranges: Ranges) -> Ranges:
     """The ranges, so wide that all scales go together."""
-    found = {value: _at_least((low, high), LEAST) for value, (low, high) in ranges.items()}
+    wide = {value: _at_least((low, high), LEAST) for value, (low, high) in ranges.items()}
     for op in reversed(graph.ops):
         if isinstance(op, Add | Sub):
             for value in op.inputs:
-                found[value] = _at_least(found[value], OPERAND * _span(found[op.y]))
+                wide[value] = _at_least(wide[value], OPERAND * _span(wide[op.y]))
     for op in graph.ops:
-        least = 255 * RESULT * _coarsest(op, found)
+        least = 255 * RESULT * _coarsest(op, wide)
         for value in op.outputs:
-            found[value] = _at_least(found[value], least)
-    return found
+            wide[value] = _at_least(wide[value], least)
+    return wide
 
 
 def _coarsest(op: Op, ranges: Ranges) -> float:
-    """The scale in which an operator adds up: its inputs', times its weights' where it has some."""
+    """The scale in which an operator adds up: its inputs', times its weights' if it has weights."""
     scales = [_span(ranges[value]) / 255 for value in op.inputs]
     match op:
         case Conv() | Depthwise() | FullyConnected():
@@ -99,7 +99,7 @@ def _coarsest(op: Op, ranges: Ranges) -> float:
 
 
 def _at_least(span: tuple[float, float], width: float) -> tuple[float, float]:
-    """Widened upwards where it is narrower."""
+    """Widened upwards if it is narrower."""
     low, high = span
     return low, max(high, low + width)
 

@@ -37,7 +37,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyDrop:
-    """A network's top-1 in float32 and in another precision, parts of one, on the same held-out images."""
+    """A network's top-1 in float32 and in another precision, fractions (0 to 1), on the same held-out images."""
 
     arch_id: str
     precision: Precision
@@ -51,14 +51,14 @@ class AccuracyDrop:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class QuantizationRecipe:
     """Groups of operators (`elasticvit.export.tflite.number_formats.group`) whose weights become int8.
 
     Attributes:
         device: what it was measured on: processor, instruction set, runtime, threads.
-        gains: of each group that was tried, the part of a network's latency that it saves by itself.
-        timed, judged: evidence on whole networks. `judged` is empty where no trained weights of the space were at hand,
-            and tells of the other precisions as well.
+        gains: of each group that was measured, the fraction of a network's latency that it alone saves.
+        timed, judged: evidence on whole networks. `judged` holds the other precisions as well, and is
+            empty if there were no trained weights of the space.
         judged_on: the supernet that the networks were of, the sha256 of its file, and the images.
     """
 
@@ -82,41 +82,41 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def drop(self, precision: Precision = Precision.DYNAMIC_INT8) -> float | None:
-        """The mean loss of top-1 in that precision, a part of one; None where it was not measured."""
-        drops = [each.drop for each in self.judged if each.precision == precision]
+        """The mean loss of top-1 in that precision, a fraction (0 to 1); None if it was not measured."""
+        drops = [network.drop for network in self.judged if network.precision == precision]
         return sum(drops) / len(drops) if drops else None
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Recipe":
+    def from_json(cls, text: str) -> "QuantizationRecipe":
         """Raises `ExportError` for anything that `to_json` did not write."""
         try:
             data: dict[str, Any] = json.loads(text)
             if data.pop("format") != FORMAT:
                 raise ValueError("it is of another format")
-            if unknown := set(data) - {each.name for each in fields(cls)}:
+            if unknown := set(data) - {known.name for known in fields(cls)}:
                 raise ValueError(f"it has an unknown field {min(unknown)!r}")
             return _ADAPTER.validate_python(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            said = str(error).replace("\n", " ")
-            raise ExportError(f"not a recipe: {said}; make one by `elasticvit recipe`") from error
+            reason = str(error).replace("\n", " ")
+            raise ExportError(f"not a recipe: {reason}; make one by `elasticvit recipe`") from error
 
 
-_ADAPTER = TypeAdapter(Recipe)
+_ADAPTER = TypeAdapter(QuantizationRecipe)
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path) -> QuantizationRecipe:
     """Raises `ExportError`."""
     try:
-        return Recipe.from_json(path.read_text())
+        return QuantizationRecipe.from_json(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"cannot read the recipe {path}: {error}") from error
 
 
 @cache
-def shipped_recipe(space: str) -> Recipe:
+def shipped_recipe(space: str) -> QuantizationRecipe:
     """The recipe that ships for a preset of the space. Raises `ExportError`."""
     path = HERE / f"{space}.json"
     if not path.is_file():
@@ -126,7 +126,7 @@ def shipped_recipe(space: str) -> Recipe:
     return load_recipe(path)
 
 
-def recipe_for(arch: Arch) -> Recipe:
+def recipe_for(arch: Arch) -> QuantizationRecipe:
     """The recipe that ships for the smallest preset that holds a network's body, else the paper's."""
     return shipped_recipe(_preset_of(arch))
 

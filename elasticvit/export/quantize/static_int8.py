@@ -33,15 +33,15 @@ from elasticvit.export.graph.ops import (
 from elasticvit.export.quantize.hard_swish import without_hard_swish
 from elasticvit.export.quantize.ranges import Ranges, observed, widened
 from elasticvit.export.tflite.flatbuffer import Quantization
-from elasticvit.export.tflite.number_formats import LARGEST, Formats
+from elasticvit.export.tflite.number_formats import LARGEST, NumberFormats
 
 FEWEST_IMAGES = 8
 _MOVES = (Reshape, Transpose, Split, Pad)
-# Operators by the last part of their name that stay in float, besides those that can do nothing else.
+# Operators that stay in float, by the last component of their name; others have no int8 kernel at all.
 _FLOAT = ("norm_", "position_bias", "floats", "centre")
 
 
-def static_int8(graph: Graph, images: Sequence[NDArray[Any]]) -> tuple[Graph, Formats]:
+def static_int8(graph: Graph, images: Sequence[NDArray[Any]]) -> tuple[Graph, NumberFormats]:
     """An equal graph with int8 where possible, and the formats that say so.
 
     Args:
@@ -60,16 +60,16 @@ def static_int8(graph: Graph, images: Sequence[NDArray[Any]]) -> tuple[Graph, Fo
     for op in products.ops:
         split.take(op)
     output = split.as_float(products.output, products.ops[-1])
-    return replace(products, ops=tuple(split.ops), output=output), Formats(values=split.values)
+    return replace(products, ops=tuple(split.ops), output=output), NumberFormats(values=split.values)
 
 
 def _symmetric(graph: Graph) -> set[Value]:
     """What becomes the second operand of a matrix product: its zero point has to be 0 (`VisitBatchMatMulNode`)."""
-    found = {op.inputs[1] for op in graph.ops if isinstance(op, MatMul)}
+    symmetric = {op.inputs[1] for op in graph.ops if isinstance(op, MatMul)}
     for op in reversed(graph.ops):
-        if isinstance(op, _MOVES) and found.intersection(op.outputs):
-            found.update(op.inputs)
-    return found
+        if isinstance(op, _MOVES) and symmetric.intersection(op.outputs):
+            symmetric.update(op.inputs)
+    return symmetric
 
 
 def _is_float(op: Op) -> bool:
@@ -93,7 +93,7 @@ class _Split:
         inputs = tuple(self._as_int8(value, op) for value in op.inputs)
         self.ops.append(replace(op, inputs=inputs))
         for value in op.outputs:
-            # Numbers that are only moved are told apart as finely as before.
+            # Values that are only moved keep their scale.
             self.values[value] = self.values[inputs[0]] if isinstance(op, _MOVES) else self._quantization(value)
 
     def as_float(self, value: Value, reader: Op) -> Value:

@@ -1,4 +1,4 @@
-"""A graph in the precision asked for, and what that precision does to its answers."""
+"""A graph in another precision, compared with its float32 file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from elasticvit.export.input_form import InputForm
 from elasticvit.export.manifest import RecipeInfo, Top1Change
 from elasticvit.export.precision import Precision
 from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, as_taken, random_calibration_set
-from elasticvit.export.quantize.recipe import Recipe
+from elasticvit.export.quantize.recipe import QuantizationRecipe
 from elasticvit.export.quantize.static_int8 import static_int8
 from elasticvit.export.tflite.check import check_macs, load_tflite, run, run_tflite
-from elasticvit.export.tflite.number_formats import FLOAT32, Formats, dynamic_int8, float16
+from elasticvit.export.tflite.number_formats import FLOAT32, NumberFormats, dynamic_int8, float16
 from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.nn.supernet_file import Card
 
@@ -33,20 +33,20 @@ class Quantised:
     """A graph and how its numbers are held."""
 
     graph: Graph
-    formats: Formats
+    number_formats: NumberFormats
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tried:
-    """A graph in a precision and what is known of it.
+    """A graph in a precision, with the result of the comparison.
 
     Attributes:
-        distance: the greatest relative l2 distance of its logits from float32's; None where it is float32.
-        change: of top-1; None where nothing tells it.
+        distance: the greatest relative l2 distance of its logits from float32's; None for float32.
+        change: of top-1; None if it is not known.
     """
 
     graph: Graph
-    formats: Formats
+    number_formats: NumberFormats
     recipe: RecipeInfo | None = None
     distance: float | None = None
     change: Top1Change | None = None
@@ -60,7 +60,7 @@ def try_precision(
     graph: Graph,
     exact: bytes,
     precision: Precision,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     calibration_set: CalibrationSet | None,
     card: Card | None,
     supernet_sha256: str | None,
@@ -79,7 +79,7 @@ def try_precision(
     if card is None:
         calibration_set = random_calibration_set(side)
     quantised = quantise(graph, precision, recipe, calibration_set, form)
-    data = write_tflite(quantised.graph, formats=quantised.formats).data
+    data = write_tflite(quantised.graph, number_formats=quantised.number_formats).data
     check_macs(data, graph.arch)
     distance = difference(exact, data, precision, side, calibration_set or random_calibration_set(side), form)
     change = None
@@ -99,14 +99,14 @@ def try_precision(
     info = None
     if precision is Precision.DYNAMIC_INT8:
         info = RecipeInfo(name=recipe.name, version=str(recipe.version), sha256=recipe.sha256)
-    return Tried(quantised.graph, quantised.formats, info, distance, change)
+    return Tried(quantised.graph, quantised.number_formats, info, distance, change)
 
 
-def _change_of_others(recipe: Recipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:
+def _change_of_others(recipe: QuantizationRecipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:
     drop = recipe.drop(precision)
     if drop is None or recipe.judged_on.get("sha256") != supernet_sha256:
         return None
-    judged = [each for each in recipe.judged if each.precision == precision]
+    judged = [network for network in recipe.judged if network.precision == precision]
     images = judged[0].images
     return Top1Change(
         value=-drop,
@@ -116,7 +116,11 @@ def _change_of_others(recipe: Recipe, precision: Precision, supernet_sha256: str
 
 
 def quantise(
-    graph: Graph, precision: Precision, recipe: Recipe | None, calibration_set: CalibrationSet | None, form: InputForm
+    graph: Graph,
+    precision: Precision,
+    recipe: QuantizationRecipe | None,
+    calibration_set: CalibrationSet | None,
+    form: InputForm,
 ) -> Quantised:
     """The graph in that precision.
 
@@ -136,15 +140,16 @@ def quantise(
         case Precision.DYNAMIC_INT8:
             if recipe is None:
                 raise ExportError("dynamic_int8 needs a recipe that says which operators take int8 weights")
-            formats = dynamic_int8(graph, frozenset(recipe.groups))
-            if not formats.weights:
+            number_formats = dynamic_int8(graph, frozenset(recipe.groups))
+            if not number_formats.weights:
                 raise ExportError(f"the recipe {recipe.id} names no group of this network's operators")
-            return Quantised(graph, formats)
+            return Quantised(graph, number_formats)
         case Precision.INT8:
             if calibration_set is None:
                 raise ExportError(
-                    "int8 needs images to see the range of every value, and this supernet neither carries calibration"
-                    " images nor are its training images at hand: make a file that carries some by `elasticvit pack`"
+                    "int8 needs images to see the range of every value, but this supernet carries no calibration"
+                    " images and its training images are not available: make a file that carries some by `elasticvit"
+                    " pack`"
                 )
             images = as_taken(calibration_set.calibration.double(), graph.arch.resolution, form)
             return Quantised(*static_int8(graph, [image[None] for image in images]))
@@ -179,12 +184,12 @@ def difference(
 
 
 def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
-    """By how much a file's top-1 is above the float32 file's, as a part of one, on held-out images."""
+    """A file's top-1 less the float32 file's, -1 to 1, on held-out images."""
     return top1(data, side, held_out, form) - top1(exact, side, held_out, form)
 
 
 def top1(data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
-    """The part of held-out images that a file classifies rightly. Raises `ExportError` if LiteRT does not take it."""
+    """The fraction of held-out images that a file classifies correctly. Raises `ExportError` if LiteRT refuses it."""
     interpreter = load_tflite(data)
     answers = [run(interpreter, images).argmax(1) for images in held_out.batches(side, form)]
     return float((np.concatenate(answers) == held_out.labels.numpy()).mean())

@@ -1,4 +1,4 @@
-"""What delegates make of a file, before anything is measured: which operators XNNPACK takes, in how many pieces.
+"""Which operators of a file delegates take, before it is measured; for XNNPACK also in how many partitions.
 
 An operator that a delegate does not take splits the graph, and everything around it is copied between two runtimes;
 a time measured of such a file says nothing of the network. XNNPACK is asked itself; a GPU delegate cannot be asked
@@ -63,7 +63,7 @@ def coverage(data: bytes, ops: Sequence[TfliteOp], interpreter: Interpreter | No
 
     Args:
         ops: the operators of the file in order, as `write_tflite` gives them.
-        interpreter: with the file, where somebody has loaded it already.
+        interpreter: of this file, if the caller has loaded it.
 
     Raises:
         ExportError: LiteRT does not take the file, or it has other operators than these.
@@ -82,14 +82,14 @@ def coverage(data: bytes, ops: Sequence[TfliteOp], interpreter: Interpreter | No
     return Coverage(len(ops), len(taken), len(pieces), left, gpu)
 
 
-def require_whole(found: Coverage) -> None:
+def require_whole(covered: Coverage) -> None:
     """Raises `ExportError`, naming the layers, where XNNPACK would not take a file in one piece."""
-    if found.whole:
+    if covered.whole:
         return
-    named = ", ".join(f"{op.builtin} at {op.layer}" for op in found.uncovered[:5])
-    more = f" and {len(found.uncovered) - 5} more" if len(found.uncovered) > 5 else ""
+    named = ", ".join(f"{op.builtin} at {op.layer}" for op in covered.uncovered[:5])
+    more = f" and {len(covered.uncovered) - 5} more" if len(covered.uncovered) > 5 else ""
     raise ExportError(
-        f"XNNPACK takes {found.delegated} of {found.operators} operators, in {found.partitions} pieces; it leaves"
+        f"XNNPACK takes {covered.delegated} of {covered.operators} operators, in {covered.partitions} pieces; it leaves"
         f" {named or 'none'}{more}. The file would be slow for a reason that is not the network's; nothing was written"
     )
 
@@ -98,11 +98,11 @@ def _inside(piece: Generated, own: Sequence[Generated]) -> set[int]:
     """The file's operators between a delegate's inputs and its outputs."""
     makers = {int(tensor): i for i, node in enumerate(own) for tensor in node["outputs"]}
     outside = {int(tensor) for tensor in piece["inputs"]}
-    found: set[int] = set()
+    inside: set[int] = set()
     wanted = [int(tensor) for tensor in piece["outputs"]]
     while wanted:
         maker = makers.get(wanted.pop())
-        if maker is not None and maker not in found:
-            found.add(maker)
+        if maker is not None and maker not in inside:
+            inside.add(maker)
             wanted += [int(tensor) for tensor in own[maker]["inputs"] if int(tensor) not in outside]
-    return found
+    return inside

@@ -1,4 +1,4 @@
-"""What a .tflite file says of itself, so that the file alone tells how to use it.
+"""The metadata of a .tflite file, which says how to use it.
 
 Three things, none of which a runtime has to know: model metadata as the public tools for LiteRT files read it (the
 entry `TFLITE_METADATA`), the class names as `labels.txt` in a zip behind the model, and the whole description of
@@ -142,13 +142,13 @@ def _standard(description: Description) -> dict[str, Any]:
 
 def _summary(description: Description) -> str:
     source = f"supernet {description.supernet.name}" if description.supernet else "random weights, for timing only"
-    words = f"Image classification, {description.output.classes} classes. {description.macs / 1e6:.1f} million"
-    words += f" multiply-accumulates, {description.precision}; from {source}."
+    text = f"Image classification, {description.output.classes} classes. {description.macs / 1e6:.1f} million"
+    text += f" multiply-accumulates, {description.precision}; from {source}."
     if description.accuracy is not None:
         accuracy = description.accuracy
         in_float32 = "" if description.precision is Precision.FLOAT32 else " in float32"
-        words += f" Top-1 {accuracy.value:.1%} ({accuracy.source}){in_float32}."
-    return words
+        text += f" Top-1 {accuracy.value:.1%} ({accuracy.source}){in_float32}."
+    return text
 
 
 def _image(description: Description) -> dict[str, Any]:

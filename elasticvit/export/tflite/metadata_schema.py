@@ -113,7 +113,7 @@ def is_metadata(data: bytes) -> bool:
 
 
 def decode_text(data: bytes | None) -> str:
-    """A string of a flatbuffer: UTF-8, else Latin-1, which writers on other systems use; "" where it is missing."""
+    """A string of a flatbuffer: UTF-8, else Latin-1, which writers on other systems use; "" if it is missing."""
     try:
         return (data or b"").decode()
     except UnicodeDecodeError:
@@ -153,8 +153,8 @@ def _store(builder: flatbuffers.Builder, kind: Kind, value: Any) -> int:  # noqa
             return _vector(builder, value, builder.PrependFloat32)
         case Part():
             return _write(builder, kind.table, value)
-    parts = [_write(builder, kind.table, part) for part in value]
-    return _vector(builder, parts, builder.PrependUOffsetTRelative)
+    tables = [_write(builder, kind.table, values) for values in value]
+    return _vector(builder, tables, builder.PrependUOffsetTRelative)
 
 
 def _vector(builder: flatbuffers.Builder, values: Sequence[Any], prepend: Any) -> int:  # noqa: ANN401
@@ -166,8 +166,8 @@ def _vector(builder: flatbuffers.Builder, values: Sequence[Any], prepend: Any) -
 
 
 def _read(at: Table, table: str) -> dict[str, Any]:
-    found = {name: _load(at, number, kind) for name, (number, kind) in TABLES[table].items()}
-    return {name: value for name, value in found.items() if value is not None}
+    fields = {name: _load(at, number, kind) for name, (number, kind) in TABLES[table].items()}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _load(at: Table, number: int, kind: Kind) -> Any:  # noqa: ANN401, PLR0911 - a line a kind

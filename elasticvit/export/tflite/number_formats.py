@@ -1,4 +1,4 @@
-"""In which numbers a file holds weights and values, where that is not float32."""
+"""The number formats of weights and values in a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class WeightFormat(StrEnum):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Formats:
+class NumberFormats:
     """How the numbers of a graph are held; what is not named is float32.
 
     Attributes:
@@ -38,19 +38,19 @@ class Formats:
         return self.weights.get(op, WeightFormat.FLOAT32)
 
 
-FLOAT32 = Formats()
+FLOAT32 = NumberFormats()
 
 
-def float16(graph: Graph) -> Formats:
+def float16(graph: Graph) -> NumberFormats:
     """All constants in half precision, but for the mean of pixels, whose fraction half precision would blur."""
     names = (op.name for op in graph.ops if not op.name.endswith("/centre"))
-    return Formats(dict.fromkeys(names, WeightFormat.FLOAT16))
+    return NumberFormats(dict.fromkeys(names, WeightFormat.FLOAT16))
 
 
-def dynamic_int8(graph: Graph, groups: frozenset[str]) -> Formats:
+def dynamic_int8(graph: Graph, groups: frozenset[str]) -> NumberFormats:
     """int8 weights for the convolutions and linears of these groups (`group`)."""
     names = (op.name for op in graph.ops if isinstance(op, Conv | FullyConnected) and group(op.name) in groups)
-    return Formats(dict.fromkeys(names, WeightFormat.INT8))
+    return NumberFormats(dict.fromkeys(names, WeightFormat.INT8))
 
 
 def group(op: str) -> str:
@@ -59,16 +59,16 @@ def group(op: str) -> str:
     `vit2/layer1/ffn/expand` is of `vit2/ffn/expand`: what operators do is alike within a stage, and all architectures
     of a space have the same stages.
     """
-    return "/".join(part for part in op.split("/") if not part.startswith(("layer", "block")))
+    return "/".join(name for name in op.split("/") if not name.startswith(("layer", "block")))
 
 
 def groups_of(graph: Graph) -> dict[str, int]:
     """The groups of a graph whose weights can be int8, with their bytes in float32, in order of execution."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for op in graph.ops:
         if isinstance(op, Conv | FullyConnected):
-            found[group(op.name)] = found.get(group(op.name), 0) + 4 * op.weight.size
-    return found
+            sizes[group(op.name)] = sizes.get(group(op.name), 0) + 4 * op.weight.size
+    return sizes
 
 
 def to_float16(name: str, data: Array) -> NDArray[np.float16]:
@@ -81,11 +81,11 @@ def to_float16(name: str, data: Array) -> NDArray[np.float16]:
 
 
 def to_int8(weight: Array, axis: int | None = 0) -> tuple[NDArray[np.int8], Quantization]:
-    """Rounded to int8, each index of `axis`, or all of it, with the scale that the largest weight asks for."""
+    """Rounded to int8, each index of `axis`, or all of it, with the scale of the largest weight."""
     largest = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis), keepdims=True)
     # A channel of zeros has any scale; that of the largest channel is one that the operator bears.
-    most = largest.max() / LARGEST if largest.any() else 1 / LARGEST
-    scale = np.where(largest > 0, largest / LARGEST, most).astype(np.float32)
+    default = largest.max() / LARGEST if largest.any() else 1 / LARGEST
+    scale = np.where(largest > 0, largest / LARGEST, default).astype(np.float32)
     rounded = np.clip(np.round(weight / scale), -LARGEST, LARGEST).astype(np.int8)
     return rounded, Quantization(scale.reshape(-1), axis=axis or 0)
 

@@ -40,7 +40,7 @@ from elasticvit.export.graph.ops import (
     Value,
 )
 from elasticvit.export.tflite.flatbuffer import Generated, ModelBuilder, Quantization
-from elasticvit.export.tflite.number_formats import FLOAT32, Formats, WeightFormat, to_float16, to_int8
+from elasticvit.export.tflite.number_formats import FLOAT32, NumberFormats, WeightFormat, to_float16, to_int8
 from elasticvit.export.tflite.runtime_version import min_runtime_version
 
 INPUT, OUTPUT = "images", "logits"
@@ -111,7 +111,7 @@ class TfliteFile:
 def write_tflite(
     graph: OpList,
     description: str | None = None,
-    formats: Formats = FLOAT32,
+    number_formats: NumberFormats = FLOAT32,
     metadata: Mapping[str, bytes] | None = None,
 ) -> TfliteFile:
     """One signature `serving_default` from `images` (1, side, side, 3) to `logits` (1, classes).
@@ -119,25 +119,25 @@ def write_tflite(
     With `metadata` (`elasticvit.export.tflite.metadata.entries`) the file also tells which runtime it needs.
 
     Raises:
-        ExportError: the graph's weights are not float32, or are too large for the format asked.
+        ExportError: the graph's weights are not float32, or are too large for their number format.
     """
     model = ModelBuilder()
     ops: list[TfliteOp] = []
     tensors = {graph.input: _input(model, graph.input)}
     for op in graph.ops:
         inputs = [tensors[value] for value in op.inputs]
-        constants = _constants(model, op, formats, ops)
+        constants = _constants(model, op, number_formats, ops)
         # SPLIT is the one operator whose constant comes first.
         inputs = [*constants, *inputs] if isinstance(op, Split) else [*inputs, *constants]
         for value in op.outputs:
-            quantization = formats.values.get(value)
+            quantization = number_formats.values.get(value)
             name, dtype = (
                 OUTPUT if value is graph.output else value.name,
                 np.float32 if quantization is None else np.int8,
             )
             tensors[value] = model.tensor(name, value.shape, dtype, quantization)
         outputs = [tensors[value] for value in op.outputs]
-        model.operator(_NAMES[type(op)], _version(op, formats), inputs, outputs, _options(op))
+        model.operator(_NAMES[type(op)], _version(op, number_formats), inputs, outputs, _options(op))
         ops.append(TfliteOp(len(ops), _NAMES[type(op)], op.name, op.block))
     if description is None:
         description = f"ElasticViT {graph.arch.id}" if isinstance(graph, Graph) else "part of an ElasticViT"
@@ -163,21 +163,21 @@ def _input(model: ModelBuilder, value: Value) -> int:
     return model.tensor(INPUT, value.shape)
 
 
-def _constants(model: ModelBuilder, op: Op, formats: Formats, ops: list[TfliteOp]) -> list[int]:  # noqa: PLR0911 - a line an operator
+def _constants(model: ModelBuilder, op: Op, number_formats: NumberFormats, ops: list[TfliteOp]) -> list[int]:  # noqa: PLR0911 - a line an operator
     """The tensors that an operator reads besides its inputs, in the format's order; adds what has to unpack them."""
     match op:
         case Conv() | Depthwise() | FullyConnected():
-            if (quantization := formats.values.get(op.x)) is not None:
+            if (quantization := number_formats.values.get(op.x)) is not None:
                 return _int8_weights(model, op, quantization)
-            return _weights(model, op, formats.of(op.name), ops)
+            return _weights(model, op, number_formats.of(op.name), ops)
         case Elementwise(constant=data) if data is not None:
             data = _float32(op, data)
-            if op.x in formats.values:
+            if op.x in number_formats.values:
                 # One scale for all of it: an elementwise operator has no scale for each channel.
                 return [model.constant(f"{op.name}/table", *to_int8(data, axis=None))]
             if data.size == 1:
                 return [model.shared("value", data)]
-            return [_stored(model, op, "table", data, formats.of(op.name), ops)]
+            return [_stored(model, op, "table", data, number_formats.of(op.name), ops)]
         case Mean():
             return [model.shared("axes", np.array(op.axes, np.int32))]
         case Reshape():
@@ -204,10 +204,10 @@ def _int8_weights(model: ModelBuilder, op: Conv | Depthwise | FullyConnected, x:
     ]
 
 
-def _version(op: Op, formats: Formats) -> int:
-    if op.x in formats.values:
+def _version(op: Op, number_formats: NumberFormats) -> int:
+    if op.x in number_formats.values:
         return _INT8_VERSIONS.get(type(op), 1)
-    if formats.of(op.name) is WeightFormat.INT8:
+    if number_formats.of(op.name) is WeightFormat.INT8:
         return _HYBRID_VERSIONS[type(op)]
     return _VERSIONS.get(type(op), 1)
 
@@ -219,14 +219,14 @@ def _weights(
     if form is WeightFormat.INT8:
         # The bias stays as it is: the operator's sums are turned into float32 before it is added.
         return [model.constant(f"{op.name}/weight", *to_int8(weight)), model.constant(f"{op.name}/bias", bias)]
-    return [_stored(model, op, part, data, form, ops) for part, data in (("weight", weight), ("bias", bias))]
+    return [_stored(model, op, field, data, form, ops) for field, data in (("weight", weight), ("bias", bias))]
 
 
 def _stored(
-    model: ModelBuilder, op: Op, part: str, data: NDArray[np.float32], form: WeightFormat, ops: list[TfliteOp]
+    model: ModelBuilder, op: Op, field: str, data: NDArray[np.float32], form: WeightFormat, ops: list[TfliteOp]
 ) -> int:
     """A constant as float32, or as float16 with the operator that unpacks it, once, when the file is loaded."""
-    name = f"{op.name}/{part}"
+    name = f"{op.name}/{field}"
     if form is not WeightFormat.FLOAT16:
         return model.constant(name, data)
     packed, unpacked = model.constant(f"{name}_float16", to_float16(name, data)), model.tensor(name, data.shape)

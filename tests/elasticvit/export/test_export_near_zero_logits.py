@@ -112,7 +112,7 @@ def test_a_file_of_nan_is_refused() -> None:
 
 def test_one_image_with_logits_near_zero_does_not_refuse_a_precision() -> None:
     net = _net(2)
-    exact, half = (write_tflite(fold(net), formats=formats).data for formats in (FLOAT32, float16(fold(net))))
+    exact, half = (write_tflite(fold(net), number_formats=formats).data for formats in (FLOAT32, float16(fold(net))))
     # The first is the image with logits near zero; brighter images are far from it.
     images = torch.cat([_checked_image() * scale for scale in (1.0, 0.2, 2.0, 4.0)])
     relative = difference(exact, half, Precision.FLOAT16, SIDE, CalibrationSet(images), InputForm())

@@ -24,7 +24,7 @@ from elasticvit.export.precision import Precision
 from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, random_calibration_set
 from elasticvit.export.quantize.hard_swish import without_hard_swish
 from elasticvit.export.quantize.ranges import LEAST, widened
-from elasticvit.export.quantize.recipe import AccuracyDrop, Recipe
+from elasticvit.export.quantize.recipe import AccuracyDrop, QuantizationRecipe
 from elasticvit.export.quantize.static_int8 import static_int8
 from elasticvit.export.tflite.check import run_tflite
 from elasticvit.export.tflite.flatbuffer import Generated
@@ -82,7 +82,7 @@ def test_int8_rounds_to_the_nearest_step_of_each_channel() -> None:
 def test_dynamic_int8_has_the_weights_that_google_s_quantizer_makes(net: Net) -> None:
     graph = fold(net)
     groups = frozenset(name for name in groups_of(graph) if name.startswith("head/"))
-    ours = write_tflite(graph, formats=dynamic_int8(graph, groups)).data
+    ours = write_tflite(graph, number_formats=dynamic_int8(graph, groups)).data
     oracle = quantizer.Quantizer(bytearray(write_tflite(graph).data))
     weights = qtyping.TensorQuantizationConfig(
         num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
@@ -105,7 +105,7 @@ def test_dynamic_int8_has_the_weights_that_google_s_quantizer_makes(net: Net) ->
 
 
 def test_a_recipe_s_groups_and_no_others_become_int8(net: Net) -> None:
-    recipe = Recipe("mine", 3, "small", {}, ("vit1/ffn/expand", "head/logits"))
+    recipe = QuantizationRecipe("mine", 3, "small", {}, ("vit1/ffn/expand", "head/logits"))
     exported = export_net(net, CARD, precision=Precision.DYNAMIC_INT8, recipe=recipe)
     names = {name.removesuffix("/weight") for name in _int8_weights(exported.tflite)}
     assert {group(name) for name in names} == set(recipe.groups)
@@ -206,7 +206,7 @@ def test_int8_is_the_same_whatever_the_order_of_sums() -> None:
 
 def test_runtimes_that_would_read_one_scale_for_all_channels_are_told(net: Net) -> None:
     # FULLY_CONNECTED 12 and CONV_2D 5 have a scale for each channel beside float inputs.
-    recipe = Recipe("mine", 1, "small", {}, ("vit1/ffn/expand", "conv0/expand"))
+    recipe = QuantizationRecipe("mine", 1, "small", {}, ("vit1/ffn/expand", "conv0/expand"))
     exported = export_net(net, CARD, precision=Precision.DYNAMIC_INT8, recipe=recipe)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(exported.tflite))
     used = {(code.builtinCode, code.version) for code in model.operatorCodes}
@@ -251,7 +251,9 @@ def test_a_precision_that_costs_too_much_is_refused(
 
 def test_without_images_other_networks_of_the_supernet_tell(net: Net) -> None:
     judged = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
-    recipe = Recipe("mine", 1, "small", {}, (), judged=judged, judged_on={"supernet": "tiny", "sha256": "ab"})
+    recipe = QuantizationRecipe(
+        "mine", 1, "small", {}, (), judged=judged, judged_on={"supernet": "tiny", "sha256": "ab"}
+    )
     half = partial(export_net, net, CARD, precision=Precision.FLOAT16, recipe=recipe)
     change = half(supernet_sha256="ab").manifest.top1_change
     assert change is not None and change.value == pytest.approx(-0.02) and "2 other networks of tiny" in change.source
@@ -263,7 +265,7 @@ def test_without_images_other_networks_of_the_supernet_tell(net: Net) -> None:
 
 def test_all_constants_are_packed_in_float16(net: Net) -> None:
     graph = fold(net)
-    data = write_tflite(graph, formats=float16(graph)).data
+    data = write_tflite(graph, number_formats=float16(graph)).data
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
     stored = [t for t in model.subgraphs[0].tensors if model.buffers[t.buffer].data is not None]
     assert not [t.name for t in stored if t.type == schema.TensorType.FLOAT32 and np.prod(t.shape) > 1]

@@ -19,13 +19,20 @@ from elasticvit.export.graph.fold import fold
 from elasticvit.export.precision import Precision
 from elasticvit.export.quantize import find_recipe
 from elasticvit.export.quantize.calibration_set import CalibrationSet, HeldOut, random_calibration_set
-from elasticvit.export.quantize.recipe import AccuracyDrop, Recipe, Timed, load_recipe, recipe_for, shipped_recipe
+from elasticvit.export.quantize.recipe import (
+    AccuracyDrop,
+    QuantizationRecipe,
+    Timed,
+    load_recipe,
+    recipe_for,
+    shipped_recipe,
+)
 from elasticvit.export.tflite.number_formats import groups_of
 from elasticvit.nn.random_net import random_net
 from elasticvit.timing import Samples, lower_bound, measure_ms
 
 STOCK = Path(elasticvit.__file__).parent / "pretrained"
-RECIPE = Recipe(
+RECIPE = QuantizationRecipe(
     "mine",
     2,
     "small",
@@ -39,7 +46,7 @@ RECIPE = Recipe(
 
 
 def test_a_recipe_is_its_json() -> None:
-    assert Recipe.from_json(RECIPE.to_json()) == RECIPE
+    assert QuantizationRecipe.from_json(RECIPE.to_json()) == RECIPE
     assert RECIPE.id == "mine@2"
     assert RECIPE.drop() == pytest.approx(0.1) and RECIPE.drop(Precision.INT8) == pytest.approx(0.3)
     assert RECIPE.drop(Precision.FLOAT16) is None
@@ -136,7 +143,7 @@ def test_nothing_to_measure_is_refused() -> None:
 def test_a_recipe_of_another_space_s_groups_is_refused() -> None:
     from elasticvit.export import export_net
 
-    strange = Recipe("mine", 1, "x", {}, ("nothing/here",))
+    strange = QuantizationRecipe("mine", 1, "x", {}, ("nothing/here",))
     with pytest.raises(ExportError, match="mine@1 names no group"):
         export_net(random_net(small().smallest(), 0), None, precision=Precision.DYNAMIC_INT8, recipe=strange)
 
