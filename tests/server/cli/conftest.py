@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 import uvicorn
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from server.cli import client
 from tests.server.server_farm import Farm

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+from typer.testing import Result
 
 from tests.server.cli.conftest import Run, Served
 from tests.server.server_farm import tiny_tflite
