@@ -1,4 +1,4 @@
-"""Reads the words of Google's benchmark_model, the tool to compare this one with on a new phone.
+"""Parses the output of Google's benchmark_model, for comparing it with android_bench on a new phone.
 
 It prints no samples. Old and new builds differ in prefixes ("INFO: "), in where lines begin and in which statistics
 they give, so nothing here depends on the beginning of a line, and the last line of statistics (the measured one; the
@@ -21,7 +21,7 @@ PAIR = re.compile(rf"(\w+)={NUMBER}")
 
 @dataclass(frozen=True)
 class BenchmarkModelResult:
-    """What benchmark_model says of one model; None where its build does not say it."""
+    """The result of benchmark_model for one model; None for what its build does not print."""
 
     init_us: float
     first_us: float
@@ -37,7 +37,7 @@ class BenchmarkModelResult:
 
 
 def parse_benchmark_model(text: str) -> BenchmarkModelResult:
-    """The result in benchmark_model's stdout. Raises BenchOutputError where there is none (a run that failed)."""
+    """The result in benchmark_model's stdout. Raises BenchOutputError if it has none (a run that failed)."""
     timings = TIMINGS.search(text)
     if timings is None:
         raise BenchOutputError("this is no output of a benchmark_model run that succeeded: look at its stderr")

@@ -1,1 +1,1 @@
-"""The agent beside the devices: leases measuring jobs from the server, does them, reports. See `loop`."""
+"""The agent: leases measuring jobs from the server, does them on the devices of this machine, reports. See `loop`."""

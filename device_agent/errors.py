@@ -1,23 +1,23 @@
 """The errors of the agent.
 
 AgentError
-├── SettingsError        exit 2  what was configured does not fit
+├── SettingsError        exit 2  a setting or a flag is not valid
 ├── HomeInUse            exit 3  another agent works in this home folder
 ├── HomeUnusable         exit 4  the home folder cannot be written
-├── BenchMissing         exit 5  android_bench or its runtime is not there
+├── BenchMissing         exit 5  android_bench or its runtime is missing
 ├── ApiError             what the server answered
 │   ├── ServerAway       no answer, or "not now": try again later
-│   │   └── BadAnswer    something answers that does not speak our protocol
+│   │   └── BadAnswer    what answers does not follow the protocol
 │   ├── Unauthorized     the token is wrong, revoked, or of another role
-│   ├── UnknownAgent     the server forgot us: register again
-│   ├── StaleLease       the lease is no longer ours: drop the work
-│   ├── Missing          a file that a lease names is not there
-│   └── Refused          our request is wrong, and stays wrong when repeated
+│   ├── UnknownAgent     the server does not know the agent: register again
+│   ├── StaleLease       the agent no longer holds the lease: drop the work
+│   ├── Missing          a file that a lease names is missing on the server
+│   └── Refused          the request is wrong, and would be so again
 └── WorkError            why a job failed; has the `kind` of the wire's Failure
     ├── BadModel         user    the model cannot be measured anywhere
-    ├── DeviceFault      device  this device did not do it
+    ├── DeviceFault      device  this device failed
     ├── InfraFault       infra   agent, disk, network or server
-    └── Cancelled           infra   told to end: the agent stops or the lease is gone
+    └── Cancelled           infra   the agent stops, or the device or the lease is gone
 """
 
 # ruff: noqa: N818  the names say what is wrong; "Error" at the end of each would add nothing
@@ -32,7 +32,7 @@ MAX_DETAIL = 4000
 
 
 class AgentError(Exception):
-    """Root; the message is a sentence that says what to do. `exit_code` is the process's, where it ends it."""
+    """Root; the message is a sentence that says what to do. `exit_code` is that of a process which it ends."""
 
     exit_code: ClassVar[int] = 1
 
@@ -86,7 +86,7 @@ class Refused(ApiError):
 
 
 class WorkError(AgentError):
-    """`log` is what the benchmark said, for the report."""
+    """`log` is the stderr of the benchmark, for the report."""
 
     kind: ClassVar[FailureKind] = "infra"
 

@@ -33,17 +33,17 @@ class Home:
         return self.root / "work"
 
     def clear_work(self) -> None:
-        """Remove what a killed agent left of its jobs."""
-        for left in self.work.iterdir():
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
+        """Remove the files that a killed agent left of its jobs."""
+        for path in self.work.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
 def open_home(root: Path) -> Iterator[Home]:
-    """The home folder, made where it is missing and locked until the end. Raises HomeInUse, HomeUnusable."""
+    """The home folder: created if it is missing, and locked inside the `with`. Raises HomeInUse, HomeUnusable."""
     home = Home(root.resolve())
     try:
         for folder in (home.root, home.cache, home.spool, home.work):
@@ -66,7 +66,7 @@ def _take(lock: IO[str], root: Path) -> None:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         raise HomeInUse(
-            f"an agent (pid {holder}) already works in {root}: stop it, or give --home another folder"
+            f"an agent (pid {holder}) already uses {root}: stop it, or give --home another folder"
         ) from error
     with suppress(OSError):  # a full disk must not keep the agent from delivering what it has
         lock.truncate(0)

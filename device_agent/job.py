@@ -1,4 +1,4 @@
-"""One lease from beginning to end: files, measuring, and the report; the lease is renewed all the while."""
+"""One lease from beginning to end: files, measuring, and the report; the lease is renewed meanwhile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Renewal:
         self.lost = False
 
     def progress(self, progress: Progress) -> None:
-        """What the next renewal tells; telling at once would disturb the measurement."""
+        """What the next renewal sends; sending at once would disturb the measurement."""
         self._progress = progress
 
     def __enter__(self) -> Self:
@@ -53,7 +53,7 @@ class Renewal:
         self._over.set()
 
     def _run(self) -> None:
-        wait_seconds = 0.0  # the first at once: it tells that the work began
+        wait_seconds = 0.0  # the first at once: the job counts as running from then on
         while not self._over.wait(wait_seconds):
             wait_seconds = self._renew()
 
@@ -76,7 +76,7 @@ class Renewal:
 def run_lease(
     lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, stop: Cancellation
 ) -> Report | None:
-    """Work on a lease; the report, or None where the lease was lost and nobody waits for one. Raises nothing."""
+    """Work on a lease; the report, or None if the lease was lost, so that no report is accepted. Raises nothing."""
     cancellation = Cancellation(stop)
     with Renewal(server, lease, lease_seconds, cancellation) as renewal:
         try:
@@ -87,7 +87,7 @@ def run_lease(
         except WorkError as error:
             log.warning("work failed", job=lease.job_id, kind=error.kind, reason=str(error))
             return failed(lease, error)
-        except Exception as error:  # an unexpected error must not leave the job hanging until its lease runs out
+        except Exception as error:  # an unexpected fault must not leave the job waiting until its lease runs out
             log.exception("work failed unexpectedly", job=lease.job_id)
             return failed(lease, InfraFault(f"the agent failed ({type(error).__name__}: {error}): read its log"))
 
@@ -123,9 +123,10 @@ def _measure(
     return Report(lease_id=lease.lease_id, attempt=lease.attempt, outcome="measured", session=session)
 
 
-def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: float, cancellation: Cancellation) -> Path:
-    """A file of the lease, held until the stack ends; tried again for as long as a lease lasts, damaged bytes once."""
-    deadline_s = time.monotonic() + patience_seconds
+def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, retry_seconds: float, cancellation: Cancellation) -> Path:
+    """A file of the lease, held until the stack ends. A download that fails is repeated for the length of a lease, one
+    with damaged bytes once."""
+    deadline_s = time.monotonic() + retry_seconds
     corrupt = 0
     while True:
         try:
@@ -142,4 +143,4 @@ def _fetch(blob: BlobRef, cache: Cache, stack: ExitStack, patience_seconds: floa
         except AgentError as error:
             raise InfraFault(f"{blob.url} could not be fetched: {error}") from error
         cancellation.check()
-        cancellation.wait(min(RETRY_SECONDS, patience_seconds))
+        cancellation.wait(min(RETRY_SECONDS, retry_seconds))

@@ -1,4 +1,4 @@
-"""The server's settings: read from `ELASTICVIT_*` once, checked at start, passed on as values."""
+"""The server's settings: read once from `ELASTICVIT_*`, validated at start, passed on as values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 
 
 class Settings(BaseSettings):
-    """All knobs of server and workers; sizes in MB are 10^6 bytes, times in seconds."""
+    """All settings of server and workers; a MB is 10^6 bytes, times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     export_memory_mb: float = Field(default=4096.0, gt=0)
     """Of the process that exports; beyond, it is ended and the job fails."""
     convert_wait_seconds: float = Field(default=60.0, ge=0, le=600)
-    """How long a download waits for a file that has to be made first."""
+    """How long a download waits for a file that must be converted first."""
     answer_threads: int = Field(default=1, ge=1, le=64)
     """How many searches and exports a worker does at once; they share one exporting process."""
     calibration_threads: int = Field(default=1, ge=1, le=64)
@@ -90,9 +90,9 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Settings from the environment. Raises SettingsError naming every variable that does not fit."""
+    """Settings from the environment. Raises SettingsError naming every variable that is not valid."""
     try:
         return Settings()
     except ValidationError as error:
         wrong = (f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise SettingsError("these environment variables do not fit: " + "; ".join(wrong)) from error
+        raise SettingsError("these environment variables are not valid: " + "; ".join(wrong)) from error

@@ -1,4 +1,4 @@
-"""Where android_bench and the runtime it loads are on this machine."""
+"""Finds android_bench and the runtime library that it loads on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Bench:
-    """The program, LiteRT's library with its version, and the hash that tells this build from another."""
+    """The program, LiteRT's library with its version, and the hash that identifies the build."""
 
     program: Path
     library: Path
@@ -22,11 +22,11 @@ class Bench:
 
 
 def find_bench(program: Path | None, library: Path | None) -> Bench:
-    """What is given, or else what the installed packages bring; the program is built where that is needed.
+    """The given paths, by default those of the installed packages; the program is built if needed.
 
     Raises BenchMissing.
     """
-    # Late: an agent that serves only phones needs neither compiler nor runtime.
+    # Imported late: an agent that serves only phones needs neither compiler nor runtime.
     from android_bench import build
     from android_bench.errors import BenchBuildError
 
@@ -37,7 +37,7 @@ def find_bench(program: Path | None, library: Path | None) -> Bench:
     except BenchBuildError as error:
         raise BenchMissing(str(error)) from error
     if not library.is_file():
-        raise BenchMissing(f"{library} is not there: name LiteRT's library in ELASTICVIT_AGENT_LIBRARY")
+        raise BenchMissing(f"{library} does not exist: name LiteRT's library in ELASTICVIT_AGENT_LIBRARY")
     if not (program.is_file() and os.access(program, os.X_OK)):
-        raise BenchMissing(f"{program} is not a program: build android_bench, or name it in ELASTICVIT_AGENT_BENCH")
+        raise BenchMissing(f"{program} is not executable: build android_bench, or name it in ELASTICVIT_AGENT_BENCH")
     return Bench(program, library, version, build.build_id(program))

@@ -1,6 +1,6 @@
-"""The result file of android_bench (schema 1), checked and turned into what travels.
+"""The result file of android_bench (schema 1), validated and converted to the types of reports.
 
-The contract is in android_bench/README.md; fields that are not listed here are not needed and ignored.
+android_bench/README.md defines it; fields that are not listed here are ignored.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from device_agent.errors import InfraFault
 from server.wire import BenchRun, OpTime
 
-# Of more samples than this, evenly spaced ones are kept: the quantiles stay and a report stays small.
+# Of more samples than this, evenly spaced ones are kept, which preserves the quantiles and bounds the report.
 MAX_KEPT_SAMPLES = 5000
 MAX_TAG = 500
 
 
-class _Part(BaseModel):
+class _Read(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class Threads(_Part):
+class Threads(_Read):
     asked: int
     got: int
 
 
-class Affinity(_Part):
-    """Hexadecimal masks; `asked` is None where the kernel was left to choose."""
+class Affinity(_Read):
+    """Hexadecimal masks; `asked` is None if the kernel chose the CPUs."""
 
     asked: str | None
     got: str | None
 
 
-class BenchOp(_Part):
-    """`count` events of one operation in all runs of the profile."""
+class BenchOp(_Read):
+    """One operation: `count` events in all runs of the profile."""
 
     node: int = Field(ge=-1)
     tag: str
@@ -43,13 +43,13 @@ class BenchOp(_Part):
     median_us: float | None = Field(default=None, ge=0)
 
 
-class Profile(_Part):
+class Profile(_Read):
     runs: int = Field(ge=1)
     ops: list[BenchOp]
 
 
-class BenchResult(_Part):
-    """One benchmark process. Times as they are named; clocks in kHz by CPU, temperatures in thousandths of °C."""
+class BenchResult(_Read):
+    """The result of one benchmark process. Clocks are in kHz, one a CPU; temperatures in thousandths of °C."""
 
     version: Literal[1] = Field(alias="schema")
     samples_ns: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
@@ -87,7 +87,7 @@ class BenchResult(_Part):
                 count=op.count,
                 total_us=op.total_us,
                 avg_us=op.total_us / runs,
-                # A median over events is one over inferences only where each has one event.
+                # A median over events is one over inferences only if each inference has one event.
                 median_us=op.median_us if op.count == runs else None,
             )
             for op in self.profile.ops
@@ -103,15 +103,15 @@ class BenchResult(_Part):
 
 
 def read_result(data: bytes) -> BenchResult:
-    """Raises InfraFault where android_bench and this agent do not understand each other."""
+    """Raises InfraFault if the file is not a result of this schema."""
     try:
         return BenchResult.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InfraFault(
-            f"android_bench wrote a result that this agent does not understand ({where}: {first['msg']}): "
-            "use the two of one version"
+            f"android_bench wrote a result that this agent cannot read ({where}: {first['msg']}): "
+            "use android_bench and agent of the same version"
         ) from error
 
 
@@ -119,7 +119,7 @@ def _ms(us: float | None) -> float | None:
     return None if us is None else us / 1e3
 
 
-def _thinned(samples: list[int], most: int) -> list[int]:
-    if len(samples) <= most:
+def _thinned(samples: list[int], max_count: int) -> list[int]:
+    if len(samples) <= max_count:
         return samples
-    return [samples[i * len(samples) // most] for i in range(most)]
+    return [samples[i * len(samples) // max_count] for i in range(max_count)]

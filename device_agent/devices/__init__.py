@@ -1,1 +1,1 @@
-"""The side of the agent that faces the devices: what a device is, and this machine as one."""
+"""Devices: what the agent needs of one, where they come from, and this machine as a device."""

@@ -1,4 +1,4 @@
-"""This machine's processors: what they are, which is free, and how they feel."""
+"""The processors of this machine: which there are, which are idle, their clocks and temperatures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mask_of(cpus: Iterable[int]) -> int:
 
 
 def fastest(cpus: Sequence[int], sys: Path = SYS) -> tuple[int, ...]:
-    """Those of the largest kind, by the kernel's capacity or highest clock; all where it does not say."""
+    """The CPUs of the fastest kind, by the kernel's capacity or maximum clock; all if it reports neither."""
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
         values = {cpu: read_integer(sys / f"devices/system/cpu/cpu{cpu}/{name}") for cpu in cpus}
         known = [value for value in values.values() if value is not None]
@@ -32,7 +32,7 @@ def fastest(cpus: Sequence[int], sys: Path = SYS) -> tuple[int, ...]:
 
 
 def idle_ticks(proc: Path = PROC) -> dict[int, int]:
-    """How long each CPU has been idle since boot; empty where the kernel does not say."""
+    """How long each CPU has been idle since boot; empty if the kernel does not report it."""
     ticks = {}
     for line in read_text(proc / "stat").splitlines():
         name, *values = line.split()
@@ -47,34 +47,34 @@ def quietest(cpus: Sequence[int], count: int, before: dict[int, int], after: dic
 
 
 def steal_ticks(proc: Path = PROC) -> int | None:
-    """Hundredths of a second that other guests of the same machine took from us since boot."""
-    words = read_text(proc / "stat").partition("\n")[0].split()
-    return int(words[8]) if len(words) > 8 and words[0] == "cpu" else None
+    """Hundredths of a second since boot in which the hypervisor ran other guests (steal time)."""
+    fields = read_text(proc / "stat").partition("\n")[0].split()
+    return int(fields[8]) if len(fields) > 8 and fields[0] == "cpu" else None
 
 
 def conditions(proc: Path = PROC, sys: Path = SYS) -> dict[str, Any]:
-    """Load, temperatures, clocks and governors now; what the machine does not tell is left out."""
-    found: dict[str, Any] = {
+    """Load, temperatures, clocks and governors now; what the machine does not report is left out."""
+    readings: dict[str, Any] = {
         "loadavg": [float(word) for word in read_text(proc / "loadavg").split()[:3]],
         "temperature_mc": temperatures(sys),
         "cpu_khz": _by_cpu(sys, "scaling_cur_freq"),
         "governor": sorted(set(_by_cpu(sys, "scaling_governor").values())),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in readings.items() if value}
 
 
 def temperatures(sys: Path = SYS) -> dict[str, int]:
     """Thousandths of °C by zone."""
-    found = {}
+    by_zone = {}
     for zone in sorted((sys / "class/thermal").glob("thermal_zone*")):
         value = read_integer(zone / "temp")
         if value is not None:
-            found[f"{zone.name.removeprefix('thermal_zone')}:{read_text(zone / 'type').strip()}"] = value
-    return found
+            by_zone[f"{zone.name.removeprefix('thermal_zone')}:{read_text(zone / 'type').strip()}"] = value
+    return by_zone
 
 
 def read_text(path: Path) -> str:
-    """Empty where it may not be read: every machine shows something else."""
+    """The text of a file, empty if it cannot be read: machines differ in what they report."""
     try:
         return path.read_text(errors="replace")
     except OSError:

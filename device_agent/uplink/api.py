@@ -74,7 +74,7 @@ class Server:
     @contextmanager
     def download(self, blob: BlobRef) -> Iterator[Iterator[bytes]]:
         """The bytes of a file, in chunks, unchecked. Raises Missing."""
-        # The bearer token goes along, so a lease must not be able to point it at another machine.
+        # The request carries the token, so a lease must not be able to direct it to another machine.
         if not blob.url.startswith("/") or blob.url.startswith("//"):
             raise Refused(f"the server names the address '{blob.url}' for a file: only paths on itself are allowed")
         try:

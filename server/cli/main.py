@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A latency budget goes in, a trained vision model that meets it comes out.",
+    help="Find trained vision models that meet a latency budget, and serve, export and measure them.",
 )
 app.registered_commands += client.app.registered_commands
 app.registered_groups += client.app.registered_groups
@@ -35,7 +35,7 @@ def version() -> None:
 
 @app.command()
 def up() -> None:
-    """Serve with this machine as device `host`: server, worker and agent together, in the foreground."""
+    """Run server, worker and agent in the foreground, with this machine as device `host`."""
     from server.settings import load_settings
     from server.supervise.lock import Taken
     from server.supervise.supervisor import Supervisor
@@ -51,7 +51,7 @@ def up() -> None:
 
 @app.command()
 def serve(exit_with_parent: WithParent = False) -> None:
-    """Run the HTTP server alone (workers and agents are processes of their own)."""
+    """Run only the HTTP server; workers and agents are processes of their own."""
     import uvicorn
 
     from server import logs
@@ -63,7 +63,7 @@ def serve(exit_with_parent: WithParent = False) -> None:
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
-        # The app does so, too; here a home that cannot be used ends in a sentence.
+        # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
         prepare(settings).close()
     except ServerError as error:
         _end(error, EXIT_ERROR)
@@ -96,7 +96,7 @@ def worker(exit_with_parent: WithParent = False) -> None:
 
 @app.command()
 def prepare(exit_with_parent: WithParent = False) -> None:
-    """Make a home folder ready: the default supernet, the anchor model, the host agent's token, the benchmark."""
+    """Prepare a home folder: default supernet, anchor model, token of the host agent, benchmark program."""
     from elasticvit.errors import ElasticVitError
     from server.settings import load_settings
     from server.supervise.bootstrap import prepare_home
@@ -110,10 +110,10 @@ def prepare(exit_with_parent: WithParent = False) -> None:
 
 @app.command()
 def demo(
-    budget_ms: Annotated[float | None, typer.Option(help="Default: the middle of what this machine reaches.")] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="Budget; by default the middle of the range.")] = None,
     sweep: Annotated[bool, typer.Option(help="Also search at 10, 30, 50, 70 and 90 % of the reachable range.")] = False,
 ) -> None:
-    """Run the whole loop once against a server of its own; exits 0 only if the answer ran here within its budget."""
+    """Run the whole loop once against a server of its own; exits with 0 only if a model ran here within its budget."""
     from server.demo.run import run_demo
 
     raise typer.Exit(run_demo(budget_ms, sweep))

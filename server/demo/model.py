@@ -1,4 +1,4 @@
-"""A downloaded model run on this machine, beside the network in torch that it was made from."""
+"""Runs a downloaded model on this machine and compares it with the network in torch that it was exported from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:  # torch is loaded when a model is tried
     from torch import Tensor
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
-MOST_TESTED = 1000
+MAX_IMAGES = 1000
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of it: on `same` of `images` file and torch gave the same class; `top1` of `tested` labelled images
-    that nobody trained or searched with, None if the images named `data` are missing."""
+    """The comparison: for `same` of `images` images the file and torch gave the same class. `top1` is the accuracy on
+    `tested` labelled images that neither training nor search used, None if the image set `data` is not available."""
 
     data: str
     terms: str | None
@@ -31,7 +31,7 @@ class Tried:
 def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> Tried:
     """Run a .tflite of this arch, canonical JSON, and the same network of the supernet file on the same images.
 
-    These are the calibration images that the file carries, or else the first held-out ones. Raises ElasticVitError.
+    These are the calibration images in the supernet file, else the first held-out ones. Raises ElasticVitError.
     """
     import torch
 
@@ -52,20 +52,20 @@ def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> Tried:
         images = loaded.calibration
     else:
         assert data is not None, "calibrated would have refused"
-        images = data.search.images[:MOST_TESTED]
+        images = data.search.images[:MAX_IMAGES]
     scaled = card.scaled(images)
     with torch.inference_mode():
         expected = net(scaled).argmax(1).numpy()
     same = int((_answers(tflite, scaled) == expected).sum())
     if data is None:
         return Tried(card.data, card.terms, same, len(images), None, 0)
-    labels = data.val.labels[:MOST_TESTED].numpy()
-    right = _answers(tflite, data.scaled(data.val.images[:MOST_TESTED])) == labels
+    labels = data.val.labels[:MAX_IMAGES].numpy()
+    right = _answers(tflite, data.scaled(data.val.images[:MAX_IMAGES])) == labels
     return Tried(card.data, card.terms, same, len(images), float(right.mean()), len(labels))
 
 
 def _answers(tflite: bytes, images: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The classes that a file gives to images (N, 3, H, W), scaled, one by one on one thread."""
+    """The classes that a .tflite predicts for scaled images (N, 3, H, W), one at a time on one thread."""
     import torch.nn.functional as F
     from ai_edge_litert.interpreter import Interpreter
 
@@ -75,9 +75,9 @@ def _answers(tflite: bytes, images: Tensor) -> np.ndarray[Any, np.dtype[np.int64
     side = int(into["shape"][1])
     if side != images.shape[-1]:
         images = F.interpolate(images, size=side, mode="bicubic", align_corners=False)
-    found = []
+    classes = []
     for image in np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()):
         runner.set_tensor(into["index"], image[None])
         runner.invoke()
-        found.append(int(runner.get_tensor(out["index"])[0].argmax()))
-    return np.array(found)
+        classes.append(int(runner.get_tensor(out["index"])[0].argmax()))
+    return np.array(classes)

@@ -15,11 +15,11 @@ Call = Callable[..., Any]
 
 
 class PrecisionError(Exception):
-    """A precision that has to work did not; the message says which and why."""
+    """A precision that must work failed; the message says which and why."""
 
 
 def lines(call: Call, arch: dict[str, Any], supernet: str) -> Iterator[str]:
-    """The rows of the table as they come in, under `HEADING`; p50s are at the anchor's reference speed.
+    """The rows of the table below `HEADING`, as they are measured; p50s are at the anchor's reference speed.
 
     A precision that is refused for this network has a row that says why. Raises PrecisionError when float32 is.
     """
@@ -42,7 +42,7 @@ def lines(call: Call, arch: dict[str, Any], supernet: str) -> Iterator[str]:
 
 
 def _body(arch: dict[str, Any], supernet: str, precision: str) -> dict[str, Any]:
-    # The row tells what it costs, however much that is.
+    # The row reports the loss of accuracy, so that none is refused.
     return {"arch": arch, "supernet": supernet, "precision": precision, "max_accuracy_drop": 1.0}
 
 

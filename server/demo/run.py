@@ -1,8 +1,8 @@
-"""`elasticvit demo`: the whole loop once, against a server of its own, on real parts.
+"""`elasticvit demo`: the whole loop once, against a server of its own.
 
 Starts a service in a home folder of its own, asks for a model within a budget, has it measured, downloads it, runs it
-here and holds its answers to those of the supernet in torch; then has the same network in every precision exported and
-measured. The exit status is 0 only if all of that held.
+here and compares its answers with those of the supernet in torch; then has the same network exported and measured in
+every precision. The exit status is 0 only if every step succeeded.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from server.wire.connect import base_url, http_client
 READY_SECONDS = 900.0
 ANSWER_SECONDS = 120.0
 SWEEP = (0.1, 0.3, 0.5, 0.7, 0.9)
-# Kernels round differently, so that an image whose two best classes are all but even may fall either way.
-LEAST_SAME = 0.98
-MOST_BELOW = 0.1
+# Kernels round differently: an image whose two best classes score almost alike may get either.
+MIN_SAME = 0.98
+MAX_BELOW = 0.1
 OK, FAILED = 0, 1
 
 
 class DemoError(Exception):
-    """A step of the demonstration did not hold; the message says which."""
+    """A step of the demonstration failed; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,16 @@ def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
 
 def _top1(tried: Tried) -> str:
     if tried.top1 is None:
-        return f"not known: the images of {tried.data} are missing (ELASTICVIT_DATA)"
+        return f"not known: the images of {tried.data} are not available (set ELASTICVIT_DATA)"
     return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw"
 
 
 def _check(latency: dict[str, Any], tried: Tried, stated: float, terms: str | None) -> None:
     if not latency["verified"]:
         raise DemoError(f"the best model was measured at {latency['measured_ms']} ms, beyond the budget")
-    if tried.same < LEAST_SAME * tried.images:
+    if tried.same < MIN_SAME * tried.images:
         raise DemoError("the downloaded model does not answer as the supernet's network does")
-    if tried.top1 is not None and tried.top1 < stated - MOST_BELOW:
+    if tried.top1 is not None and tried.top1 < stated - MAX_BELOW:
         raise DemoError(f"the downloaded model is right for {tried.top1:.1%}, far below the {stated:.1%} stated")
     if terms != tried.terms:
         raise DemoError("the terms of the supernet's images did not travel with the answer")
@@ -141,22 +141,22 @@ def _check(latency: dict[str, Any], tried: Tried, stated: float, terms: str | No
 def _sweep(service: Service, low_ms: float, high_ms: float) -> None:
     typer.echo("  budget ms   measured ms   verified   top-1   MMACs   answered in s")
     measured: list[float] = []
-    for part in SWEEP:
-        budget_ms = _between(low_ms, high_ms, part)
-        asked = time.monotonic()
+    for fraction in SWEEP:
+        budget_ms = _between(low_ms, high_ms, fraction)
+        begin_s = time.monotonic()
         model = service.search(budget_ms)["result"]["models"][0]
         latency = model["latency"]["host"]
         measured.append(latency["measured_ms"])
         typer.echo(
             f"  {budget_ms:9.3f}   {latency['measured_ms']:11.3f}   {latency['verified']!s:>8}   "
-            f"{model['accuracy']['value']:5.1%}   {model['macs'] / 1e6:5.1f}   {time.monotonic() - asked:13.1f}"
+            f"{model['accuracy']['value']:5.1%}   {model['macs'] / 1e6:5.1f}   {time.monotonic() - begin_s:13.1f}"
         )
     if measured != sorted(measured):
         raise DemoError("measured latencies do not rise with the budget")
 
 
-def _between(low: float, high: float, part: float) -> float:
-    return low + part * (high - low)
+def _between(low: float, high: float, fraction: float) -> float:
+    return low + fraction * (high - low)
 
 
 def _reachable(service: Service) -> tuple[float, float]:
@@ -173,7 +173,7 @@ def _download(service: Service, model: dict[str, Any]) -> bytes:
 
 
 def _borrow_supernet(settings: Settings, home: Path) -> None:
-    """Use the supernets that `make run` serves, where there are some; to train one again would tell nothing new."""
+    """Copy the supernets that `make run` serves, if there are any, so that none is trained for the demo."""
     target = home / "supernets"
     if not settings.supernets_folder.is_dir() or target.exists():
         return

@@ -1,6 +1,6 @@
 """What a home folder needs before it can answer: a supernet, the anchor, a token for this machine's agent.
 
-Every step looks first whether it is done, so that preparing twice, or after a crash, does only what is missing.
+Every step first checks whether it is done, so that preparing twice, or after a crash, does only what is missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
-    """Make a home folder ready, saying what takes time. Raises InfraError, ElasticVitError."""
+    """Make a home folder ready; what takes time is reported by `say`. Raises InfraError, ElasticVitError."""
     database = prepare(settings, clock)
     say("building the benchmark program")
     build_benchmark()
@@ -41,7 +41,7 @@ def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
 
 
 def build_benchmark() -> None:
-    """Build android_bench for this machine, in a process of its own. Raises InfraError with the builder's words."""
+    """Build android_bench for this machine, in a process of its own. Raises InfraError with the builder's message."""
     done = subprocess.run(
         [sys.executable, "-m", "android_bench.build"], capture_output=True, text=True, check=False, timeout=300
     )
@@ -74,7 +74,7 @@ def register_supernet(database: Database, file: Path, clock: Clock) -> None:
 
 
 def keep_anchor(database: Database, blobs: Blobs, clock: Clock) -> None:
-    """Store the anchor model, once for all."""
+    """Store the anchor model if it is missing."""
     with database.read() as session:
         if models.anchor(session) is not None:
             return
@@ -96,7 +96,7 @@ def agent_token_file(settings: Settings) -> Path:
 
 
 def ensure_agent_token(database: Database, file: Path, clock: Clock) -> None:
-    """See to it that `file` (mode 0600) holds a valid token of role agent."""
+    """Make sure that `file` (mode 0600) holds a valid token of role agent."""
     secret = tokens.read_secret(file)
     with database.write() as session:
         try:

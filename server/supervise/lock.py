@@ -1,4 +1,4 @@
-"""Who holds a home folder and a port: one running service each."""
+"""Locks: one running service a home folder and a port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.wire.connect import bracketed
 
 
 class Taken(ServerError):  # noqa: N818 - as in server/errors.py
-    """The home folder or the port is another process's; the sentence names it."""
+    """The home folder or the port is in use by another process, which the message names."""
 
 
 class HomeLock:
@@ -30,7 +30,7 @@ class HomeLock:
         path = home / "run.lock"
         try:
             home.mkdir(parents=True, exist_ok=True)
-            # Not truncated before the lock is ours: the holder's name stands in it.
+            # Not truncated before it is locked: it names the holder.
             file = path.open("a+")
         except OSError as error:
             raise from_os_error(error, f"the home folder {home}") from error
@@ -72,7 +72,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def listener(port: int) -> int | None:
-    """The process that listens on a TCP port, None where /proc does not tell."""
+    """The process that listens on a TCP port, None if /proc does not show it."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,8 +1,9 @@
 """`elasticvit up`: server, worker and this machine's agent as one service in the foreground.
 
-The home folder is locked first and the port tried, so that a second one ends at once. Then the server starts and tells
-on /readyz what it waits for; the worker starts while the default supernet is prepared; the agent starts; a calibration
-of `host` is queued where none stands. A child that ends by itself is started again. SIGTERM and SIGINT end everything.
+The home folder is locked and the port tested first, so that a second service ends at once. Then the server starts, and
+/readyz says what it waits for; the worker starts while the default supernet is prepared; the agent starts; a
+calibration of `host` is queued if there is none. A child that ends by itself is started again.
+SIGTERM and SIGINT end everything.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Child:
-    """A process that is kept running; its words go to a log file."""
+    """A process that is kept running; its output goes to a log file."""
 
     name: str
     command: Sequence[str]
@@ -47,7 +48,7 @@ class Child:
         self.starts = [at for at in self.starts if now - at < RESTART_WINDOW_SECONDS] + [now]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            # In a group of its own, Ctrl-C at a terminal ends it through us, in order.
+            # In a process group of its own it is not interrupted by Ctrl-C; the supervisor ends it, in order.
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, process_group=0
             )
@@ -67,7 +68,7 @@ class Child:
 
 
 class Supervisor:
-    """One service: the children it keeps, and the wish to stop."""
+    """One service: its children, and whether it is to stop."""
 
     def __init__(self, settings: Settings, say: Say) -> None:
         self.settings = settings
@@ -81,7 +82,7 @@ class Supervisor:
         self.http = http_client(self.url, timeout_seconds=5.0)
 
     def run(self) -> int:
-        """Serve until told to stop; the exit status. Raises Taken, InfraError."""
+        """Serve until SIGTERM or SIGINT; the exit status. Raises Taken, InfraError."""
         lock = HomeLock.acquire(self.settings.home, self.settings.port)
         try:
             check_port(self.settings.host, self.settings.port)
@@ -119,17 +120,17 @@ class Supervisor:
         return process.returncode == 0
 
     def _watch(self) -> None:
-        said = ""
+        printed = ""
         while not self.stop:
             self._restart_dead()
-            words = self._waiting_for()
-            if words is not None and words != said:
-                self.say(words or f"ready: {self.url}, token in {self.settings.admin_token_file}")
-                said = words
+            state = self._waiting_for()
+            if state is not None and state != printed:
+                self.say(state or f"ready: {self.url}, token in {self.settings.admin_token_file}")
+                printed = state
             time.sleep(0.5)
 
     def _waiting_for(self) -> str | None:
-        """What readiness still lacks, in words; empty when ready, None when the server does not answer."""
+        """What the service waits for, as text; empty when it is ready, None if the server does not answer."""
         answer = self._get("/readyz")
         if answer is None:
             return None
@@ -184,7 +185,7 @@ class Supervisor:
             child.start(time.monotonic())
 
     def _wait_for_server(self, seconds: float) -> None:
-        """Until it answers. One that ends instead would end again: its last words say why."""
+        """Wait until it answers. One that ends instead is not started again: its last line says why."""
         server = self.children[0]
         deadline = time.monotonic() + seconds
         while self._get("/healthz") is None and not self.stop:
@@ -206,7 +207,7 @@ class Supervisor:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    """Ask them to stop, and kill those that have not after so long."""
+    """Send SIGTERM to processes, and kill those that still run after some seconds."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

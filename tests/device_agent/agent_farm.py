@@ -116,6 +116,7 @@ class FakeServer:
         self.renewals: list[LeaseRenewal] = []
         self.beats: list[Heartbeat] = []
         self.calls: Counter[str] = Counter()
+        self.accepted: dict[str, tuple[Report, Reported]] = {}
         self.gone: set[str] = set()  # leases that are answered 409
         self.answers: dict[str, tuple[int, bytes]] = {}  # path to an answer that is given in place of the right one
         self.stall_at: int | None = None  # downloads stop after that many bytes, until this is None again
@@ -159,11 +160,16 @@ class FakeServer:
     def register(self, body: AgentRegister) -> AgentRegistered:
         agent_id = f"agent-{self.calls['/agents/register']}"
         self.agents[agent_id] = body
+        for job in self.jobs.values():
+            if job.status in (JobStatus.LEASED, JobStatus.RUNNING) and job.leases[-1] not in body.leases:
+                self.expire(job)
         return AgentRegistered(agent_id=agent_id, **self._intervals())
 
     def heartbeat(self, body: Heartbeat) -> HeartbeatReply | Problem:
         if body.agent_id not in self.agents:
             return _problem(404, "register first")
+        if {beat.name for beat in body.devices} - {device.name for device in self.agents[body.agent_id].devices}:
+            return _problem(404, "a device is not registered by this agent")
         self.beats.append(body)
         return HeartbeatReply(**self._intervals())
 
@@ -190,22 +196,33 @@ class FakeServer:
     def renew(self, lease_id: str, body: LeaseRenewal) -> LeaseRenewed | Problem:
         if lease_id in self.gone:
             return _problem(409, "the lease is no longer yours")
+        if self._job_of(lease_id) is None:
+            return _problem(404, "no such lease")
         self.renewals.append(body)
         expires_at = datetime.now(UTC) + timedelta(seconds=self.lease_seconds)
         return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=expires_at)
 
     def report(self, lease_id: str, body: Report) -> Reported | Problem:
+        if lease_id in self.accepted and self.accepted[lease_id][0] == body:
+            return self.accepted[lease_id][1]
         if lease_id in self.gone:
             return _problem(409, "the lease is no longer yours")
+        job = self._job_of(lease_id)
+        if job is None:
+            return _problem(404, "no such lease")
         self.reports.append(body)
         self.gone.add(lease_id)
-        job = next(job for job in self.jobs.values() if lease_id in job.leases)
         if body.failure is None:
             job.status = JobStatus.SUCCEEDED
         else:
             final = body.failure.kind == "user" or len(job.leases) >= 3
             job.status = JobStatus.FAILED if final else JobStatus.QUEUED
-        return Reported(job_id=job.job_id, status=job.status, measurement_id=None)
+        reported = Reported(job_id=job.job_id, status=job.status, measurement_id=None)
+        self.accepted[lease_id] = (body, reported)
+        return reported
+
+    def _job_of(self, lease_id: str) -> Job | None:
+        return next((job for job in self.jobs.values() if lease_id in job.leases), None)
 
     def _intervals(self) -> dict[str, Any]:
         return {

@@ -148,6 +148,7 @@ def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
         (["--token-file", "/nowhere/token"], {}, 2, "/nowhere/token"),
         (["--server", "ftp://there"], {}, 2, "ftp://there"),
         (["--name", "no spaces please"], {}, 2, "name"),
+        (["--server", "http://::1:8000"], {}, 2, "in brackets"),
         ([], {"CACHE_MB": "-1"}, 2, "cache_mb"),
         (["--home", "/dev/null/home"], {}, 4, "--home"),
         ([], {"BENCH": "/nowhere/android_bench"}, 5, "/nowhere/android_bench"),
@@ -161,6 +162,22 @@ def test_what_does_not_fit_is_said_at_start(
     assert ended.returncode == code
     assert words in ended.stderr and "Traceback" not in ended.stderr
     assert agent_farm.server.calls.total() == 0
+
+
+@pytest.mark.parametrize("token", ["evt_secret\r\nevt_secret", "evt_secret\x01", "é evt_secret"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_printed(agent_farm: Farm, token: str) -> None:
+    ended = agent_farm.run(TOKEN=token)
+    assert ended.returncode == 2
+    assert "ELASTICVIT_AGENT_TOKEN does not hold a token" in ended.stderr and "evt_secret" not in ended.stderr
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    agent_farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    agent_farm.start()
+    wait_until("a heartbeat", lambda: agent_farm.server.beats)
 
 
 def test_an_agent_without_a_device_says_so(agent_farm: Farm) -> None:

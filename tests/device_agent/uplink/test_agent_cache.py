@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -125,6 +127,76 @@ def test_a_file_in_use_is_not_removed(tmp_path: Path) -> None:
             cache.hold(blob_of(b"cccc"), Cancellation()),
         ):
             pass
+
+
+class GatedStore(Store):
+    """A source whose file `gated` begins to come only when `gate` is set."""
+
+    def __init__(self, gated: bytes, *files: bytes) -> None:
+        super().__init__(gated, *files)
+        self.gate, self.asked = threading.Event(), threading.Event()
+        self._gated = blob_of(gated).sha256
+
+    @contextmanager
+    def download(self, blob: BlobRef) -> Iterator[Iterator[bytes]]:
+        if blob.sha256 == self._gated:
+            self.asked.set()
+            assert self.gate.wait(30)
+        with super().download(blob) as chunks:
+            yield chunks
+
+
+def hold(cache: Cache, data: bytes) -> bytes:
+    with cache.hold(blob_of(data), Cancellation()) as path:
+        return path.read_bytes()
+
+
+def test_a_file_does_not_wait_for_the_download_of_another(tmp_path: Path) -> None:
+    store = GatedStore(b"slow", b"fast")
+    cache = Cache(tmp_path, 100, store.download)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(hold, cache, b"slow")
+        assert store.asked.wait(30)
+        assert hold(cache, b"fast") == b"fast"
+        assert not slow.done()
+        store.gate.set()
+        assert slow.result(30) == b"slow"
+
+
+def test_two_devices_that_need_one_file_download_it_once(tmp_path: Path) -> None:
+    store = GatedStore(b"slow")
+    cache = Cache(tmp_path, 100, store.download)
+    with ThreadPoolExecutor(4) as pool:
+        holders = [pool.submit(hold, cache, b"slow") for _ in range(4)]
+        assert store.asked.wait(30)
+        store.gate.set()
+        assert [holder.result(30) for holder in holders] == [b"slow"] * 4
+    assert len(store.fetched) == 1
+
+
+def test_downloads_at_once_do_not_exceed_the_cap_together(tmp_path: Path) -> None:
+    store = GatedStore(b"aaaa", b"bbbb")
+    cache = Cache(tmp_path, 7, store.download)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(hold, cache, b"aaaa")
+        assert store.asked.wait(30)
+        with pytest.raises(InfraFault, match="no room"):
+            hold(cache, b"bbbb")
+        store.gate.set()
+        assert first.result(30) == b"aaaa"
+
+
+def test_a_device_that_waits_for_a_download_can_be_cancelled(tmp_path: Path) -> None:
+    store, cancellation = GatedStore(b"slow"), Cancellation()
+    cache = Cache(tmp_path, 100, store.download)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(hold, cache, b"slow")
+        assert store.asked.wait(30)
+        cancellation.set("enough")
+        with pytest.raises(Cancelled, match="enough"), cache.hold(blob_of(b"slow"), cancellation):
+            pass
+        store.gate.set()
+        assert first.result(30) == b"slow"
 
 
 def test_half_files_of_a_killed_agent_are_removed_at_start(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,37 @@ def test_a_refused_report_is_kept_for_people_and_the_server_is_told(tmp_path: Pa
     receiver.errors["b"] = Refused("no")
     spool.flush(receiver.send)
     assert names(tmp_path) == ["00000001-0.refused", "00000001-1.refused"]
+
+
+def test_a_report_does_not_wait_for_the_answer_to_another(tmp_path: Path) -> None:
+    spool, receiver = Spool(tmp_path), Receiver()
+    gate, sending = threading.Event(), threading.Event()
+
+    def slow_send(report: Report) -> Reported:
+        sending.set()
+        assert gate.wait(30)
+        return receiver.send(report)
+
+    first = spool.put(report_of("a"))
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(spool.flush, slow_send)
+        assert sending.wait(30)
+        spool.put(report_of("b"))
+        spool.flush(receiver.send)
+        assert receiver.taken == ["b"] and first.exists()
+        gate.set()
+        slow.result(30)
+    assert receiver.taken == ["b", "a"], "each was sent once"
+    assert names(tmp_path) == []
+
+
+def test_reports_that_are_put_at_once_get_a_file_each(tmp_path: Path) -> None:
+    spool, receiver = Spool(tmp_path), Receiver()
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda number: spool.put(report_of(str(number))), range(32)))
+    assert len(set(paths)) == 32
+    spool.flush(receiver.send)
+    assert sorted(receiver.taken, key=int) == [str(number) for number in range(32)]
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
