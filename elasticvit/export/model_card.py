@@ -39,12 +39,12 @@ print(zipfile.ZipFile({file}).read("labels.txt").decode().splitlines()[best])
 """
 
 
-def model_card(manifest: Manifest, file: str = "model.tflite", others: Sequence[Manifest] = ()) -> str:
+def model_card(manifest: Manifest, file: str = "model.tflite", other_precisions: Sequence[Manifest] = ()) -> str:
     """The card of a model as Markdown.
 
     Args:
         file: what the snippet calls the file.
-        others: manifests of the same network in other precisions, for a table of them all.
+        other_precisions: manifests of the same network for a table of all precisions.
 
     Raises:
         ExportError: the manifest is of a file that is no .tflite.
@@ -58,7 +58,7 @@ def model_card(manifest: Manifest, file: str = "model.tflite", others: Sequence[
         f"## Use\n\n{_input(manifest)}\n\n```python\n{_snippet(manifest, file)}```",
         f"## Accuracy\n\n{_accuracy(manifest)}",
         f"## Latency\n\n{_latency(manifest.latency)}",
-        f"## Precisions\n\n{_precisions([manifest, *others])}" if others else None,
+        f"## Precisions\n\n{_precisions([manifest, *other_precisions])}" if other_precisions else None,
         f"## Where it is from\n\n{_provenance(manifest)}",
         f"## Terms\n\n{manifest.terms or 'Its supernet states none.'}",
         f"## Limits\n\n{_limits(manifest)}",

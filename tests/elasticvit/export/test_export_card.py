@@ -135,7 +135,7 @@ def test_a_card_tells_the_evidence(exported: Exported) -> None:
 
 def test_a_card_of_a_quantised_file(exported: Exported) -> None:
     quantised = _int8(exported.manifest)
-    card = model_card(quantised, others=[exported.manifest])
+    card = model_card(quantised, other_precisions=[exported.manifest])
     assert (
         "Top-1 50.0% in float32" in card and "moves by -0.12 points (5,000 images, measured on held-out images)" in card
     )

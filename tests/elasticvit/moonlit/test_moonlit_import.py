@@ -197,7 +197,7 @@ def test_damaged_compressed_and_foreign_files_are_refused(tmp_path: Path) -> Non
     at = data.index(torch.arange(1000.0).numpy().tobytes())
     data[at + 2000] ^= 1
     (tmp_path / "flipped").write_bytes(data)
-    _refused(tmp_path / "flipped", "is damaged: its part '.*data/0'")
+    _refused(tmp_path / "flipped", "is damaged: its record '.*data/0'")
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "zip", "w", zipfile.ZIP_DEFLATED) as target:
         for item in source.namelist():
             target.writestr(item, source.read(item))
