@@ -172,6 +172,7 @@ def test_server_package_is_empty() -> None:
     assert (ROOT / "server" / "__init__.py").read_text() == ""
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

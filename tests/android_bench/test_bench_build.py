@@ -21,6 +21,7 @@ def test_host_build_runs_and_is_kept(bench_program: Path) -> None:
     assert outcome.stdout.startswith("android_bench ")
 
 
+@pytest.mark.medium
 def test_two_builders_at_once_both_get_the_program(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda _: build.build_host(tmp_path), range(2)))
@@ -29,6 +30,7 @@ def test_two_builders_at_once_both_get_the_program(tmp_path: Path) -> None:
     assert list(made[0].parent.iterdir()) == [made[0]]
 
 
+@pytest.mark.medium
 def test_phone_build_is_a_64_bit_arm_program(tmp_path: Path) -> None:
     header = build.build_phone_glibc(tmp_path).read_bytes()[:20]
     assert header[:4] == b"\x7fELF"

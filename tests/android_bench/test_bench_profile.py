@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Bench = Callable[..., dict[str, Any]]
 
 
@@ -54,6 +56,7 @@ def test_partitions_are_told_apart(bench_result: Bench, bench_models: Path) -> N
     assert all(op["per_run"] == 1 for op in ops)
 
 
+@pytest.mark.medium
 def test_many_runs_lose_no_event(bench_result: Bench) -> None:
     """LiteRT's buffer holds half a million events and drops the rest; this is more."""
     profile = bench_result(profile=True, runs=55_000)["profile"]

@@ -124,6 +124,7 @@ def test_model_is_not_supported(run_bench: Run, bench_models: Path) -> None:
     assert_refused(run_bench(model=bench_models / "text.tflite"), MODEL, "text")
 
 
+@pytest.mark.medium
 def test_no_damaged_model_ends_in_a_signal(run_bench: Run, bench_models: Path, tmp_path: Path) -> None:
     """LiteRT itself crashes on about a third of these; a damaged weight is no damage, so some succeed."""
     rng = random.Random(5)

@@ -65,6 +65,7 @@ def test_a_file_is_run_by_a_call() -> None:
         litert_run(fully_connected(3, 8, 4)[:100], name="three")
 
 
+@pytest.mark.medium
 def test_files_are_timed_in_processes_of_their_own_and_keep_their_names() -> None:
     files = {"large": fully_connected(64, 512, 512), "small": fully_connected(1, 8, 8)}
     samples = interleave_files(files, count=10, threads=1)
@@ -79,6 +80,7 @@ def test_spread_and_fastest_are_by_percentiles() -> None:
     assert fastest(samples, ["a x", "b x"]) == "b x"
 
 
+@pytest.mark.medium
 def test_the_lower_bound_lies_below_the_median_and_closes_in_with_more_rounds() -> None:
     rng = np.random.default_rng(0)
     few, many = 1.06 + 0.1 * rng.standard_normal(20), 1.06 + 0.1 * rng.standard_normal(2000)

@@ -16,6 +16,7 @@ def failure_of(report: Report) -> tuple[str, str]:
     return report.failure.kind, report.failure.detail
 
 
+@pytest.mark.medium
 def test_a_session_interleaves_anchor_and_model_and_ends_with_the_profile(agent_farm: Farm) -> None:
     anchor, model = agent_farm.model("anchor", ns=1000), agent_farm.model("model", ns=2000)
     job = agent_farm.server.job(model, anchor, rounds=3, runs=4, min_secs=0.1, max_secs=7.0, profile=True)
@@ -49,6 +50,7 @@ def test_a_session_interleaves_anchor_and_model_and_ends_with_the_profile(agent_
     wait_until("an empty spool", lambda: agent_farm.files("spool") == [])
 
 
+@pytest.mark.medium
 def test_without_an_anchor_only_the_model_is_measured(agent_farm: Farm) -> None:
     agent_farm.server.job(agent_farm.model(), rounds=2)
     agent_farm.start()
@@ -64,6 +66,7 @@ def test_the_protocols_own_mask_is_used(agent_farm: Farm) -> None:
     assert agent_farm.bench_calls()[0]["flags"]["--cpu-mask"] == "f0"
 
 
+@pytest.mark.medium
 def test_files_are_fetched_once(agent_farm: Farm) -> None:
     anchor = agent_farm.model("anchor")
     for ns in (2000, 3000):
@@ -77,6 +80,7 @@ def test_files_are_fetched_once(agent_farm: Farm) -> None:
 BAD = "android_bench: error: bad model: it is cut short: export it again"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("behaviour", "kind", "detail", "reports"),
     [
@@ -97,6 +101,7 @@ def test_a_failure_tells_whose_it_is_and_what_was_said(
     assert agent_farm.files("work") == []
 
 
+@pytest.mark.medium
 def test_a_bad_anchor_is_not_the_users_fault(agent_farm: Farm) -> None:
     agent_farm.server.job(agent_farm.model(), agent_farm.model("anchor", exit=4, words=BAD))
     agent_farm.start()
@@ -104,6 +109,7 @@ def test_a_bad_anchor_is_not_the_users_fault(agent_farm: Farm) -> None:
     assert kind == "infra" and "anchor" in detail
 
 
+@pytest.mark.medium
 def test_a_hanging_benchmark_is_killed(agent_farm: Farm, tmp_path: Path) -> None:
     agent_farm.server.job(agent_farm.model(until=str(tmp_path / "never")), max_secs=0.1)
     agent_farm.start(BENCH_GRACE_SECONDS="0.5")
@@ -112,6 +118,7 @@ def test_a_hanging_benchmark_is_killed(agent_farm: Farm, tmp_path: Path) -> None
     assert not is_running(agent_farm.bench_calls()[0]["pid"])
 
 
+@pytest.mark.medium
 def test_a_download_that_is_not_the_named_file_is_never_measured(agent_farm: Farm) -> None:
     model = agent_farm.model()
     agent_farm.server.blobs[model.sha256] = b"x" * model.size_bytes
@@ -134,6 +141,7 @@ def test_a_file_that_the_server_has_not_is_its_fault(agent_farm: Farm) -> None:
     assert kind == "infra" and "no such file" in detail
 
 
+@pytest.mark.medium
 def test_a_cancelled_job_is_dropped_while_it_runs(agent_farm: Farm, tmp_path: Path) -> None:
     agent_farm.server.lease_seconds = 0.3
     job = agent_farm.server.job(agent_farm.model("slow", until=str(tmp_path / "never")))
@@ -149,6 +157,7 @@ def test_a_cancelled_job_is_dropped_while_it_runs(agent_farm: Farm, tmp_path: Pa
     assert agent_farm.server.calls[f"/leases/{job.leases[0]}/report"] == 0
 
 
+@pytest.mark.medium
 def test_the_benchmark_is_given_no_token(agent_farm: Farm, tmp_path: Path) -> None:
     spy = tmp_path / "spied"
     program = agent_farm.program

@@ -25,6 +25,8 @@ FINISHED = ("succeeded", "failed", "cancelled")
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 # With the right to it, a service runs at this priority: what it measures does not depend on how busy the machine is.
 PRIORITY = -15
+# One client, since each loads the machine's certificates, and no connection is kept: services are killed.
+HTTP = httpx.Client(timeout=30, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 SHORT = {"rounds": 2, "runs": 5, "min_secs": 0.0}
 
 
@@ -168,7 +170,7 @@ class Service:
 
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:  # noqa: ANN401
         headers = {"Authorization": f"Bearer {(self.home / 'admin.token').read_text().strip()}"}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, **arguments)
+        return HTTP.request(method, self.url + path, headers=headers, **arguments)
 
     def ok(self, method: str, path: str, **arguments: Any) -> Any:  # noqa: ANN401
         """The JSON of a request that has to succeed."""
@@ -239,7 +241,7 @@ class Service:
     def wait_serving(self) -> None:
         def serving() -> bool:
             with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/healthz", timeout=10).status_code == 200
+                return HTTP.get(f"{self.url}/healthz", timeout=10).status_code == 200
             return False
 
         wait_until("server", serving)
@@ -248,7 +250,7 @@ class Service:
         def ready() -> bool:
             assert self.main.poll() is None, f"ended with status {self.main.returncode}\n{self.words()}"
             try:
-                return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
+                return HTTP.get(f"{self.url}/readyz", timeout=10).status_code == 200
             except httpx.TransportError:
                 return False
 

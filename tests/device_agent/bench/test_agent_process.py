@@ -25,6 +25,7 @@ def bench_pid(farm: Farm) -> int:
     return int(next(call["pid"] for call in farm.bench_calls() if call["label"] == "slow"))
 
 
+@pytest.mark.medium
 def test_sigterm_ends_the_benchmark_and_gives_the_job_back(agent_farm: Farm, tmp_path: Path) -> None:
     go = slow_job(agent_farm, tmp_path)
     agent = agent_farm.start()
@@ -43,6 +44,7 @@ def test_sigterm_ends_the_benchmark_and_gives_the_job_back(agent_farm: Farm, tmp
     assert agent_farm.wait_for_report(2).session is not None
 
 
+@pytest.mark.medium
 def test_sigterm_while_the_server_is_away_keeps_the_word_for_later(agent_farm: Farm, tmp_path: Path) -> None:
     go = slow_job(agent_farm, tmp_path)
     agent = agent_farm.start()
@@ -66,6 +68,7 @@ def test_sigterm_while_idle(agent_farm: Farm) -> None:
     assert agent.wait(PATIENCE_SECONDS) == 0
 
 
+@pytest.mark.medium
 def test_an_agent_killed_in_the_middle_of_a_job_leaves_nothing_that_stays(agent_farm: Farm, tmp_path: Path) -> None:
     go = slow_job(agent_farm, tmp_path)
     agent = agent_farm.start()
@@ -82,6 +85,7 @@ def test_an_agent_killed_in_the_middle_of_a_job_leaves_nothing_that_stays(agent_
     assert agent_farm.files("cache") == sorted(agent_farm.server.blobs)
 
 
+@pytest.mark.medium
 def test_an_agent_killed_in_the_middle_of_a_download_leaves_no_half_file(agent_farm: Farm) -> None:
     model = agent_farm.model("large", padding="x" * 2_000_000)
     job = agent_farm.server.job(model)
@@ -99,6 +103,7 @@ def test_an_agent_killed_in_the_middle_of_a_download_leaves_no_half_file(agent_f
     assert agent_farm.files("cache") == [model.sha256]
 
 
+@pytest.mark.medium
 def test_a_stalled_download_does_not_hold_up_sigterm(agent_farm: Farm) -> None:
     model = agent_farm.model("large", padding="x" * 2_000_000)
     agent_farm.server.job(model)
@@ -109,6 +114,7 @@ def test_a_stalled_download_does_not_hold_up_sigterm(agent_farm: Farm) -> None:
     assert agent.wait(PATIENCE_SECONDS) == 0
 
 
+@pytest.mark.medium
 def test_a_second_agent_of_the_same_home_names_the_first(agent_farm: Farm) -> None:
     first = agent_farm.start()
     wait_until("a heartbeat", lambda: agent_farm.server.beats)
@@ -122,6 +128,7 @@ def test_a_second_agent_of_the_same_home_names_the_first(agent_farm: Farm) -> No
     wait_until("the next one takes the home over", lambda: agent_farm.server.calls["/agents/register"] == 2)
 
 
+@pytest.mark.medium
 def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
     command = agent_farm.command("--exit-with-parent")
     starter = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); sys.stdin.read()"

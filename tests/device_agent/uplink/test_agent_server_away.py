@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from server.wire import JobStatus
 from tests.device_agent.agent_farm import TOKEN, Farm, wait_until
 
 
+@pytest.mark.medium
 def test_a_report_waits_for_the_server_and_is_delivered_once(agent_farm: Farm, tmp_path: Path) -> None:
     go = tmp_path / "go"
     agent_farm.server.job(agent_farm.model("slow", until=str(go)))
@@ -27,6 +30,7 @@ def test_a_report_waits_for_the_server_and_is_delivered_once(agent_farm: Farm, t
     assert [call["label"] for call in agent_farm.bench_calls()] == ["slow", "next"]
 
 
+@pytest.mark.medium
 def test_a_spooled_report_survives_a_restart_of_the_agent(agent_farm: Farm) -> None:
     agent_farm.server.answers["/report"] = (503, b"<h1>Service Unavailable</h1>")
     agent_farm.server.job(agent_farm.model())
@@ -40,6 +44,7 @@ def test_a_spooled_report_survives_a_restart_of_the_agent(agent_farm: Farm) -> N
     assert len(agent_farm.bench_calls()) == 1
 
 
+@pytest.mark.medium
 def test_a_stale_report_is_dropped_and_work_goes_on(agent_farm: Farm, tmp_path: Path) -> None:
     go = tmp_path / "go"
     job = agent_farm.server.job(agent_farm.model("slow", until=str(go)))
@@ -55,6 +60,7 @@ def test_a_stale_report_is_dropped_and_work_goes_on(agent_farm: Farm, tmp_path: 
     assert "too late" in agent_farm.log()
 
 
+@pytest.mark.medium
 def test_an_agent_that_the_server_forgot_registers_again(agent_farm: Farm) -> None:
     agent_farm.start()
     wait_until("a heartbeat", lambda: agent_farm.server.beats)
@@ -67,6 +73,7 @@ def test_an_agent_that_the_server_forgot_registers_again(agent_farm: Farm) -> No
     assert agent_farm.wait_for_report().session is not None
 
 
+@pytest.mark.medium
 def test_an_agent_started_before_its_server_waits_for_it(agent_farm: Farm) -> None:
     agent_farm.server.close()
     agent_farm.start()
@@ -76,6 +83,7 @@ def test_an_agent_started_before_its_server_waits_for_it(agent_farm: Farm) -> No
     assert agent_farm.wait_for_report().session is not None
 
 
+@pytest.mark.medium
 def test_a_new_token_is_taken_up_without_a_restart(agent_farm: Farm) -> None:
     agent_farm.server.token = "another-secret"
     agent_farm.start()
@@ -94,6 +102,7 @@ def test_something_else_at_the_servers_address_is_waited_out(agent_farm: Farm) -
     wait_until("a heartbeat", lambda: agent_farm.server.beats)
 
 
+@pytest.mark.medium
 def test_a_refused_report_is_set_aside_and_the_job_is_not_left_waiting(agent_farm: Farm) -> None:
     server = agent_farm.server
     problem = {"title": "no", "status": 422, "kind": "user", "detail": "rounds: too many"}

@@ -161,6 +161,7 @@ def test_too_few_are_refused_with_how_many_are_missing(n: int) -> None:
         fit_accuracy(_table(n))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_fitted(name: str) -> None:
     space: Space = PRESETS[name]()

@@ -101,6 +101,7 @@ def test_top1_counts_right_answers() -> None:
         evaluate(net, torch.empty(0, 3, 32, 32), labels[:0])
 
 
+@pytest.mark.medium
 def test_images_become_numbers_batch_by_batch() -> None:
     """A split may be larger than memory: mapped bytes are scaled in batches, in every way of measuring."""
     seen = list[int]()
@@ -120,6 +121,7 @@ def test_images_become_numbers_batch_by_batch() -> None:
     assert sum(seen) == 3 * len(data.search) + len(data.val) + min(PROBED, len(data.train)) + COMPARED
 
 
+@pytest.mark.medium
 def test_measuring_changes_nothing_in_the_supernet_and_repeats_exactly() -> None:
     supernet, arch = _supernet(), tiny_space().smallest()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}

@@ -55,6 +55,7 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.accuracy.jsonl"}
 
 
+@pytest.mark.medium
 def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) -> None:
     file, command = _supernet(tmp_path), ["tabulate", "--n", "8", "--best", "0"]
     with pytest.MonkeyPatch.context() as patch:
@@ -87,6 +88,7 @@ def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Pa
         assert evaluate(net, data.scaled(data.search.images), data.search.labels) == table.top1[at]
 
 
+@pytest.mark.medium
 def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> None:
     found, data = front(tabulated, points=5, candidates=2), digits()
     assert [find_arch(point.arch).id for point in found.points] == [point.arch_id for point in found.points]

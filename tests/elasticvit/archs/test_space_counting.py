@@ -4,6 +4,7 @@ import itertools
 import json
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from elasticvit.archs.counting import paper_count, reachable_count
@@ -25,6 +26,7 @@ def test_the_reachable_count_with_its_arithmetic() -> None:
     assert count.members == 21_672_453_419_827_200 == paper().count()
 
 
+@pytest.mark.medium
 def test_a_small_space_counted_one_by_one() -> None:
     space = few_space()
     every = np.array(list(itertools.product(*(range(n) for n in space.sizes))), np.int8)

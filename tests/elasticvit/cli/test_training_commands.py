@@ -20,6 +20,7 @@ from elasticvit.training.run import evaluate, stop_on_signals, train
 from elasticvit.training.snapshot import snapshot
 
 
+@pytest.mark.medium
 def test_training_writes_a_supernet_that_evaluates(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = train("digits", tmp_path / "mine.safetensors", steps=2, evaluated=8)
     assert out == tmp_path / "mine.safetensors"
@@ -52,6 +53,7 @@ def test_signals_become_a_wish(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.medium
 def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
     """A real process under SIGTERM: finishes its step, saves, says so and exits 0; the same command does the rest."""
     log = tmp_path / "x.train.jsonl"
@@ -76,6 +78,7 @@ def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {log.name, "x.safetensors"}
 
 
+@pytest.mark.medium
 def test_a_space_gets_the_classes_of_other_data(tmp_path: Path) -> None:
     """A folder of one's own images in place of the recipe's."""
     rng = np.random.default_rng(0)

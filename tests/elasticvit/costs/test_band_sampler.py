@@ -94,6 +94,7 @@ def test_the_comparison_notices_a_wrong_distribution() -> None:
     assert worst_p(space, right, wrong, 1) < ALPHA
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("floored", [False, True])
 def test_every_member_is_drawn_with_its_exact_probability(floored: bool) -> None:
     space = few_space()

@@ -14,6 +14,7 @@ from elasticvit.costs.flops import macs, paper_mflops
 PAPER = paper()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 def test_both_costs_of_3000_networks(name: str) -> None:
     space = PRESETS[name]()

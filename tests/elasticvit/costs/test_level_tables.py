@@ -26,6 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> LevelTables:
     return build_level_tables(paper(), tmp_path_factory.mktemp("tables"), per_level=FEW)
 
 
+@pytest.mark.medium
 def test_all_levels_of_the_paper_above_their_floors(built: LevelTables) -> None:
     space = paper()
     assert tuple(built.levels) == PAPER_LEVELS

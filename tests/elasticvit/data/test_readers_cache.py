@@ -274,6 +274,7 @@ def test_an_error_ends_the_processes(tmp_path: Path) -> None:
         decode_all(jobs[:64] + gone, 16, lambda *_: None, workers=2, patience_s=0)
 
 
+@pytest.mark.medium
 def test_a_script_without_a_guard_may_load_images(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -77,6 +77,7 @@ def _difference(net: Net, data: bytes, kind: Format, batch: int) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_any_number_of_images(made: Made, kind: Format, batch: int) -> None:
@@ -149,6 +150,7 @@ def _check_told(told: dict[str, str]) -> None:
     assert (json.loads(told["mean"]), json.loads(told["std"])) == ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
 
 
+@pytest.mark.medium
 def test_pt2_says_what_it_is(made: Made) -> None:
     extra = {DESCRIPTION: ""}
     torch.export.load(io.BytesIO(made.file(Format.PT2).data), extra_files=extra)
@@ -194,6 +196,7 @@ def test_the_manifest_of_another_format(made: Made, kind: Format) -> None:
     assert Manifest.model_validate_json(manifest.to_json()) == manifest
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_file_of_another_function_is_refused(made: Made, kind: Format) -> None:
     other = random_net(small().smallest(), seed=4)
@@ -201,6 +204,7 @@ def test_a_file_of_another_function_is_refused(made: Made, kind: Format) -> None
         check_file(made.file(kind).data, other, CARD, kind)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", OTHERS)
 def test_damaged_bytes_are_an_export_error(made: Made, kind: Format) -> None:
     with pytest.raises(ExportError, match="does not run the"):

@@ -56,6 +56,7 @@ def test_folding_is_exact_in_float64(kind: InputKind) -> None:
         assert np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", InputKind)
 def test_the_file_is_the_network(kind: InputKind) -> None:
     for seed, arch in enumerate(_archs()):

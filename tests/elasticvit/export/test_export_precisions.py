@@ -162,6 +162,7 @@ def test_every_input_form_goes_with_every_precision(
     assert 0 < exported.manifest.max_relative_difference < 0.2
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", QUANTISED)
 def test_equal_networks_give_equal_bytes(net: Net, calibration_set: CalibrationSet, precision: Precision) -> None:
     first, second = (export_net(net, CARD, precision=precision, calibration_set=calibration_set) for _ in range(2))
@@ -188,6 +189,7 @@ def test_ranges_are_widened_until_scales_go_together(net: Net) -> None:
         assert high - low >= 100 / 512
 
 
+@pytest.mark.medium
 def test_int8_is_the_same_whatever_the_order_of_sums() -> None:
     code = (
         "import hashlib, torch; from elasticvit.export import export_net;"
@@ -234,6 +236,7 @@ def test_top1_is_measured_on_held_out_images(net: Net, calibration_set: Calibrat
     assert change.value == pytest.approx(after.mean() - before.mean())
 
 
+@pytest.mark.medium
 def test_a_precision_that_costs_too_much_is_refused(
     net: Net, calibration_set: CalibrationSet, float32: Exported
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_space_without_a_recipe_says_how_to_find_one() -> None:
         shipped_recipe("nowhere")
 
 
+@pytest.mark.medium
 def test_finding_takes_what_is_faster_and_bears_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # Clocks that say: the head gains, everything else costs. What is found is found by them and by real accuracies.
     net = random_net(small().smallest(), 0)
@@ -108,6 +109,7 @@ def test_finding_takes_what_is_faster_and_bears_it(monkeypatch: pytest.MonkeyPat
     assert find_recipe.find_recipe("mine", 1, "small", [net]).groups == ()
 
 
+@pytest.mark.medium
 def test_groups_that_cost_accuracy_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     net = random_net(small().smallest(), 0)
     monkeypatch.setattr(find_recipe, "measure_ms", _clock(gaining=set(groups_of(fold(net)))))

@@ -19,6 +19,7 @@ def _draw(rng: np.random.Generator, n: int, noise: float) -> tuple[Calibration, 
     return fit_calibration(sums[:-1], times[:-1]), float(sums[-1]), float(times[-1])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("n", "confidence"), [(16, 0.5), (16, 0.8), (16, 0.9), (25, 0.9), (8, 0.9), (10, 0.95)])
 def test_intervals_cover_as_often_as_they_say(n: int, confidence: float) -> None:
     """Within what 250 draws may stray by at the 99.9 % level."""

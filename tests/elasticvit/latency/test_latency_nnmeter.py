@@ -113,6 +113,7 @@ for name in ("torch", "tensorflow", "onnx"):
 """
 
 
+@pytest.mark.medium
 def test_importing_it_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
     """In a process of its own, since an import happens once; a hostile registry there is not read."""
     home = tmp_path / "home"

@@ -106,6 +106,7 @@ def test_json_gives_the_same_predictor_to_the_last_bit() -> None:
     assert again.summary == predictor.summary and again.calibrated
 
 
+@pytest.mark.medium
 def test_the_same_rows_in_another_order_give_the_same_predictor() -> None:
     rng = np.random.default_rng(11)
     rows, wholes = _measure(choose_probes(SMALL, 16, rng), rng)
@@ -116,6 +117,7 @@ def test_the_same_rows_in_another_order_give_the_same_predictor() -> None:
     assert again == first
 
 
+@pytest.mark.medium
 def test_the_extremes_are_exact() -> None:
     predictor = _predictor()
     smallest, code = predictor.smallest_upper_ms(0.9)

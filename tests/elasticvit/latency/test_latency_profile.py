@@ -45,6 +45,7 @@ def _file_ops() -> list[FileOp]:
     return [FileOp(op.builtin, op.block) for op in _exported()[1]]
 
 
+@pytest.mark.medium
 def test_a_real_profile_is_attributed_whole(real: list[ProfiledOp]) -> None:
     found = profile_to_rows(ARCH, real, _file_ops(), p50_ms=0.5)
     assert found.coverage == 1.0
@@ -91,6 +92,7 @@ def test_every_name_is_known(builtin: str) -> None:
     assert set(TAGS) >= {op.builtin for op in _exported()[1]}
 
 
+@pytest.mark.medium
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_lines_find_their_blocks_whatever_a_runtime_fuses(seed: int) -> None:
@@ -139,6 +141,7 @@ def test_operators_of_no_block_are_overhead() -> None:
     assert profile_to_rows(ARCH, profile, ops, p50_ms=1.0).overhead_ms > 0
 
 
+@pytest.mark.medium
 def test_what_rounding_took_is_put_back_where_it_was_taken() -> None:
     """All operators take 0.8 µs but for one of 40.5: a profile in whole microseconds shows only that one."""
     ops = _file_ops()

@@ -71,6 +71,7 @@ def test_every_tensor_of_the_largest_network_has_one_entry() -> None:
     assert sum(np.prod(entry.shape) for entry in entries() if entry.kind is Kind.UNUSED) == 16_768
 
 
+@pytest.mark.medium
 def test_the_command_takes_the_average_and_says_so(tmp_path: Path) -> None:
     ema = {f"module.{key}": tensor for key, tensor in _state(0.25).items()}
     ema[f"module.{INDEX}"] = torch.from_numpy(averaged(position_index(4)))
@@ -253,6 +254,7 @@ def test_what_training_scripts_leave_in_a_file_is_passed_over(tmp_path: Path) ->
         _refused(_file(tmp_path / "odd", state_dict={"x": weight}, extras=odd), "is not a whole file|cannot be read")
 
 
+@pytest.mark.medium
 def test_a_stored_index_moves_rows_by_offset() -> None:
     state = _state()
     state[BIAS] = torch.arange(49.0)[:, None].expand(49, 20)

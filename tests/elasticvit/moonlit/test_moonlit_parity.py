@@ -104,6 +104,7 @@ def test_the_published_formula_is_theirs(name: str) -> None:
     assert paper_mflops(Arch.from_moonlit(CASES[name]["arch"])) == pytest.approx(CASES[name]["mflops"], rel=1e-12)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_theirs(name: str, supernet: SuperNet, official: dict[str, Logits]) -> None:
     case = CASES[name]
@@ -120,6 +121,7 @@ def test_training_mode_is_theirs(name: str, supernet: SuperNet, official: dict[s
     assert _distance(variance, official[f"train {name} variance"][: len(variance)]) <= TRAINING_TOLERANCE
 
 
+@pytest.mark.medium
 def test_a_stored_index_reproduces_their_evaluation(checkpoint: Path, official: dict[str, Logits]) -> None:
     for stored in _imported(checkpoint, Index.STORED):
         for key, theirs in official.items():

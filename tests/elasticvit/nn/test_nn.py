@@ -74,6 +74,7 @@ def test_extracted_networks_share_nothing() -> None:
     assert all(torch.equal(before[name], t) for name, t in supernet.state_dict().items())
 
 
+@pytest.mark.medium
 def test_gradients_and_statistics_reach_only_the_cut() -> None:
     space = small()
     supernet = _supernet(space).train()
@@ -121,6 +122,7 @@ def _step(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return logits.detach()
 
 
+@pytest.mark.medium
 def test_gradients_of_a_step_are_those_of_plain_networks_and_add_up() -> None:
     space, images = small(), torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     supernet = _supernet(space).train()
@@ -165,6 +167,7 @@ def test_a_step_works_deterministically_under_autocast_and_without_gradients() -
     assert _step(lambda x: supernet(x, arch), images).isfinite().all()
 
 
+@pytest.mark.medium
 def test_exporters_see_plain_operators_and_leave_nothing_behind() -> None:
     arch = small().smallest()
     net, images = Net(arch).eval(), torch.randn(1, 3, arch.resolution, arch.resolution)
@@ -266,6 +269,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.medium
 def test_files_round_trip(saved: Path) -> None:
     loaded = load_supernet(saved)
     original = _supernet(small())

@@ -92,6 +92,7 @@ def test_what_is_no_batch_of_images_is_refused(images: Tensor, tmp_path: Path) -
         load_supernet(tmp_path / "y")
 
 
+@pytest.mark.medium
 def test_equal_content_is_equal_bytes_in_any_process(tmp_path: Path) -> None:
     program = (
         "import pathlib, sys\n"

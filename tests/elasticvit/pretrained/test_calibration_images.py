@@ -51,6 +51,7 @@ def _far(net: Net, images: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+@pytest.mark.medium
 def test_they_are_bytes_and_always_the_same(made: Tensor) -> None:
     assert made.dtype == torch.uint8 and made.shape == (K, 3, 32, 32)
     few = [make_calibration_images(_supernet(), digits(), k=4, steps=2, seed=seed) for seed in (1, 1, 2)]
@@ -59,6 +60,7 @@ def test_they_are_bytes_and_always_the_same(made: Tensor) -> None:
         make_calibration_images(_supernet(), digits(), k=1, steps=1)
 
 
+@pytest.mark.medium
 def test_networks_come_out_nearly_as_from_training_images(made: Tensor) -> None:
     """Much nearer than from photographs, also networks that nothing was fitted to."""
     supernet, space = _supernet(), tiny_space()
@@ -138,6 +140,7 @@ def test_a_packed_file_is_small_and_carries_terms_images_and_how_they_were_made(
     assert pack(tmp_path / "stated.safetensors", tmp_path / "x.safetensors", k=2, steps=0)["terms"] == "mine"
 
 
+@pytest.mark.medium
 def test_they_are_made_for_images_scaled_as_the_card_says(tmp_path: Path) -> None:
     card = Card("tiny", digits().class_names, "digits", mean=(0.1, 0.2, 0.3), std=(0.4, 0.3, 0.2))
     save_supernet(tmp_path / "tiny.safetensors", _supernet(), card)

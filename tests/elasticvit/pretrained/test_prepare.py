@@ -47,6 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.medium
 def test_a_supernet_and_a_table_of_its_networks_appear(prepared: Path) -> None:
     assert _names(prepared) == FINISHED
     supernet = load_supernet(prepared / "tiny.safetensors")
@@ -71,6 +72,7 @@ def _same_files(folder: Path, prepared: Path) -> bool:
     return tables[0] == tables[1] and all(torch.equal(tensor, there[name]) for name, tensor in here.items())
 
 
+@pytest.mark.medium
 def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, prepared: Path) -> None:
     """A real process, killed without warning in the middle."""
     program = (
@@ -95,6 +97,7 @@ def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, prepared: P
     assert _same_files(tmp_path, prepared)
 
 
+@pytest.mark.medium
 def test_a_stopped_evaluation_keeps_what_is_done(tmp_path: Path, prepared: Path) -> None:
     # Asked once after each training step, then before each evaluation.
     calls = iter(range(1000))
@@ -109,6 +112,7 @@ def test_a_stopped_evaluation_keeps_what_is_done(tmp_path: Path, prepared: Path)
     assert _names(tmp_path) == FINISHED and _same_files(tmp_path, prepared)
 
 
+@pytest.mark.medium
 def test_leftovers_of_other_runs_do_no_harm(tmp_path: Path, prepared: Path) -> None:
     (tmp_path / ".tiny.checkpoint").write_bytes(b"torn")
     (tmp_path / ".tiny.checkpoint.part").write_bytes(b"torn")
@@ -120,6 +124,7 @@ def test_leftovers_of_other_runs_do_no_harm(tmp_path: Path, prepared: Path) -> N
     assert _names(tmp_path) == FINISHED and _same_files(tmp_path, prepared)
 
 
+@pytest.mark.medium
 def test_a_new_supernet_does_not_keep_old_accuracies(tmp_path: Path, prepared: Path) -> None:
     (tmp_path / "tiny.accuracy.jsonl").write_bytes((prepared / "tiny.accuracy.jsonl").read_bytes())
     messages, _ = _prepare(tmp_path, seed=1)

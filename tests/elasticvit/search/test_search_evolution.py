@@ -73,6 +73,7 @@ def test_the_best_of_a_space_small_enough_to_look_at_everyone(part: float) -> No
     assert found.best.tolist() == everyone[order[:3]].tolist()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("part", [0.0, 0.02, 0.3, 0.9])
 def test_limits_are_never_broken(name: str, part: float) -> None:
@@ -102,11 +103,13 @@ def test_no_sample_is_better() -> None:
     assert _accuracy(SMALL)(kept).max() <= found.best_accuracy[0]
 
 
+@pytest.mark.medium
 def test_a_seed_gives_the_same_answer() -> None:
     one, other = (_search("small", 0.4, seed=7, count=5)[0] for _ in range(2))
     assert one.best.tolist() == other.best.tolist() and one.codes.tolist() == other.codes.tolist()
 
 
+@pytest.mark.medium
 def test_a_larger_budget_is_used() -> None:
     """Where accuracy grows with every choice, so do accuracy and latency of the answers with the budget."""
     predictor = _predictor("small")
@@ -124,6 +127,7 @@ def test_a_larger_budget_is_used() -> None:
     assert all(a.best_latency_ms[0] < b.best_latency_ms[0] for a, b in pairwise(answers))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["tiny", *PRESETS])
 @pytest.mark.parametrize("confidence", [0.5, 0.9])
 def test_an_infeasible_budget_tells_the_smallest_that_is_not(name: str, confidence: float) -> None:

@@ -68,6 +68,7 @@ def _apart(a: dict[str, Tensor], b: dict[str, Tensor], names: set[str]) -> float
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in names)
 
 
+@pytest.mark.medium
 def test_two_processes_train_what_one_does_that_takes_both_halves(together: Path) -> None:
     first, second = (torch.load(together / f"{rank}.pt") for rank in range(2))
     alone = train(whole_recipe(ema=None), digits())
@@ -80,6 +81,7 @@ def test_two_processes_train_what_one_does_that_takes_both_halves(together: Path
     assert _apart(first, second, means) > 1e-3
 
 
+@pytest.mark.medium
 def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> None:
     """In a run of two epochs, scores are those of all images, whichever process has which half."""
     train(whole_recipe(ema=None), few_digits(), checkpoint=tmp_path / "alone.checkpoint")
@@ -98,6 +100,7 @@ def test_when_one_is_told_to_stop_all_do(together: Path) -> None:
     assert not list(together.glob("*.part"))
 
 
+@pytest.mark.medium
 def test_one_process_goes_on_where_two_stopped(together: Path) -> None:
     """Averages, bank and preference included."""
     steps: list[int] = []

@@ -42,6 +42,7 @@ def _after(steps: int) -> Callable[[], bool]:
     return lambda: next(left) == 0
 
 
+@pytest.mark.medium
 def test_a_run_follows_from_its_seed_alone() -> None:
     torch.manual_seed(1)
     first = train(tiny_recipe(steps=3), digits())
@@ -91,6 +92,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> No
         train(tiny_recipe(steps=1), digits(), checkpoint=tmp_path / "file" / "run.checkpoint")
 
 
+@pytest.mark.medium
 def test_a_short_run_learns_its_images_by_heart() -> None:
     """Twenty images, the same every step: without learning the loss stays at log 10 = 2.3, and answers are guesses."""
     data = digits()
@@ -117,6 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_run() -> None:
         train(tiny_recipe(lr=1e30, weight_decay=1.0), digits())
 
 
+@pytest.mark.medium
 def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     """Its loss may well be one, so that weights would be lost without a word."""
     checkpoint, recipe = tmp_path / "run.checkpoint", tiny_recipe(save_every=1, steps=5)
@@ -183,6 +186,7 @@ def test_a_run_starts_from_given_weights_and_leaves_them_alone() -> None:
         train(tiny_recipe(), digits(), start=SuperNet(small(10)))
 
 
+@pytest.mark.medium
 def test_a_plain_network_is_trained_by_the_same_recipe(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = Net(tiny_space().smallest())
@@ -198,6 +202,7 @@ def test_a_plain_network_is_trained_by_the_same_recipe(tmp_path: Path) -> None:
         train_plain(Net(tiny_space(7).smallest()), tiny_recipe(), digits())
 
 
+@pytest.mark.medium
 def test_a_plain_network_learns_what_a_supernet_of_it_alone_does() -> None:
     """One architecture, always: the supernet is then a plain network in other clothes."""
     arch = tiny_space().largest()
@@ -208,6 +213,7 @@ def test_a_plain_network_learns_what_a_supernet_of_it_alone_does() -> None:
     assert all(torch.allclose(t, shared.state_dict()[name], atol=1e-5) for name, t in plain.state_dict().items())
 
 
+@pytest.mark.medium
 def test_half_precision_is_close_and_not_the_same() -> None:
     losses: dict[str, list[float]] = {}
     for precision in ("float32", "bfloat16"):
@@ -236,6 +242,7 @@ def test_scores_look_at_images_as_they_were_and_change_nothing() -> None:
     assert marks[1, 0].item() == pytest.approx(found) and marks[0, 0].item() == 0
 
 
+@pytest.mark.medium
 def test_teachers_from_outside_are_listened_to() -> None:
     def wise(images: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(torch.zeros(len(images), dtype=torch.int64), 10) * 20.0

@@ -33,6 +33,7 @@ def uninterrupted() -> SuperNet:
     return train(whole_recipe(mix=Mix(mixup=0.2)), few_digits())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("stop_after", [2, 6])
 def test_everything_on_a_run_continues_bit_for_bit(tmp_path: Path, stop_after: int, uninterrupted: SuperNet) -> None:
     recipe, checkpoint = whole_recipe(mix=Mix(mixup=0.2)), tmp_path / "run.checkpoint"
@@ -44,6 +45,7 @@ def test_everything_on_a_run_continues_bit_for_bit(tmp_path: Path, stop_after: i
     assert _same(resumed, uninterrupted)
 
 
+@pytest.mark.medium
 def test_the_averaged_weights_are_handed_out(uninterrupted: SuperNet, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     averaged = train(whole_recipe(mix=Mix(mixup=0.2)), few_digits(), checkpoint=checkpoint)
@@ -73,6 +75,7 @@ def _poison_optimizer(content: dict[str, Any]) -> None:
     moment.view(-1)[0] = float("inf")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -104,6 +107,7 @@ def test_a_run_without_its_teachers_is_another_run(tmp_path: Path) -> None:
         train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint)
 
 
+@pytest.mark.medium
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     """The kernel refuses to let a file grow past a limit, as it would on a full disk."""
     checkpoint = tmp_path / "run.checkpoint"

@@ -19,6 +19,7 @@ from elasticvit.training.snapshot import checkpoint_path, snapshot
 from tests.elasticvit.training.tiny_training import tiny_recipe
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("ema", "key"), [(None, "model"), (0.5, "ema")])
 def test_a_stopped_run_becomes_a_supernet_and_goes_on(tmp_path: Path, ema: float | None, key: str) -> None:
     run, out = tmp_path / "run.safetensors", tmp_path / "half.safetensors"

@@ -74,6 +74,7 @@ def test_of_two_agents_that_claim_one_job_one_gets_it(farm: Farm) -> None:
     assert farm.ok("GET", f"/jobs/{job_id}")["attempts"] == 1
 
 
+@pytest.mark.medium
 def test_one_agent_asking_many_times_at_once_gets_it_once(farm: Farm) -> None:
     agent_id = farm.agent()
     farm.measure_job()

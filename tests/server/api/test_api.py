@@ -197,6 +197,7 @@ def test_a_token_is_shown_once(farm: Farm) -> None:
     problem(farm.call("POST", "/tokens", json={"name": "ci", "role": "root"}), 422)
 
 
+@pytest.mark.medium
 def test_readiness_names_what_is_missing_until_all_is_there(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm(expect_host=True)
 

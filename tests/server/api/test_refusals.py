@@ -32,6 +32,7 @@ def test_no_wrong_or_revoked_token_is_401(farm: Farm) -> None:
     problem(farm.client.get("/devices", headers=headers), 401)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("role", "method", "path", "body"),
     [
@@ -60,6 +61,7 @@ def test_an_unknown_device_is_404_and_the_known_ones_are_named(farm: Farm) -> No
     assert count(farm, "/jobs") == 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "budget", ["-1", "0", "NaN", "Infinity", "-Infinity", "1e308", "60001", '"21"', "true", "null", "[1]", "1e999"]
 )
@@ -72,6 +74,7 @@ def test_an_absurd_budget_is_422(farm: Farm, budget: str) -> None:
     assert count(farm, "/searches") == 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "change",
     [
@@ -96,6 +99,7 @@ def test_a_value_out_of_range_is_422(farm: Farm, change: dict[str, Any]) -> None
     problem(searched(farm, **change), 422)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("most", [-0.01, 1.1, "0.1", None, float("nan")])
 def test_an_accuracy_drop_of_a_subnet_is_a_part_of_1(farm: Farm, most: Any) -> None:  # noqa: ANN401
     farm.supernet()
@@ -110,6 +114,7 @@ def test_unknown_fields_are_named(farm: Farm) -> None:
     assert document["errors"] == [{"field": "latency_budget", "message": "unknown field"}]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic_int8", "int8"])
 def test_every_precision_is_taken(farm: Farm, precision: str) -> None:
     farm.supernet()
@@ -175,6 +180,7 @@ def test_an_unknown_supernet_is_404(farm: Farm) -> None:
     assert "digits" in problem(searched(farm, supernet="imagenet"), 404)["detail"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("how", ["body", "form"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.9, 0.99])
 def test_a_truncated_upload_is_422_and_leaves_nothing(farm: Farm, share: float, how: str) -> None:
@@ -185,6 +191,7 @@ def test_a_truncated_upload_is_422_and_leaves_nothing(farm: Farm, share: float, 
     assert count(farm, "/models") == 0 and farm.blob_count() == 0 and not farm.left_behind()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "content",
     [b"GIF89a" + bytes(100), b"\0\0\0\0TFL3" + b"\xff" * 200, b"\xff\xff\xff\x7fTFL3" + bytes(64), bytes(5000)],

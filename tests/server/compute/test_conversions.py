@@ -63,6 +63,7 @@ def test_other_formats_are_made_at_the_first_request(farm: Farm, supernet: str, 
     assert job["status"] == "succeeded" and job["model_id"] == model["id"]
 
 
+@pytest.mark.medium
 def test_while_a_file_is_made_the_answer_is_to_come_back(make_farm: Callable[..., Farm], tmp_path: Path) -> None:
     farm = make_farm(convert_wait_seconds=0.2)
     ask(farm, served(farm, supernet_file(tmp_path / "tiny.safetensors", data=NOWHERE)))
@@ -106,6 +107,7 @@ def stale(farm: Farm, model: dict[str, Any]) -> None:
     assert farm.ok("GET", "/jobs?kind=convert")["items"][0]["error"]["kind"] == "user"
 
 
+@pytest.mark.medium
 def test_a_model_whose_file_is_another_or_gone_is_not_converted(farm: Farm, supernet: str, tmp_path: Path) -> None:
     ask(farm, supernet)
     work_off(farm, LocalExporter())

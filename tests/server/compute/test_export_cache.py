@@ -41,6 +41,7 @@ from tests.server.server_farm import Farm
 from tests.server.supernet_files import TERMS, supernet_file
 
 
+@pytest.mark.medium
 def test_a_subnet_is_exported_once_and_then_answered_at_once(farm: Farm, supernet: str, child: ChildExporter) -> None:
     first = ask(farm, supernet)
     assert first["status"] == "queued" and work_off(farm, child) == 1

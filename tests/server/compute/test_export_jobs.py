@@ -101,6 +101,7 @@ def test_without_any_images_a_subnet_keeps_the_norms_of_the_file(farm: Farm, tmp
     assert "recalibrated" in done["result"]["warning"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_export_is_one_failed_job(
     farm: Farm, supernet: str, child: ChildExporter, number: signal.Signals
@@ -119,6 +120,7 @@ def test_a_killed_export_is_one_failed_job(
     assert len(farm.ok("GET", "/models")["items"]) == 1
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
@@ -175,6 +177,7 @@ def test_a_cancelled_job_ends_its_export_and_stores_nothing(farm: Farm, supernet
     nothing_stored(farm)
 
 
+@pytest.mark.medium
 def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, child: ChildExporter) -> None:
     asked = ask(farm, supernet)
     compute, stop = compute_of(farm), threading.Event()

@@ -61,6 +61,7 @@ def gone(pid: int, within: float = PROMPT_SECONDS) -> bool:
     return not is_alive(pid)
 
 
+@pytest.mark.medium
 def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path) -> None:
     watch = Meddler()
     made = child.run(export(file), watch)
@@ -91,6 +92,7 @@ def test_it_keeps_what_it_loaded_and_one_process(child: ChildExporter, file: Pat
     assert child.pid == pid
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_process_that_dies_at_work_is_an_error_and_the_next_is_a_fresh_one(
     child: ChildExporter, file: Path, number: signal.Signals
@@ -129,6 +131,7 @@ def test_errors_of_the_project_keep_their_class(child: ChildExporter, file: Path
     assert child.pid == pid, "an error of the work is no reason for a new process"
 
 
+@pytest.mark.medium
 def test_too_long_is_an_error_and_ends_it(file: Path) -> None:
     exporter = ChildExporter(Limits(timeout_seconds=0.01, memory_bytes=LIMITS.memory_bytes), kept=False)
     with pytest.raises(ExportCrashed, match=r"more than 0\.01 s.*ELASTICVIT_EXPORT_TIMEOUT_SECONDS"):
@@ -145,6 +148,7 @@ def test_a_slow_start_does_not_count_as_time_of_an_export(file: Path) -> None:
     exporter.close()
 
 
+@pytest.mark.medium
 def test_the_working_directory_does_not_stand_in_for_our_packages(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +160,7 @@ def test_the_working_directory_does_not_stand_in_for_our_packages(
     exporter.close()
 
 
+@pytest.mark.medium
 def test_too_much_memory_is_an_error_and_ends_it(tmp_path: Path) -> None:
     """The paper's largest networks in a process that may grow by less than their supernet takes."""
     large = tmp_path / "paper.safetensors"
@@ -175,6 +180,7 @@ def test_nobody_who_waits_ends_it_at_once(file: Path) -> None:
     exporter.close()
 
 
+@pytest.mark.medium
 def test_a_word_at_a_stage_ends_it_at_once(child: ChildExporter, file: Path) -> None:
     def stop() -> None:
         raise Stopped

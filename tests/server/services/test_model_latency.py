@@ -101,6 +101,7 @@ def test_what_is_unstable_emulated_or_uncalibrated_is_not_in_the_manifest(farm: 
     assert _latency(farm, model_id) == []
 
 
+@pytest.mark.medium
 def test_a_prediction_of_float32_is_none_of_int8(farm: Farm) -> None:
     model_id = _stored(farm, "int8")
     with farm.database.write() as session:

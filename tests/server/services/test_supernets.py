@@ -63,6 +63,7 @@ def test_an_added_supernet_is_listed_with_its_terms(farm: Farm, tmp_path: Path) 
     assert farm.left_behind() == []
 
 
+@pytest.mark.medium
 def test_a_search_asks_for_it_by_name(farm: Farm, tmp_path: Path) -> None:
     farm.supernet()
     farm.predictor()
@@ -154,6 +155,7 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     assert correct > 0 and correct == pytest.approx(round(correct), abs=1e-6), "a fraction of whole images"
 
 
+@pytest.mark.medium
 def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: Path) -> None:
     """A measured accuracy in place of a predicted one is another file, and another model."""
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
@@ -183,6 +185,7 @@ def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Far
     assert again.id == model.id and [each["predicted_ms"] for each in again.manifest["latency"]] == [1.0]
 
 
+@pytest.mark.medium
 def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> None:
     arch: Arch = tiny_space().largest()
     for data, tested in ((NOWHERE, 0), ("digits", 360)):
@@ -194,6 +197,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
         assert (tried.top1 is None, tried.tested == 0) == (data == NOWHERE, data == NOWHERE)
 
 
+@pytest.mark.medium
 def test_a_downloaded_file_of_other_weights_is_told_apart(farm: Farm, tmp_path: Path) -> None:
     arch: Arch = tiny_space().largest()
     model = export_subnet(

@@ -84,6 +84,7 @@ def test_missing_results_leave_gaps_and_no_errors(tmp_path: Path) -> None:
     assert [path.name for path in plot(plan, results, tmp_path)] == ["table3.svg", "table4.svg", "figure2b.svg"]
 
 
+@pytest.mark.medium
 def test_the_same_results_give_the_same_plots(tmp_path: Path) -> None:
     plan, results = tiny_plan(), made_up(tiny_plan())
     first = plot(plan, results, tmp_path / "first")

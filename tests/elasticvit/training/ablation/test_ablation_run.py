@@ -36,6 +36,7 @@ def test_a_run_makes_all_there_is(made: tuple[Plan, Results, Path]) -> None:
         assert all(-1 <= c <= 1 for c in trial.pairs.cosines)
 
 
+@pytest.mark.medium
 def test_all_configurations_are_asked_for_the_same_networks(made: tuple[Plan, Results, Path]) -> None:
     plan, results, _ = made
     asked = {tuple(level.candidates for level in trial.levels) for trial in results.trials}
@@ -50,6 +51,7 @@ def test_all_configurations_are_asked_for_the_same_networks(made: tuple[Plan, Re
         assert all(target <= cost <= target + plan.band for cost in costs)
 
 
+@pytest.mark.medium
 def test_a_run_goes_on_where_it_stopped(made: tuple[Plan, Results, Path], tmp_path: Path) -> None:
     plan, whole, out = made
     lines = (out / RESULTS).read_text().splitlines(keepends=True)

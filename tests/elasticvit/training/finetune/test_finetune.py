@@ -107,6 +107,7 @@ def test_a_server_knows_it_and_predicts_its_networks(tuned: Path) -> None:
     database.close()
 
 
+@pytest.mark.medium
 def test_one_of_its_networks_is_exported(tuned: Path, tmp_path: Path) -> None:
     command = ["export", "--supernet", str(tuned), "--arch", "smallest", "--out", str(tmp_path / "a.tflite")]
     done = CliRunner().invoke(app, command)
@@ -116,6 +117,7 @@ def test_one_of_its_networks_is_exported(tuned: Path, tmp_path: Path) -> None:
     assert manifest["input"]["mean"] == [0.4, 0.4, 0.4]
 
 
+@pytest.mark.medium
 def test_images_travel_with_the_file_unless_they_are_left_out(
     tuned: Path, base: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_images_travel_with_the_file_unless_they_are_left_out(
     assert load_supernet(without.out).calibration is None
 
 
+@pytest.mark.medium
 def test_one_network_alone_becomes_a_model(base: Path, folder: Path, tmp_path: Path) -> None:
     arch, out = tiny_space().smallest(), tmp_path / "mine.tflite"
     done = finetune(f"{folder}@16", base, out, arch=arch, options=Options(steps=STEPS, lr=8e-3))
@@ -146,6 +149,7 @@ def test_one_network_alone_becomes_weights(base: Path, folder: Path, tmp_path: P
         assert file.get_tensor("head.classify.weight").shape == (3, tiny_space().hidden)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("single", [False, True])
 def test_a_stopped_run_goes_on_to_the_same_bytes(base: Path, folder: Path, tmp_path: Path, single: bool) -> None:
     def go(out: Path, stop: Callable[[], bool] = lambda: False) -> None:
@@ -163,6 +167,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(base: Path, folder: Path, tmp_p
     assert not here.with_name(".mine.safetensors.checkpoint").exists()
 
 
+@pytest.mark.medium
 def test_a_checkpoint_is_not_continued_from_another_base(base: Path, folder: Path, tmp_path: Path) -> None:
     other = tiny_base(tmp_path / "other.safetensors", seed=1)
     with pytest.raises(StoppedError):
@@ -221,6 +226,7 @@ def test_accuracy_is_not_measured_with_labels_of_other_classes(base: Path, tmp_p
         load_teacher(out, load_named(supernet.card.data), torch.device("cpu"))
 
 
+@pytest.mark.medium
 def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -> None:
     """The same from any base: only the classes and the space count."""
     other, outs = tiny_base(tmp_path / "other.safetensors", seed=1), [tmp_path / f"{i}.safetensors" for i in range(3)]

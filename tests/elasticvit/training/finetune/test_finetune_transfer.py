@@ -126,6 +126,7 @@ def test_a_card_names_folders_so_that_they_are_found_from_anywhere(
     assert image_name("nowhere", 48) == "nowhere"
 
 
+@pytest.mark.medium
 def test_a_probe_tells_features_that_know_from_labels_that_mean_nothing() -> None:
     torch.manual_seed(0)
     net = SuperNet(tiny_space()).extract(tiny_space().largest())

@@ -123,6 +123,7 @@ def test_only_what_was_explored_and_is_not_too_large_is_observed() -> None:
     assert state.banks[0][0].score == -1.0 and state.banks[1:] == [[], []]
 
 
+@pytest.mark.medium
 def test_banks_of_the_paper_s_capacity() -> None:
     sampler = Sampler(paper(), paper_sampling())
     state, rng = sampler.start(), np.random.default_rng(0)

@@ -89,6 +89,7 @@ def test_the_floor_of_every_level_by_the_authors_rule() -> None:
         assert level.smallest == level.floor == PUBLISHED[f"min{AUTHORS[round(level.low)]}"]
 
 
+@pytest.mark.medium
 def test_the_floor_of_every_level_by_the_paper_s_word() -> None:
     sampler = Sampler(paper(), Sampling(levels=PAPER_LEVELS, floors=PAPER_FLOORS, floor_rule="closest"))
     for level in sampler.levels:

@@ -49,6 +49,7 @@ def test_preference_raises_width_and_lowers_depth_at_400_mflops(anchor: str) -> 
         assert more.mean() - less.mean() > 5 * error
 
 
+@pytest.mark.medium
 def test_preference_waits_for_a_bank_that_is_half_full() -> None:
     waiting, plain = (picks(preference, "T2", 9) for preference in (Preference(), None))
     assert np.array_equal(waiting, plain)
