@@ -30,14 +30,6 @@ CALIBRATED_ON = 8
 TERMS = "for the tests of this package only"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Services are tested one after another, in one process: each takes a core, and their homes are made once."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("service"))
-            item.add_marker(pytest.mark.medium)
-
-
 @pytest.fixture(scope="session")
 def bare_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home that has everything but measurements: what `elasticvit prepare` leaves, without the training."""
