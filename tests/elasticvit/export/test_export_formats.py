@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from elasticvit import Arch, macs
 from elasticvit.archs.published import published
 from elasticvit.archs.space import small
 from elasticvit.cli.app import app
+from elasticvit.data.image_set import digits
 from elasticvit.errors import ExportError
 from elasticvit.export.api import Exported, export_net, manifest_path
 from elasticvit.export.converters.convert import (
@@ -255,7 +256,7 @@ def supernet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     supernet = SuperNet(small())
     randomise_norms(supernet.net, torch.Generator().manual_seed(1))
-    save_supernet(path, supernet, CARD)
+    save_supernet(path, supernet, replace(CARD, class_names=digits().class_names))
     return path
 
 
