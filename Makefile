@@ -32,12 +32,14 @@ run: $(STAMP)  ## Serve on http://127.0.0.1:8000 with this machine as device `ho
 demo: $(STAMP)  ## One search, measured on this machine, against a server of its own
 	@$(BIN)/elasticvit demo
 
-# In random order, on as many cores as there are; the seed that is printed repeats the order (-p "randomly_seed=N").
+# In random order, on all cores; `pytest -p randomly --randomly-seed=N` repeats the order of a run. Services are tested alone,
+# one after another, because each takes a core.
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(JOBS) --ignore tests/service
+	@$(BIN)/python -m pytest tests/service
 
 test-fast: $(STAMP)  ## Run the tests that take less than a second each
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not medium"
+	@$(BIN)/python -m pytest -n $(JOBS) --ignore tests/service -m "not slow and not medium"
 
 check: $(STAMP)  ## Lint, types, import rules
 	@$(BIN)/ruff check $(SOURCES)

@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-# Services are tested one after another, in one process: each takes a core, and their homes are made once.
-ONE_BY_ONE = [pytest.mark.medium, pytest.mark.xdist_group("service")]
 PATIENCE_SECONDS = 90.0
 FINISHED = ("succeeded", "failed", "cancelled")
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2

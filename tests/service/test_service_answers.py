@@ -17,9 +17,7 @@ from elasticvit.archs.space import small
 from server.cli import client
 from tests.server.server_farm import problem, tiny_tflite
 from tests.service.conftest import TERMS
-from tests.service.service_farm import ONE_BY_ONE, Service, left_behind, processes, rows, wait_until
-
-pytestmark = ONE_BY_ONE
+from tests.service.service_farm import Service, left_behind, processes, rows, wait_until
 
 SPACE = small(10)
 

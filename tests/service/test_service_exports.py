@@ -15,7 +15,6 @@ import elasticvit as elasticvit_package
 from elasticvit.archs.space import small
 from tests.service.conftest import copy
 from tests.service.service_farm import (
-    ONE_BY_ONE,
     Service,
     check_nothing_left,
     elasticvit,
@@ -24,8 +23,6 @@ from tests.service.service_farm import (
     rows,
     wait_until,
 )
-
-pytestmark = ONE_BY_ONE
 
 LARGEST = small(10).largest().to_json()
 SMALLEST = small(10).smallest().to_json()

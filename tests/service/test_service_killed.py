@@ -12,7 +12,6 @@ import pytest
 
 from tests.server.server_farm import describe, problem, session_body, tiny_tflite
 from tests.service.service_farm import (
-    ONE_BY_ONE,
     Service,
     agent_command,
     check_nothing_left,
@@ -23,8 +22,6 @@ from tests.service.service_farm import (
     rows,
     wait_until,
 )
-
-pytestmark = ONE_BY_ONE
 
 # Less than a lease lasts: what a killed process held comes back because its successor says so.
 BEFORE_ANY_LEASE_RUNS_OUT_SECONDS = 45

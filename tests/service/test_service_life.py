@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.service.service_farm import (
-    ONE_BY_ONE,
     Service,
     agent_command,
     check_nothing_left,
@@ -25,8 +24,6 @@ from tests.service.service_farm import (
     wait_until,
     without_roots_right_to_write,
 )
-
-pytestmark = ONE_BY_ONE
 
 STOP_SECONDS = 20
 

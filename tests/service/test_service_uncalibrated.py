@@ -9,9 +9,7 @@ import pytest
 
 from tests.server.server_farm import problem
 from tests.service.conftest import copy
-from tests.service.service_farm import ONE_BY_ONE, Service, agent_command, elasticvit, free_port
-
-pytestmark = ONE_BY_ONE
+from tests.service.service_farm import Service, agent_command, elasticvit, free_port
 
 
 @pytest.fixture
