@@ -140,9 +140,9 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
     ("args", "words"),
     [
         (["--arch", "S1"], "give either --supernet FILE or --random-weights"),
-        (["--arch", "S9", "--random-weights"], "'S9' is no file, no id and no name"),
+        (["--arch", "S9", "--random-weights"], "'S9' is not a file, an id or a name"),
         (["--arch", "0123456789ab", "--random-weights"], "no published architecture has the id 0123456789ab"),
-        (["--arch", __file__, "--random-weights"], "holds no JSON"),
+        (["--arch", __file__, "--random-weights"], "is not JSON"),
         (["--arch", "S1", "--supernet", "/nowhere.safetensors"], "no supernet file /nowhere.safetensors"),
         (["--arch", "S1", "--random-weights", "--precision", "int4"], "'int4' is not one of"),
     ],
