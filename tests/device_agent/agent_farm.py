@@ -162,7 +162,8 @@ class FakeServer:
         self.agents[agent_id] = body
         for job in self.jobs.values():
             if job.status in (JobStatus.LEASED, JobStatus.RUNNING) and job.leases[-1] not in body.leases:
-                self.expire(job)
+                # A report that waits in the agent's spool still counts, until another attempt begins.
+                job.status = JobStatus.QUEUED
         return AgentRegistered(agent_id=agent_id, **self._intervals())
 
     def heartbeat(self, body: Heartbeat) -> HeartbeatReply | Problem:
@@ -179,6 +180,7 @@ class FakeServer:
         for job in self.jobs.values():
             if job.status is JobStatus.QUEUED:
                 job.status = JobStatus.LEASED
+                self.gone.update(job.leases)
                 job.leases.append(f"{job.job_id}-lease-{len(job.leases) + 1}")
                 return Lease(
                     lease_id=job.leases[-1],

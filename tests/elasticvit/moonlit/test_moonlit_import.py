@@ -202,7 +202,7 @@ def test_damaged_compressed_and_foreign_files_are_refused(tmp_path: Path) -> Non
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "zip", "w", zipfile.ZIP_DEFLATED) as target:
         for item in source.namelist():
             target.writestr(item, source.read(item))
-    _refused(tmp_path / "zip", "is damaged: its part")
+    _refused(tmp_path / "zip", "is damaged: its record")
     (tmp_path / "text").write_text("<html>Google Drive - Virus scan warning</html>")
     _refused(tmp_path / "text", "is not a whole file of torch.save")
     _refused(_file(tmp_path / "other", a=1), "the file has 'a', no plain tensor")
