@@ -12,7 +12,7 @@ import structlog
 
 from device_agent.cancellation import Cancellation
 from device_agent.devices.device import Device
-from device_agent.devices.source import Attached, DeviceEvent, DeviceSource
+from device_agent.devices.source import Attached, Detached, DeviceEvent, DeviceSource
 from device_agent.errors import AgentError
 from device_agent.serving import ServedDevice, Uplink
 from server.wire import DeviceBeat, DeviceState
@@ -27,6 +27,7 @@ class Agent:
         self._source = source
         self._uplink = uplink
         self._stop = Cancellation()
+        self._listed = threading.Event()
         self._present: dict[str, ServedDevice] = {}
         self._leaving: list[ServedDevice] = []
         self._threads: list[threading.Thread] = []
@@ -41,6 +42,7 @@ class Agent:
     def stop(self, within_seconds: float) -> None:
         """End all work: running benchmarks are killed, leases returned, and the devices reported as offline."""
         self._stop.set("the agent was stopped: the job can be tried again")
+        self._listed.set()
         deadline_s = time.monotonic() + within_seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
@@ -62,8 +64,10 @@ class Agent:
         try:
             if isinstance(event, Attached):
                 self._attach(event.device)
-            else:
+            elif isinstance(event, Detached):
                 self._detach(event.name, event.reason)
+            else:
+                self._listed.set()
         except Exception:  # the fault of one device
             log.exception("a device could not be attached or detached")
 
@@ -91,6 +95,8 @@ class Agent:
 
     def _beat(self) -> None:
         registration, backoff = self._uplink.registration, self._uplink.backoff()
+        # A heartbeat before would register the agent without its devices, which the server then takes for offline.
+        self._listed.wait()
         while not self._stop.is_set:
             try:
                 registration.heartbeat([served.beat() for served in self._present.values()])

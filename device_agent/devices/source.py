@@ -25,14 +25,19 @@ class Detached:
     reason: str
 
 
-DeviceEvent = Attached | Detached
+@dataclass(frozen=True)
+class Listed:
+    """All devices that were there at the beginning have been attached; only from then on are heartbeats sent."""
+
+
+DeviceEvent = Attached | Detached | Listed
 
 
 class DeviceSource(Protocol):
     """Watches for devices, in one thread of the agent."""
 
     def events(self, cancellation: Cancellation) -> Iterator[DeviceEvent]:
-        """What comes and goes, in order, beginning with the devices that are there; ends when `cancellation` is set."""
+        """The devices that are there, then Listed, then what comes and goes; ends when `cancellation` is set."""
         ...
 
 
@@ -45,5 +50,6 @@ class FixedDevices:
     def events(self, cancellation: Cancellation) -> Iterator[DeviceEvent]:
         """As DeviceSource says."""
         yield from map(Attached, self.devices)
+        yield Listed()
         while not cancellation.wait(None):
             pass

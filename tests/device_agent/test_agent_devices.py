@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from device_agent.bench.session import Conditions, Files, ReportProgress
 from device_agent.cancellation import Cancellation
 from device_agent.devices.device import Device
-from device_agent.devices.source import Attached, Detached, DeviceEvent
+from device_agent.devices.source import Attached, Detached, DeviceEvent, DeviceSource, FixedDevices, Listed
 from device_agent.loop import Agent
 from device_agent.serving import Uplink
 from device_agent.uplink.api import Server
@@ -79,6 +80,7 @@ class DeviceShelf:
         self.queue: queue.Queue[DeviceEvent] = queue.Queue()
 
     def events(self, cancellation: Cancellation) -> Iterator[DeviceEvent]:
+        yield Listed()
         while not cancellation.is_set:
             try:
                 yield self.queue.get(timeout=0.02)
@@ -91,18 +93,43 @@ class DeviceShelf:
         return phone
 
 
-@pytest.fixture
-def shelf(agent_farm: Farm) -> Iterator[DeviceShelf]:
+@contextmanager
+def running(farm: Farm, source: DeviceSource) -> Iterator[None]:
+    """An agent of this process with the devices of a source."""
     for name in ("cache", "spool"):
-        (agent_farm.folder / name).mkdir()
-    server = Server(http_client(agent_farm.server.url, timeout_seconds=10), lambda: TOKEN)
-    cache = Cache(agent_farm.folder / "cache", 10**9, server.download)
-    uplink = Uplink(Registration(server, "shelf"), cache, Spool(agent_farm.folder / "spool"), max_backoff_seconds=0.2)
-    source = DeviceShelf()
+        (farm.folder / name).mkdir()
+    server = Server(http_client(farm.server.url, timeout_seconds=10), lambda: TOKEN)
+    cache = Cache(farm.folder / "cache", 10**9, server.download)
+    uplink = Uplink(Registration(server, "shelf"), cache, Spool(farm.folder / "spool"), max_backoff_seconds=0.2)
     agent = Agent(source, uplink)
     agent.start()
-    yield source
-    agent.stop(10)
+    try:
+        yield
+    finally:
+        agent.stop(10)
+
+
+@pytest.fixture
+def shelf(agent_farm: Farm) -> Iterator[DeviceShelf]:
+    source = DeviceShelf()
+    with running(agent_farm, source):
+        yield source
+
+
+class SlowDevices(FixedDevices):
+    """Devices that take a while to be found."""
+
+    def events(self, cancellation: Cancellation) -> Iterator[DeviceEvent]:
+        cancellation.wait(0.5)
+        yield from super().events(cancellation)
+
+
+def test_the_first_registration_and_heartbeat_have_the_devices_that_are_there(agent_farm: Farm) -> None:
+    with running(agent_farm, SlowDevices([Phone("pixel4")])):
+        wait_until("a heartbeat", lambda: agent_farm.server.beats)
+    (registered,) = agent_farm.server.agents.values()
+    assert [device.name for device in registered.devices] == ["pixel4"]
+    assert all([beat.name for beat in beats.devices] == ["pixel4"] for beats in agent_farm.server.beats)
 
 
 def names(farm: Farm) -> list[str]:
