@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from server.store.db import Database, upgrade
 from tests.service.service_farm import (
     Service,
     agent_command,
@@ -78,20 +81,30 @@ def test_a_second_one_is_told_who_holds_home_and_port(running: Service, tmp_path
     assert is_locked(running.home)
 
 
+def back_to_the_first_revision(home: Path) -> None:
+    """Replace the home's database by one of the first schema, with the rows and columns that the first schema has."""
+    older = home / "older.db"
+    database = Database(f"sqlite:///{older}")
+    upgrade(database, "0001")
+    database.close()
+    with closing(sqlite3.connect(older)) as first, first:
+        first.execute("ATTACH ? AS present", (str(home / "farm.db"),))
+        for (table,) in first.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+            if table == "alembic_version":
+                continue
+            columns = ", ".join(row[1] for row in first.execute(f"PRAGMA main.table_info({table})"))
+            first.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM present.{table}")
+    for leftover in home.glob("farm.db-*"):
+        leftover.unlink()
+    older.replace(home / "farm.db")
+
+
 @pytest.mark.slow
 def test_a_home_of_an_older_version_is_migrated_and_goes_on(parts: Service) -> None:
     home = parts.home
-    for step in (
-        "DROP TABLE idempotencykey",
-        "ALTER TABLE job DROP COLUMN priority",
-        "DROP TABLE modelfile",
-        "DROP INDEX ix_model_export_key",
-        "ALTER TABLE model DROP COLUMN export_key",
-        "UPDATE alembic_version SET version_num = '0001'",
-    ):
-        rows(home, step)
     kept = ("measurement", "model", "job", "predictor", "token")
     counts = {table: rows(home, f"SELECT count(*) FROM {table}") for table in kept}
+    back_to_the_first_revision(home)
     parts.start(*elasticvit("serve"))
     parts.start(*elasticvit("worker"))
     parts.wait_serving()
