@@ -47,7 +47,7 @@ check: $(STAMP)  ## Lint, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
-bench: $(PEERS)/.installed  ## Print the figures of the README that need no server
+bench: $(PEERS)/.installed  ## Print the figures of docs/figures.md that need no server
 	@ELASTICVIT_PEERS=$(PEERS) $(BIN)/python -m benchmarks
 
 # Networks to be timed against. Without what they ask for: torchvision wants another build of torch, and both stay out of the way.
