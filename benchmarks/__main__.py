@@ -1,4 +1,4 @@
-"""Run every benchmark and print its figures as JSON: `python -m benchmarks [NAME ...]`.
+"""Run every benchmark, or the named ones, and print their figures as JSON: `python -m benchmarks [NAME ...]`.
 
 A name with a dot is a part of another benchmark, to be run alone.
 """
@@ -37,9 +37,12 @@ BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; the exit status."""
+    if {"-h", "--help"} & {*names}:
+        sys.stdout.write(f"{__doc__}\nNames: {', '.join(BENCHMARKS)}\n")
+        return 0
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.stderr.write(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}\n")
+        sys.stderr.write(f"there is no benchmark {unknown[0]!r}. Give one of: {', '.join(BENCHMARKS)}\n")
         return 2
     for name in names or [name for name in BENCHMARKS if "." not in name]:
         sys.stderr.write(f"{name} …\n")
