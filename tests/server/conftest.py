@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,14 @@ def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A real PostgreSQL server, from PyPI."""
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, from PyPI.
+
+    As root, it runs as a user of its own. Its data are outside of pytest's folder, which every further pytest that starts on the
+    machine closes to other users again.
+    """
     try:
-        server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        server = get_server(tempfile.mkdtemp(prefix="elasticvit-postgres-"), cleanup_mode="delete")
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         pytest.skip(f"PostgreSQL does not start here: {error!r}")
     for setting in ("fsync = off", "full_page_writes = off"):  # it only lives as long as the tests
