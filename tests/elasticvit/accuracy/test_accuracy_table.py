@@ -36,9 +36,9 @@ def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
     path, table = tmp_path / "deep" / "digits.accuracy.jsonl", _table(20)
     append(path, SMALL, IMAGES, table.codes[:12], table.top1[:12])
     append(path, SMALL, IMAGES, table.codes[12:], table.top1[12:])
-    found = AccuracyTable.load(path)
-    assert found.space == SMALL and found.images == IMAGES
-    assert found.codes.tolist() == table.codes.tolist() and found.top1.tolist() == table.top1.tolist()
+    loaded = AccuracyTable.load(path)
+    assert loaded.space == SMALL and loaded.images == IMAGES
+    assert loaded.codes.tolist() == table.codes.tolist() and loaded.top1.tolist() == table.top1.tolist()
     append(path, SMALL, IMAGES, table.codes[:1], [0.5])
     again = AccuracyTable.load(path)
     assert len(again.top1) == 20 and again.top1[0] == 0.5
