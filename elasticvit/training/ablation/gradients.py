@@ -50,9 +50,9 @@ class Gradients:
         self.supernet.train()
         with kept_statistics(self.supernet):
             loss = F.cross_entropy(self.supernet(self.images, arch), self.labels)
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         self.supernet.train(training)
-        values = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        values = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
         return Gradient(torch.cat([v.flatten() for v in values]), self.used(arch).to(values[0].device))
 
     def used(self, arch: Arch) -> Tensor:
