@@ -33,8 +33,8 @@ def test_a_session_interleaves_anchor_and_model_and_ends_with_the_profile(agent_
     session = report.session
     assert report.outcome == "measured" and session is not None
     assert (report.lease_id, report.attempt) == ("job-1-lease-1", 1)
-    assert [each.model.samples_ns for each in session.rounds] == [[2000, 2001, 2002, 2003]] * 3
-    assert [each.anchor.samples_ns for each in session.rounds if each.anchor] == [[1000, 1001, 1002, 1003]] * 3
+    assert [run.model.samples_ns for run in session.rounds] == [[2000, 2001, 2002, 2003]] * 3
+    assert [run.anchor.samples_ns for run in session.rounds if run.anchor] == [[1000, 1001, 1002, 1003]] * 3
     assert session.profile is not None
     assert [(op.node, op.tag, op.count, op.total_us, op.avg_us) for op in session.profile] == [
         (0, "CONV", 20, 20.0, 2.0),  # 20 firings in 10 runs: 2 µs an inference
@@ -56,7 +56,7 @@ def test_without_an_anchor_only_the_model_is_measured(agent_farm: Farm) -> None:
     agent_farm.start()
     session = agent_farm.wait_for_report().session
     assert session is not None and session.profile is None
-    assert [each.anchor for each in session.rounds] == [None, None]
+    assert [run.anchor for run in session.rounds] == [None, None]
 
 
 def test_the_protocols_own_mask_is_used(agent_farm: Farm) -> None:

@@ -47,9 +47,9 @@ def tflite(tmp_path: Path) -> Path:
 
 
 def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) -> MeasurementSession:
-    told: list[Progress] = []
-    session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Cancellation(), told.append)
-    assert [progress.done for progress in told] == list(range(len(session.rounds) + 1))
+    reported: list[Progress] = []
+    session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Cancellation(), reported.append)
+    assert [progress.done for progress in reported] == list(range(len(session.rounds) + 1))
     assert isinstance(host.runner, LocalProcess)
     assert list(host.runner.work.iterdir()) == []
     return session
@@ -58,10 +58,10 @@ def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) ->
 def test_a_real_model_is_measured(real_host: Host, tflite: Path) -> None:
     session = measure(real_host, tflite, tflite, profile=True)
     assert len(session.rounds) == 2
-    for each in session.rounds:
-        assert each.anchor is not None
-        assert len(each.model.samples_ns) >= 10 and len(each.anchor.samples_ns) >= 10
-        assert 0 < median(each.model.samples_ns) < 1e9
+    for run in session.rounds:
+        assert run.anchor is not None
+        assert len(run.model.samples_ns) >= 10 and len(run.anchor.samples_ns) >= 10
+        assert 0 < median(run.model.samples_ns) < 1e9
     assert session.profile and all(op.count > 0 for op in session.profile)
     assert session.init_ms and session.first_ms and session.peak_rss_kb
     assert session.device.runtime_version.startswith("litert ")
