@@ -90,8 +90,8 @@ def test_folding_is_exact_in_float64(index: int) -> None:
     images = torch.randn(1, 3, *[double.arch.resolution] * 2, dtype=torch.float64)
     with torch.inference_mode():
         expected = double(images).numpy()
-    found = run(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
-    assert np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(expected)
+    logits = run(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
+    assert np.linalg.norm(logits - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
 def test_zero_norm_scales_lose_no_part() -> None:

@@ -171,8 +171,8 @@ def test_the_snippet_of_a_card_classifies(kind: InputKind, net: Net, tmp_path: P
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     with torch.inference_mode():
         expected = net(CARD.scaled(images))[0].numpy()
-    found = np.load(tmp_path / "logits.npy")
-    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    logits = np.load(tmp_path / "logits.npy")
+    assert np.linalg.norm(logits - expected) <= 1e-5 * np.linalg.norm(expected)
     assert done.stdout.strip() == NAMES[int(expected.argmax())]
 
 

@@ -51,9 +51,9 @@ def test_folding_is_exact_in_float64(kind: InputKind) -> None:
         images = images if kind is InputKind.UINT8 else images.astype(np.float64)
         with torch.inference_mode():
             expected = double(torch.from_numpy(_form(kind).normalised(images)).permute(0, 3, 1, 2)).numpy()
-        found = run(fold(double, np.float64, _form(kind)), images)
-        assert found.dtype == np.float64
-        assert np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(expected)
+        logits = run(fold(double, np.float64, _form(kind)), images)
+        assert logits.dtype == np.float64
+        assert np.linalg.norm(logits - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
 @pytest.mark.medium
@@ -74,8 +74,8 @@ def test_the_border_is_padded_with_the_mean(kind: InputKind, net: Net) -> None:
     normalised = ((edges / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     with torch.inference_mode():
         expected = net(torch.from_numpy(normalised).permute(0, 3, 1, 2)).numpy()
-    found = run_tflite(data, images)
-    assert np.linalg.norm(found - expected) <= TOLERANCE * np.linalg.norm(expected)
+    logits = run_tflite(data, images)
+    assert np.linalg.norm(logits - expected) <= TOLERANCE * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("kind", InputKind)

@@ -148,21 +148,21 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
     ],
 )
 def test_export_command_refuses(args: list[str], words: str, tmp_path: Path) -> None:
-    status, _, said = _run("export", *args, "--out", tmp_path / "out")
+    status, _, stderr = _run("export", *args, "--out", tmp_path / "out")
     assert status == 2
-    assert words in " ".join(said.replace("│", " ").split())
+    assert words in " ".join(stderr.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_command_outside_the_space(supernet_file: Path, tmp_path: Path) -> None:
-    status, _, said = _run("export", "--arch", "S1", "--supernet", supernet_file, "--out", tmp_path / "out")
-    assert status == 2 and "resolution = 192 is not in space 'small'" in said
+    status, _, stderr = _run("export", "--arch", "S1", "--supernet", supernet_file, "--out", tmp_path / "out")
+    assert status == 2 and "resolution = 192 is not in space 'small'" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_command_on_a_disk_that_refuses() -> None:
-    status, _, said = _run("export", "--arch", "T0", "--random-weights", "--out", "/proc/t0.tflite")
-    assert status == 1 and "cannot write /proc/t0.tflite" in said
+    status, _, stderr = _run("export", "--arch", "T0", "--random-weights", "--out", "/proc/t0.tflite")
+    assert status == 1 and "cannot write /proc/t0.tflite" in stderr
 
 
 def test_extract_command(supernet_file: Path, tmp_path: Path) -> None:
