@@ -75,17 +75,18 @@ def without_roots_right_to_write() -> None:
 def processes(home: Path) -> dict[int, str]:
     """Command lines of all living processes that were started for a home, by pid; benchmarks included."""
     wanted = b"ELASTICVIT_HOME=" + os.fsencode(home)
-    found = {}
+    command_lines = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    return found
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
+                command_lines[int(folder.name)] = b" ".join(arguments).decode().strip()
+    return command_lines
 
 
 def kill_all(home: Path) -> None:
-    while found := processes(home):
-        for pid in found:
+    while pids := processes(home):
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
@@ -218,8 +219,8 @@ class Service:
     def until_measuring(self, search_url: str) -> dict[str, Any]:
         """The measuring job of a search, as soon as its device has begun."""
         self.until(search_url, lambda view: "measuring" in ((view["progress"] or {}).get("stage", "")), "measuring")
-        found = self.children(search_url)[-1]
-        return self.until(found["url"], lambda job: job["status"] == "running", "session")
+        child = self.children(search_url)[-1]
+        return self.until(child["url"], lambda job: job["status"] == "running", "session")
 
     def children(self, search_url: str) -> list[dict[str, Any]]:
         """The jobs that a search queued, oldest first."""

@@ -63,7 +63,7 @@ def until_at_work(service: Service, url: str) -> None:
 
 
 def no_models(service: Service) -> None:
-    assert [each["source"] for each in service.ok("GET", "/models")["items"]] == ["anchor"]
+    assert [model["source"] for model in service.ok("GET", "/models")["items"]] == ["anchor"]
 
 
 @pytest.mark.slow
@@ -151,8 +151,8 @@ def test_every_precision_is_exported_and_found_again(serve: Callable[..., Servic
         assert job["status"] == "succeeded", f"{precision}: {job['error']}\n{service.words()}"
         model = service.ok("GET", job["result"]["url"])
         assert model["precision"] == model["manifest"]["precision"] == precision
-        asked = {"arch": json.loads(SMALLEST), "precision": precision, "supernet": STOCK.stem} | ANY_DROP
-        again = service.ok("POST", "/subnets", json=asked)
+        request = {"arch": json.loads(SMALLEST), "precision": precision, "supernet": STOCK.stem} | ANY_DROP
+        again = service.ok("POST", "/subnets", json=request)
         assert again["status"] == "succeeded"
         assert service.ok("GET", again["url"])["result"]["model_id"] == model["id"]
         seen[precision] = model["size_bytes"]

@@ -46,8 +46,8 @@ def attempts(service: Service, job_id: str) -> list[tuple[int, str]]:
 
 
 def parent_attempts(service: Service, url: str) -> list[tuple[int, str]]:
-    found = rows(service.home, "SELECT job_id FROM search WHERE id = ?", url.rsplit("/", 1)[1])
-    return attempts(service, found[0][0])
+    job_rows = rows(service.home, "SELECT job_id FROM search WHERE id = ?", url.rsplit("/", 1)[1])
+    return attempts(service, job_rows[0][0])
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_a_later_word_replaces_an_earlier_one(farm: Farm, model_id: str) -> None
     agent_id = farm.agent()
     _measure(farm, agent_id, model_id, model_ms=2.0)
     _measure(farm, agent_id, model_id, model_ms=3.0)
-    assert [round(each["measured_ms"], 1) for each in _latency(farm, model_id)] == [3.0, 3.0]
+    assert [round(row["measured_ms"], 1) for row in _latency(farm, model_id)] == [3.0, 3.0]
 
 
 def test_what_is_unstable_emulated_or_uncalibrated_is_not_in_the_manifest(farm: Farm, model_id: str) -> None:
