@@ -85,7 +85,7 @@ def _commands() -> Mapping[str, frozenset[str]]:
     options: dict[str, frozenset[str]] = {}
     for app in (library, service):
         for name, command in _inside(typer.main.get_command(app)).items():
-            inner = {f"{name} {each}": inside for each, inside in _inside(command).items()}
+            inner = {f"{name} {sub}": inside for sub, inside in _inside(command).items()}
             options |= {full: _options(inside) for full, inside in (inner or {name: command}).items()}
     return options
 
@@ -96,7 +96,7 @@ def _inside(command: Any) -> Mapping[str, Any]:  # noqa: ANN401 - typer may brin
 
 
 def _options(command: Any) -> frozenset[str]:  # noqa: ANN401
-    return frozenset(option for each in command.params for option in (*each.opts, *each.secondary_opts)) | {"--help"}
+    return frozenset(option for param in command.params for option in (*param.opts, *param.secondary_opts)) | {"--help"}
 
 
 def _invocations(page: Path) -> Iterator[list[str]]:

@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _numbers(split: Split, count: int) -> list[int]:
     """Which of the first `count` test pictures the images of a split are."""
     known = {np.asarray(image(number)).transpose(2, 0, 1).tobytes(): number for number in range(count)}
-    return [known[each.numpy().tobytes()] for each in split.images]
+    return [known[picture.numpy().tobytes()] for picture in split.images]
 
 
 def _sets(cache: Path) -> list[Path]:
@@ -254,10 +254,10 @@ def test_processes_decode_what_this_one_would(tmp_path: Path) -> None:
     decode_all(_jobs(tmp_path, 300), 16, done, workers=2, patience_s=0)
     assert sorted(counts) == [44, 64, 64, 64, 64]
     assert sorted((bad.name, bad.reason) for bad in skipped) == [(f"image {i}", "empty") for i in (107, 207, 7)]
-    found = np.fromfile(tmp_path / "out", dtype=np.uint8).reshape(300, 3, 16, 16)
+    written = np.fromfile(tmp_path / "out", dtype=np.uint8).reshape(300, 3, 16, 16)
     for i in range(300):
         wanted = np.asarray(image(i)).transpose(2, 0, 1) if i % 100 != 7 else np.zeros((3, 16, 16))
-        assert np.array_equal(found[299 - i], wanted)
+        assert np.array_equal(written[299 - i], wanted)
 
 
 def test_an_error_ends_the_processes(tmp_path: Path) -> None:

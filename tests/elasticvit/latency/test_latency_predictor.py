@@ -129,7 +129,7 @@ def test_the_extremes_are_exact() -> None:
     )
     uppers = predictor.upper_ms(codes, 0.9)
     assert smallest <= uppers.min() * (1 + 1e-12) and largest >= uppers.max() * (1 - 1e-12)
-    times = CostTable.build(SMALL, lambda found: np.array([predictor.block_ms[block.key] for block in found]))
+    times = CostTable.build(SMALL, lambda priced: np.array([predictor.block_ms[block.key] for block in priced]))
     assert times.smallest()[1].tolist() == code.tolist()
 
 

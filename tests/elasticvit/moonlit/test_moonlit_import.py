@@ -117,8 +117,8 @@ def test_a_bare_state_dict_in_either_format_is_taken(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, tmp_path / "bare.safetensors")
     for name in ("bare.pth", "legacy.pth", "bare.safetensors"):
-        label, _, found = select(read_checkpoint(tmp_path / name))
-        assert label == "unnamed" and found.keys() == state.keys() and _value(found) == 0.125
+        label, _, weights = select(read_checkpoint(tmp_path / name))
+        assert label == "unnamed" and weights.keys() == state.keys() and _value(weights) == 0.125
     _refused(tmp_path / "bare.pth", "does not call it EMA", weights=Weights.EMA)
 
 

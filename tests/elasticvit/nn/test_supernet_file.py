@@ -118,10 +118,10 @@ def test_the_writers_bytes_are_what_the_format_s_own_reader_takes() -> None:
         "strided": torch.arange(12.0).view(3, 4).t(),
     }
     data = tensorfile.encode(tensors, {"who": "we"})
-    found = load(data)
-    assert found.keys() == tensors.keys()
+    loaded = load(data)
+    assert loaded.keys() == tensors.keys()
     assert all(
-        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+        torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype for name, tensor in tensors.items()
     )
 
 

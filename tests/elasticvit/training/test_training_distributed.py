@@ -88,7 +88,7 @@ def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> 
     banks = [
         torch.load(path)["sampler"]["banks"] for path in (together / "epochs.checkpoint", tmp_path / "alone.checkpoint")
     ]
-    shared, alone = ([entry for bank in each for entry in bank] for each in banks)
+    shared, alone = ([entry for bank in bank_list for entry in bank] for bank_list in banks)
     assert len(shared) >= 2
     for (code, score), (expected, expected_score) in zip(shared, alone, strict=True):
         assert code == expected and score == pytest.approx(expected_score, abs=1e-5)

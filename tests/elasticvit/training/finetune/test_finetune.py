@@ -69,9 +69,10 @@ def tuned(base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     command = ["finetune", str(folder), "--supernet", str(base), "--out", str(out), "--lr", "8e-3"]
     done = CliRunner().invoke(app, [*command, "--steps", str(STEPS), "--evaluated", str(EVALUATED)])
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["file"] == str(out) and (said["classes"], said["train_images"], said["search_images"]) == (3, 72, 9)
-    assert said["networks"]["largest"]["search"] > 0.6
+    summary = json.loads(done.stdout)
+    assert summary["file"] == str(out)
+    assert (summary["classes"], summary["train_images"], summary["search_images"]) == (3, 72, 9)
+    assert summary["networks"]["largest"]["search"] > 0.6
     assert "9 held-out images only" in done.stderr
     return out
 

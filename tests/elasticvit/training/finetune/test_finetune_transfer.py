@@ -150,8 +150,8 @@ def test_a_network_is_judged_on_three_splits() -> None:
     data = digits()
     measured = report_on(net, data, probe=0.5)
     # With a last layer of zeros the answer is always the first class.
-    for found, labels in ((measured.search, data.search.labels), (measured.val, data.val.labels)):
-        assert found == pytest.approx(float((labels == 0).double().mean()))
+    for top1, labels in ((measured.search, data.search.labels), (measured.val, data.val.labels)):
+        assert top1 == pytest.approx(float((labels == 0).double().mean()))
     assert measured.train == pytest.approx(float((data.train.labels[:512] == 0).double().mean()))
     assert measured.search_error == pytest.approx(0.0163, abs=0.001)
 
