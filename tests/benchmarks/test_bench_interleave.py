@@ -35,7 +35,7 @@ def test_pinning_is_undone_and_never_wider_than_allowed() -> None:
         pass
 
 
-def test_fewer_rounds_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_round_count_may_be_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert rounds(50) == 50
     monkeypatch.setenv(VARIABLE, "7")

@@ -88,7 +88,7 @@ BAD = "android_bench: error: bad model: it is cut short: export it again"
         ({"exit": 7, "words": "android_bench: error: a run failed\n"}, "device", "a run failed", 3),
     ],
 )
-def test_a_failure_tells_whose_it_is_and_what_was_said(
+def test_a_failure_has_its_kind_and_the_error_message(
     agent_farm: Farm, behaviour: dict[str, Any], kind: str, detail: str, reports: int
 ) -> None:
     job = agent_farm.server.job(agent_farm.model(**behaviour), agent_farm.model("anchor"))

@@ -63,7 +63,7 @@ def test_an_interrupt_before_it_is_ready_ends_all(start: Callable[..., Service],
     check_nothing_left(home)
 
 
-def test_a_second_one_is_told_who_holds_home_and_port(running: Service, tmp_path: Path) -> None:
+def test_a_second_server_is_refused_with_the_holder_of_home_and_port(running: Service, tmp_path: Path) -> None:
     before = processes(running.home)
     same_home = finished(elasticvit("up"), running.home, free_port())
     assert same_home.returncode == 3 and "Traceback" not in same_home.stderr

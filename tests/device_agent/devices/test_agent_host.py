@@ -144,7 +144,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text + "\n")
 
 
-def test_the_fast_cores_are_told_by_capacity_or_clock(tmp_path: Path) -> None:
+def test_the_fast_cores_are_recognised_by_capacity_or_clock(tmp_path: Path) -> None:
     folder = tmp_path / "devices/system/cpu"
     assert linux_cpu.fastest((0, 1, 2), tmp_path) == (0, 1, 2)
     for core, khz in enumerate((1800, 2800, 2800)):
@@ -168,7 +168,7 @@ def test_the_quietest_cores_are_those_that_idled(tmp_path: Path) -> None:
     assert linux_cpu.mask_of((0, 4)) == 0b10001
 
 
-def test_conditions_hold_what_the_machine_tells(tmp_path: Path) -> None:
+def test_conditions_are_read_from_proc_and_sys(tmp_path: Path) -> None:
     assert linux_cpu.conditions(tmp_path, tmp_path) == {}
     write(tmp_path / "loadavg", "0.50 0.25 0.10 1/100 4999")
     write(tmp_path / "class/thermal/thermal_zone0/temp", "41000")

@@ -81,7 +81,7 @@ def test_a_corrupt_file_is_set_aside_and_the_others_go(tmp_path: Path, damage: b
     assert names(tmp_path) == ["00000001-0.corrupt"]
 
 
-def test_a_refused_report_is_kept_for_people_and_the_server_is_told(tmp_path: Path) -> None:
+def test_a_refused_report_is_kept_and_reported_to_the_server_as_a_failure(tmp_path: Path) -> None:
     spool, receiver = Spool(tmp_path), Receiver()
     spool.put(report_of("a"))
     answers: list[Exception | None] = [Refused("rounds: too many"), None]

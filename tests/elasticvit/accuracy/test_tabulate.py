@@ -56,7 +56,7 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
 
 
 @pytest.mark.medium
-def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_command_exits_with_0_and_resumes(tmp_path: Path) -> None:
     file, command = _supernet(tmp_path), ["tabulate", "--n", "8", "--best", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("elasticvit.training.run.stop_on_signals", lambda: nullcontext(lambda: True))
@@ -103,7 +103,7 @@ def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> No
         front(tabulated, points=1)
 
 
-def test_what_a_front_says_together() -> None:
+def test_the_summary_of_a_front() -> None:
     vals = (0.70, 0.80, 0.77, 0.85)
     summary = Front.of([Point(str(i), "{}", 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100, 5)
     assert summary.spearman == pytest.approx(0.8)

@@ -160,7 +160,7 @@ def test_a_sample_without_a_label_and_a_truncated_shard_are_named(tmp_path: Path
         _read(tmp_path)
 
 
-def test_a_folder_of_nothing_known_says_what_is_looked_for(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(DataError, match=r"no \*\.parquet, no \*\.tar and no folder a class"):
         open_source(tmp_path)

@@ -187,7 +187,7 @@ def _largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, cache: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path, cache: Path) -> None:
     folder = image_folder(tmp_path / "bugs", 10)
     with _largest_file(9000), pytest.raises(DataError, match=r"cannot keep decoded images in .* ELASTICVIT_CACHE"):
         load_folder(folder)
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, cache: Path) -> 
     assert len(load_folder(folder).train) == 16
 
 
-def test_a_cache_that_cannot_be_made_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ELASTICVIT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DataError, match="cannot keep decoded images in"):

@@ -112,7 +112,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
         (encoded(Image.fromarray(np.full((16, 16), 70_000, dtype=np.int32)), "tiff"), "more than 16 bits"),
     ],
 )
-def test_what_cannot_be_read_says_why(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_unreadable_images_have_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
     for given in (content, file):

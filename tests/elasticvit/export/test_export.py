@@ -113,7 +113,7 @@ def test_every_block_has_its_macs_in_graph_and_file(preset: str) -> None:
     assert sorted({op.block for op in file.ops}) == list(range(len(blocks(arch))))
 
 
-def test_the_operators_of_a_file_are_told_in_its_own_order(exported: Exported) -> None:
+def test_the_listed_operators_are_in_the_files_order(exported: Exported) -> None:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(exported.tflite))
     graph = model.subgraphs[0]
     names = {getattr(schema.BuiltinOperator, op.builtin): op.builtin for op in exported.ops}
@@ -241,7 +241,7 @@ def test_a_graph_checks_itself(net: Net) -> None:
         Graph(arch=graph.arch, ops=graph.ops[:-1], input=graph.input, output=graph.output)
 
 
-def test_the_manifest_tells_what_the_file_is(exported: Exported) -> None:
+def test_the_manifest_describes_the_file(exported: Exported) -> None:
     manifest = exported.manifest
     assert (manifest.size_bytes, manifest.arch_id) == (len(exported.tflite), small().smallest().id)
     assert manifest.read_arch() == small().smallest()

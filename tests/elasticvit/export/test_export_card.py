@@ -124,7 +124,7 @@ def test_front_matter_is_what_hubs_read(exported: Exported) -> None:
     )
 
 
-def test_a_card_tells_the_evidence(exported: Exported) -> None:
+def test_a_card_shows_the_measurements(exported: Exported) -> None:
     card = model_card(exported.manifest)
     assert "Top-1 50.0%, measured on held-out images." in card
     assert "| pixel4 | p1 | p50 | 2.000 | 1.500 to 2.500 (90% confidence) | 1.900 |" in card

@@ -105,7 +105,7 @@ def test_bytes_and_other_precisions_are_refused() -> None:
         by_litert_torch(net, replace(exported, manifest=quantised))
 
 
-def test_a_missing_converter_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_converter_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     with pytest.raises(ExportError, match=r"install elasticvit\[convert\]"):
         convert(fold(random_net(small().smallest(), seed=1)))

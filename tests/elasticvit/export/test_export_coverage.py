@@ -64,7 +64,7 @@ def test_a_damaged_file_is_no_crash() -> None:
         coverage(data[:40], ops)
 
 
-def test_what_a_gpu_would_not_do_is_told_with_the_reason() -> None:
+def test_operators_that_a_gpu_does_not_run_have_a_reason() -> None:
     exported = export_net(random_net(small().smallest(), seed=0), None)
     gpu = coverage(exported.tflite, exported.ops).gpu
     assert {op.builtin for op in gpu} == {"BATCH_MATMUL"}

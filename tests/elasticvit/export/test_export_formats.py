@@ -141,7 +141,7 @@ def test_onnx_parameters_have_the_names_of_modules(made: Made, model: onnx.Model
 
 
 @pytest.mark.slow
-def test_onnx_says_what_it_is(model: onnx.ModelProto) -> None:
+def test_onnx_metadata_describes_the_network(model: onnx.ModelProto) -> None:
     _check_metadata({entry.key: entry.value for entry in model.metadata_props})
 
 
@@ -152,7 +152,7 @@ def _check_metadata(metadata: dict[str, str]) -> None:
 
 
 @pytest.mark.medium
-def test_pt2_says_what_it_is(made: Made) -> None:
+def test_pt2_metadata_describes_the_network(made: Made) -> None:
     extra = {DESCRIPTION: ""}
     torch.export.load(io.BytesIO(made.file(Format.PT2).data), extra_files=extra)
     _check_metadata(json.loads(extra[DESCRIPTION]))

@@ -100,7 +100,7 @@ def test_what_each_form_adds(net: Net) -> None:
 
 
 @pytest.mark.parametrize("kind", InputKind)
-def test_the_manifest_tells_the_form(kind: InputKind, net: Net) -> None:
+def test_the_manifest_has_the_input_form(kind: InputKind, net: Net) -> None:
     image = export_net(net, CARD, input=kind).manifest.input
     assert (image.kind, image.mean, image.std) == (kind, MEAN, STD)
     assert image.dtype == ("uint8" if kind is InputKind.UINT8 else "float32")
@@ -110,7 +110,7 @@ def test_the_manifest_tells_the_form(kind: InputKind, net: Net) -> None:
         assert image.range == (0, 255)
 
 
-def test_images_of_one_form_in_another_are_told_apart(net: Net) -> None:
+def test_images_of_another_input_form_are_refused(net: Net) -> None:
     data = write_tflite(fold(net, form=_form(InputKind.PIXELS))).data
     with pytest.raises(ExportError, match=r"logits differ from the network's by"):
         check(data, net, _form(InputKind.NORMALISED))

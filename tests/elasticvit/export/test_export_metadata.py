@@ -56,7 +56,7 @@ def _exported(net: Net) -> Exported:
     return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5), latency=(LATENCY,))
 
 
-def test_a_file_tells_what_its_manifest_does(exported: Exported) -> None:
+def test_a_files_metadata_equals_its_manifest(exported: Exported) -> None:
     metadata = read_metadata(exported.tflite)
     assert metadata.labels == ("Katze", "köpek", "two lines", *"defghij")
     assert metadata.description is not None
@@ -155,7 +155,7 @@ def test_a_file_does_not_tell_where_it_was_written(exported: Exported) -> None:
     assert exported.manifest.supernet is not None and exported.manifest.supernet.data == "digits"
 
 
-def test_what_it_says_costs_a_few_kilobytes_and_no_function(exported: Exported, bare: bytes, net: Net) -> None:
+def test_metadata_adds_a_few_kilobytes_and_changes_no_output(exported: Exported, bare: bytes, net: Net) -> None:
     assert 0 < len(exported.tflite) - len(bare) < 4096
     assert check(exported.tflite, net, exported.manifest.input.form) <= TOLERANCE
     results = []
@@ -194,7 +194,7 @@ def test_no_names_no_labels(net: Net) -> None:
     assert "associated_files" not in logits and "license" not in metadata.standard
 
 
-def test_the_anchor_says_nothing() -> None:
+def test_the_anchor_has_no_metadata() -> None:
     metadata = read_metadata(anchor().tflite)
     assert (metadata.standard, metadata.labels, metadata.description, metadata.min_runtime_version) == (None,) * 4
 

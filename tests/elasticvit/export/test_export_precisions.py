@@ -114,7 +114,7 @@ def test_a_recipe_s_groups_and_no_others_become_int8(net: Net) -> None:
     assert used is not None and (used.name, used.version) == ("mine", "3")
 
 
-def test_groups_are_told_without_the_number_of_a_layer() -> None:
+def test_group_names_omit_the_layer_number() -> None:
     assert group("vit2/layer1/ffn/expand") == "vit2/ffn/expand"
     assert group("conv0/block2/project") == "conv0/project"
     assert group("head/logits") == "head/logits"
@@ -206,7 +206,7 @@ def test_int8_is_the_same_whatever_the_order_of_sums() -> None:
     assert len(seen) == 1
 
 
-def test_runtimes_that_would_read_one_scale_for_all_channels_are_told(net: Net) -> None:
+def test_per_channel_scales_raise_the_minimum_runtime_version(net: Net) -> None:
     # FULLY_CONNECTED 12 and CONV_2D 5 have a scale for each channel beside float inputs.
     recipe = QuantizationRecipe("mine", 1, "small", {}, ("vit1/ffn/expand", "conv0/expand"))
     exported = export_net(net, CARD, precision=Precision.DYNAMIC_INT8, recipe=recipe)
@@ -222,7 +222,7 @@ def test_one_calibration_image_is_too_few(net: Net) -> None:
         static_int8(graph, [np.zeros((1, 32, 32, 3), np.float32)])
 
 
-def test_int8_without_images_says_how_to_get_some(net: Net) -> None:
+def test_the_error_for_int8_without_images_names_the_remedy(net: Net) -> None:
     with pytest.raises(ExportError, match="elasticvit pack"):
         export_net(net, CARD, precision=Precision.INT8)
 
@@ -252,7 +252,7 @@ def test_a_precision_that_costs_too_much_is_refused(
     export_net(net, CARD, precision=Precision.INT8, calibration_set=right, max_accuracy_drop=1.0)
 
 
-def test_without_images_other_networks_of_the_supernet_tell(net: Net) -> None:
+def test_without_images_the_drop_of_other_networks_is_used(net: Net) -> None:
     drops = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
     recipe = QuantizationRecipe(
         "mine", 1, "small", {}, (), judged=drops, judged_on={"supernet": "tiny", "sha256": "ab"}

@@ -92,7 +92,7 @@ def test_the_default_s_recipe_costs_less_than_a_point() -> None:
         assert drop is not None and drop <= 0.01
 
 
-def test_a_space_without_a_recipe_says_how_to_find_one() -> None:
+def test_the_error_for_a_space_without_a_recipe_names_the_command() -> None:
     with pytest.raises(ExportError, match="elasticvit recipe"):
         shipped_recipe("nowhere")
 

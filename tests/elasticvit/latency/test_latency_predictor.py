@@ -80,7 +80,7 @@ def test_p90_is_above_p50_and_more_confidence_above_less() -> None:
     assert (predictor.interval_method(0.9), predictor.interval_method(0.99)) == ("conformal", "student-t")
 
 
-def test_the_summary_tells_what_was_learnt_from() -> None:
+def test_the_summary_describes_the_training_data() -> None:
     summary = _predictor().summary
     assert summary.models == 16
     assert summary.rows > 16 * 20
@@ -174,7 +174,7 @@ def test_unknown_statistics_and_confidences_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_an_estimate_without_measurements_says_so_and_is_wide(name: str) -> None:
+def test_an_estimate_without_measurements_is_marked_and_wide(name: str) -> None:
     space: Space = PRESETS[name]()
     predictor = LatencyPredictor.from_json(uncalibrated(space).to_json())
     assert not predictor.calibrated

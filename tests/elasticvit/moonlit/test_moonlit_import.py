@@ -72,7 +72,7 @@ def test_every_tensor_of_the_largest_network_has_one_entry() -> None:
 
 
 @pytest.mark.medium
-def test_the_command_takes_the_average_and_says_so(tmp_path: Path) -> None:
+def test_the_command_imports_the_average_and_prints_it(tmp_path: Path) -> None:
     ema = {f"module.{key}": tensor for key, tensor in _state(0.25).items()}
     ema[f"module.{INDEX}"] = torch.from_numpy(averaged(position_index(4)))
     file = _file(tmp_path / "c.pth.tar", epoch=609, state_dict=_state(0.5), model_ema=ema, arch="supernet", bank=[[]])
@@ -100,7 +100,7 @@ def _value(state: Mapping[str, Tensor]) -> float:
     return float(state["classifer.bias"][0])
 
 
-def test_the_models_own_weights_are_taken_when_asked_for_or_alone(tmp_path: Path) -> None:
+def test_the_models_own_weights_are_imported_on_request_or_if_alone(tmp_path: Path) -> None:
     both = read_checkpoint(_file(tmp_path / "both", state_dict=_state(0.5), model_ema=_state(0.25)))
     assert [(label, _value(state)) for label, _, state in (select(both), select(both, Weights.MODEL))] == [
         ("ema", 0.25),

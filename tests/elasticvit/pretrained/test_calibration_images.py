@@ -141,7 +141,7 @@ def test_a_packed_file_is_small_and_carries_terms_images_and_how_they_were_made(
 
 
 @pytest.mark.medium
-def test_they_are_made_for_images_scaled_as_the_card_says(tmp_path: Path) -> None:
+def test_they_are_made_for_images_scaled_by_the_cards_mean_and_std(tmp_path: Path) -> None:
     card = Card("tiny", digits().class_names, "digits", mean=(0.1, 0.2, 0.3), std=(0.4, 0.3, 0.2))
     save_supernet(tmp_path / "tiny.safetensors", _supernet(), card)
     pack(tmp_path / "tiny.safetensors", tmp_path / "packed.safetensors", k=4, steps=3, seed=1)

@@ -130,7 +130,7 @@ def test_a_larger_budget_is_used() -> None:
 @pytest.mark.medium
 @pytest.mark.parametrize("name", ["tiny", *PRESETS])
 @pytest.mark.parametrize("confidence", [0.5, 0.9])
-def test_an_infeasible_budget_tells_the_smallest_that_is_not(name: str, confidence: float) -> None:
+def test_the_error_for_an_infeasible_budget_has_the_smallest_feasible_one(name: str, confidence: float) -> None:
     predictor = _predictor(name)
     smallest, code = predictor.smallest_upper_ms(confidence)
     accuracy, rng = _accuracy(predictor.space), np.random.default_rng(0)

@@ -94,7 +94,7 @@ def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> 
         assert code == expected and score == pytest.approx(expected_score, abs=1e-5)
 
 
-def test_when_one_is_told_to_stop_all_do(together: Path) -> None:
+def test_stopping_one_process_stops_all(together: Path) -> None:
     messages = {(together / f"{rank}.stopped").read_text() for rank in range(2)}
     assert messages == {f"stopped after step {STOP_AFTER} of 8"}
     assert not list(together.glob("*.part"))

@@ -124,7 +124,7 @@ def test_every_precision_is_taken(farm: Farm, precision: str) -> None:
     assert farm.ok("GET", answer.json()["url"])["request"]["precision"] == precision
 
 
-def test_a_fleet_says_not_yet(farm: Farm) -> None:
+def test_fleets_are_not_implemented(farm: Farm) -> None:
     target = {"budget": {"latency_ms": 5}}
     fleet = {"devices": [{"device": "host", **target}, {"device": "pixel4", **target}]}
     assert "not supported yet" in problem(farm.call("POST", "/search", json=fleet), 422)["detail"]

@@ -136,7 +136,7 @@ def test_a_limit_that_is_passed_is_one_failed_job(farm: Farm, supernet: str, lim
     nothing_stored(farm)
 
 
-def test_what_is_wrong_with_a_supernet_or_an_arch_is_said_once(farm: Farm, tmp_path: Path) -> None:
+def test_an_invalid_supernet_or_arch_fails_as_the_users_fault(farm: Farm, tmp_path: Path) -> None:
     here = LocalExporter()
     for change, says in ((with_nan, "NaN"), (with_one_image, "2 or more")):
         supernet = served(farm, damaged(tmp_path / f"{says[:1]}.safetensors", change))

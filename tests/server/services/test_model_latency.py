@@ -63,7 +63,7 @@ def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: 
     assert "| host |" in card and "1.700 to 2.100" in card
 
 
-def test_two_words_at_once_are_both_kept(farm: Farm, model_id: str) -> None:
+def test_concurrent_updates_of_a_manifest_are_both_kept(farm: Farm, model_id: str) -> None:
     """Neither transaction writes over what the other one has told meanwhile."""
     both = threading.Barrier(2)
 

@@ -199,7 +199,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
 
 
 @pytest.mark.medium
-def test_a_downloaded_file_of_other_weights_is_told_apart(farm: Farm, tmp_path: Path) -> None:
+def test_a_downloaded_file_with_other_weights_is_recognised(farm: Farm, tmp_path: Path) -> None:
     arch: Arch = tiny_space().largest()
     model = export_subnet(
         _compute(farm),

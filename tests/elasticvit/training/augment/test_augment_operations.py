@@ -63,7 +63,7 @@ def test_values_stay_between_black_and_white(augment: Augment) -> None:
         assert out.min() >= -1 - 1e-5 and out.max() <= 1 + 1e-5
 
 
-def test_black_and_white_are_what_the_set_says() -> None:
+def test_black_and_white_are_scaled_by_the_sets_mean_and_std() -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     offset, factor = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
     plain = Augment(randaugment=(2, 9.0))(_batch() * 2 - 1, _generator())

@@ -77,7 +77,7 @@ def tuned(base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-def test_the_supernet_has_the_users_classes_and_says_where_it_is_from(tuned: Path, base: Path, folder: Path) -> None:
+def test_the_supernet_has_the_users_classes_and_its_provenance(tuned: Path, base: Path, folder: Path) -> None:
     card = load_supernet(tuned).card
     assert (card.name, card.class_names, card.data) == ("colours", CLASSES, f"{folder}@32")
     assert card.terms == "For research only." and card.mean == (0.4, 0.4, 0.4)
@@ -248,7 +248,7 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
         ("mine.safetensors", Options(lr=1e18, steps=5), "lower learning rate"),
     ],
 )
-def test_what_cannot_work_is_said(
+def test_impossible_settings_are_refused(
     base: Path, folder: Path, tmp_path: Path, out: str, options: Options, words: str
 ) -> None:
     with pytest.raises(DataError, match=words):

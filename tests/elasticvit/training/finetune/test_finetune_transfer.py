@@ -127,7 +127,7 @@ def test_a_card_names_folders_so_that_they_are_found_from_anywhere(
 
 
 @pytest.mark.medium
-def test_a_probe_tells_features_that_know_from_labels_that_mean_nothing() -> None:
+def test_a_linear_probe_separates_real_labels_from_random_ones() -> None:
     torch.manual_seed(0)
     net = SuperNet(tiny_space()).extract(tiny_space().largest())
     data = digits()
@@ -156,7 +156,7 @@ def test_a_network_is_judged_on_three_splits() -> None:
     assert measured.search_error == pytest.approx(0.0163, abs=0.001)
 
 
-def test_doubts_are_said_only_where_there_is_reason() -> None:
+def test_warnings_appear_only_with_a_reason() -> None:
     fine = NetworkReport(probe=0.5, train=0.8, search=0.75, search_error=0.03, val=0.74, val_error=0.02)
     assert not list(fine.doubts())
     (worse,) = replace(fine, probe=0.9).doubts()

@@ -125,7 +125,7 @@ def test_the_sandwich_has_both_ends_and_any_size_between() -> None:
     assert below == pytest.approx(0.5, abs=0.08)
 
 
-def test_the_largest_is_only_there_when_asked_for() -> None:
+def test_the_largest_is_included_only_on_request() -> None:
     rng = np.random.default_rng(0)
     sampler = Sampler(small(), Sampling(include=("largest", "smallest")))
     assert sampler.step(sampler.start(), rng).roles == ("largest", "uniform", "uniform", "uniform", "smallest")
