@@ -1,4 +1,4 @@
-"""What a successful run of android_bench says."""
+"""The result file of a successful run of android_bench."""
 
 import json
 import os

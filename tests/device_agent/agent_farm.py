@@ -1,4 +1,4 @@
-"""What the agent's tests work with: a server on a real socket, a benchmark that does what the model file says."""
+"""What the agent's tests work with: a server on a real socket, a benchmark that the model file controls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from server.wire import (
 TOKEN = "a-secret-of-the-agent"
 PATIENCE_SECONDS = 30.0
 
-# A benchmark with android_bench's flags, result and exit codes; the "model" is JSON that says how it behaves.
+# A benchmark with android_bench's flags, result and exit codes; the "model" is JSON that sets its behaviour.
 BENCH = """#!{python} -SE
 import json, os, sys, time
 words = sys.argv[1:]
@@ -389,7 +389,7 @@ class Farm:
             agent.kill()
             agent.wait()
         for call in self.bench_calls():
-            with suppress(OSError):  # gone is good; the program's path tells ours from a newer process of that number
+            with suppress(OSError):  # it may have ended; the path excludes a reused pid
                 if os.fsencode(self.program) in Path(f"/proc/{call['pid']}/cmdline").read_bytes():
                     os.kill(call["pid"], signal.SIGKILL)
         self.server.stall_at = None

@@ -1,4 +1,4 @@
-"""What the agent does with one job: the session it measures, and what it says when it cannot."""
+"""What the agent does with one job: the session it measures, and the failure it reports."""
 
 from __future__ import annotations
 

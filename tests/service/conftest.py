@@ -71,7 +71,7 @@ def home(calibrated_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Callable[..., Service]]:
-    """`elasticvit up` on the fresh home, or on another one; ready unless told otherwise."""
+    """`elasticvit up` on the fresh home, or on another one; waits until it is ready, by default."""
     services: list[Service] = []
 
     def begin(at: Path = home, port: int | None = None, ready: bool = True, **more: str) -> Service:

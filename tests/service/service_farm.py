@@ -199,7 +199,7 @@ class Service:
     def until(
         self, url: str, true: Callable[[dict[str, Any]], bool], what: str, seconds: float = PATIENCE_SECONDS
     ) -> dict[str, Any]:
-        """What stands at `url` as soon as it is as wanted; a server that is away is asked again."""
+        """The resource at `url` as soon as it is as wanted; retries while the server is away."""
         seen: dict[str, Any] = {}
 
         def look() -> bool:
@@ -277,7 +277,7 @@ class Service:
             assert process.wait(seconds) in (0, -signal.SIGTERM), self.words()
 
     def end(self) -> None:
-        """Whatever happened: nothing goes on living."""
+        """No process is left, whatever happened."""
         kill_all(self.home)
         for process in self.started:
             process.wait(10)

@@ -23,7 +23,7 @@ from tests.service.service_farm import (
     wait_until,
 )
 
-# Less than a lease lasts: what a killed process held comes back because its successor says so.
+# Less than a lease lasts: what a killed process held comes back because its successor reports it.
 BEFORE_ANY_LEASE_RUNS_OUT_SECONDS = 45
 ORPHANS_SECONDS = 20
 

@@ -26,7 +26,7 @@ from elasticvit.training.sampling import Sampler
 
 
 class StopAfter:
-    """A `Stop` that stops after some calls, or when another one says so; `stop_requested` tells which."""
+    """A `Stop` that stops after some calls, or when another one requests it, which sets `stop_requested`."""
 
     def __init__(self, calls: int, stop: Stop) -> None:
         self._left, self._stop = calls, stop
@@ -41,7 +41,7 @@ class StopAfter:
 def train_to(
     steps: int, recipe: Recipe, data: ImageSet, teachers: Sequence[Teacher], files: RunFiles, report: Report, stop: Stop
 ) -> SuperNet:
-    """The supernet after so many steps of the recipe, in eval mode, from where its checkpoint is.
+    """The supernet after `steps` steps of the recipe, in eval mode; training resumes from its checkpoint.
 
     Raises:
         DataError: the checkpoint is past that; and what `elasticvit.training.loop.train` does.

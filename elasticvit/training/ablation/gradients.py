@@ -39,7 +39,7 @@ class Gradients:
 
     def __init__(self, supernet: SuperNet, images: Tensor, labels: Tensor) -> None:
         self.supernet, self.images, self.labels = supernet, images, labels
-        # Weights that are their own numbers: what is extracted tells where it was cut from. Exact to 2^24 a tensor.
+        # Every weight is its own index, so an extracted weight gives its position. Exact up to 2^24 weights per tensor.
         self._numbered = SuperNet(supernet.space)
         with torch.no_grad():
             for parameter in self._numbered.parameters():

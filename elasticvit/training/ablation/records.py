@@ -135,7 +135,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A trial's best sub-network of a level, trained on its own for so many steps: top-1 on `val`."""
+    """A trial's best sub-network of a level, trained alone for `steps` steps: top-1 on `val`."""
 
     seed: int
     target: float

@@ -55,7 +55,7 @@ def test_signals_become_a_wish(number: signal.Signals) -> None:
 
 @pytest.mark.medium
 def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
-    """A real process under SIGTERM: finishes its step, saves, says so and exits 0; the same command does the rest."""
+    """A real process under SIGTERM: it finishes its step, saves, prints a message and exits 0. A rerun resumes."""
     log = tmp_path / "x.train.jsonl"
     command = [sys.executable, "-m", "elasticvit.training", "digits", "--out", str(tmp_path / "x.safetensors")]
     command += ["--steps", "6", "--evaluated", "0"]

@@ -41,7 +41,7 @@ def test_the_formula_against_its_closed_form(name: str, seed: int) -> None:
 
 
 def test_l3_differs_from_the_paper() -> None:
-    assert paper_mflops(PUBLISHED["L3"]) == pytest.approx(815.3993, abs=1e-4)  # the paper says 806
+    assert paper_mflops(PUBLISHED["L3"]) == pytest.approx(815.3993, abs=1e-4)  # 806 in the paper
 
 
 def _closed_form(arch: Arch) -> int:

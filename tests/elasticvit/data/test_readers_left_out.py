@@ -1,4 +1,4 @@
-"""Every set says what it leaves out and why; and what may be a split or a class, labelled or not, is not guessed."""
+"""Every reader reports what it leaves out and why. Ambiguous splits, classes and labels are refused, not guessed."""
 
 import io
 import json

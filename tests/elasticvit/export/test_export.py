@@ -1,4 +1,4 @@
-"""Export: the folded graph, the written file and torch are one function; costs and blocks are told by the file."""
+"""Export: the folded graph, the written file and torch compute one function; the file yields costs and blocks."""
 
 import numpy as np
 import pytest
@@ -177,7 +177,7 @@ def test_published_s1_with_random_weights() -> None:
 
 
 def test_the_anchor_never_changes() -> None:
-    # Latencies are told relative to this file on every device. It may only change with all references thrown away.
+    # Latencies are relative to this file's on every device. If it changes, all stored references become invalid.
     assert anchor().manifest.sha256 == "c76ffbd3d6b853d82383fa31ff4c8154cbc8746d857d25b6d3d797a7602a3760"
     assert small().contains(anchor().manifest.read_arch())
 

@@ -1,4 +1,4 @@
-"""ONNX and pt2: each runs in its own runtime as the network does, for any number of images, and says what it is."""
+"""ONNX and pt2: each runs in its own runtime as the network does, for any number of images, and has metadata."""
 
 import io
 import json
@@ -52,7 +52,7 @@ OTHERS = (pytest.param(Format.ONNX, marks=pytest.mark.slow), Format.PT2)
 
 @dataclass(frozen=True)
 class Made:
-    """A network and its files, each made when it is first asked for."""
+    """A network and its files, each made at its first use."""
 
     net: Net
     exported: Exported

@@ -1,4 +1,4 @@
-"""The forms of a file's input: one function, whoever normalises, and everything taken by the delegate."""
+"""The forms of a file's input: one function, whether the file or its user normalises. The delegate runs it all."""
 
 import math
 

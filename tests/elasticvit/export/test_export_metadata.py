@@ -1,4 +1,4 @@
-"""What a file says of itself: in the standard schema, as labels in a zip, in our JSON; the same bytes every time."""
+"""A file's metadata: the standard schema, labels in a zip, and our JSON; the same bytes every time."""
 
 import json
 import mmap
@@ -245,7 +245,7 @@ def test_a_damaged_description_is_refused(bare: bytes) -> None:
 
 
 def test_the_release_that_has_every_operator(exported: Exported) -> None:
-    # BATCH_MATMUL is the youngest of ours; litert-torch writes the same release for the same network.
+    # BATCH_MATMUL is the newest operator used; litert-torch writes the same release for the same network.
     assert read_metadata(exported.tflite).min_runtime_version == "2.3.0"
     assert min_runtime_version([("CONV_2D", 1), ("HARD_SWISH", 1)]) == "1.15.0"
     assert min_runtime_version([("ADD", 1), ("MUL", 2)]) == "1.14.0"

@@ -31,7 +31,7 @@ def test_intervals_cover_as_often_as_they_say(n: int, confidence: float) -> None
         factor = calibration.factor(confidence)
         covered += bool(middle / factor <= truth <= middle * factor)
     stray = 3.3 * np.sqrt(confidence * (1 - confidence) / DRAWS)
-    # The rank is rounded up, so n networks cover at most one rank in n + 1 more than asked, and Student's t is wide.
+    # The rank is rounded up, so n networks exceed the coverage by at most one rank in n + 1, and Student's t is wide.
     assert confidence - stray <= covered / DRAWS <= confidence + 1 / (n + 1) + stray + 0.03
 
 

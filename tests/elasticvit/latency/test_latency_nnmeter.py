@@ -20,7 +20,7 @@ FFNS = [ffn(side, width, ratio) for side in (4, 8, 14) for width in (32, 48, 64,
 
 
 def _ms(block: Block) -> float:
-    """A device where a wide block costs 1.5 times what its size says."""
+    """A device where a wide block costs 1.5 times what its size suggests."""
     return 1e-7 * block.side_in**2 * block.width_in**2 * block.mlp_ratio * (1.5 if block.width_in > 50 else 1.0)
 
 

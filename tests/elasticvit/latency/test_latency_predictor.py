@@ -88,7 +88,7 @@ def test_the_summary_describes_the_training_data() -> None:
     assert summary.mean_error is not None and summary.mean_error < 0.05
     assert summary.trust == 1.0
     assert set(summary.block_within_10) == {kind.value for kind in BlockKind}
-    # Six first convolutions are all the space has: too few for a forest, and said so.
+    # Six first convolutions are all the space has: too few for a forest, which the summary shows.
     assert summary.block_within_10["first_conv"] is None
     assert len(summary.rows_sha256) == 64
 

@@ -141,7 +141,7 @@ def test_torchrun_trains_and_one_process_writes(tmp_path: Path) -> None:
 
 
 def test_processes_share_out_the_same_images() -> None:
-    """Whichever number of them that divides the parts."""
+    """For every process count that divides the number of parts."""
     recipe = whole_recipe(accumulate=4, steps=2)
     alone = list(batches(recipe, digits(), World(), 0))
     for size in (2, 4):

@@ -93,7 +93,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> No
 
 
 @pytest.mark.medium
-def test_a_short_run_learns_its_images_by_heart() -> None:
+def test_a_short_run_overfits_its_images() -> None:
     """Twenty images, the same every step: without learning the loss stays at log 10 = 2.3, and answers are guesses."""
     data = digits()
     few = replace(data, train=Split(data.train.images[:20], data.train.labels[:20]))

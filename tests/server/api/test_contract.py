@@ -1,4 +1,4 @@
-"""The API does what its own OpenAPI document says, whatever it is sent."""
+"""The API conforms to its own OpenAPI document for generated requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models in other formats, made when they are first asked for, and cards."""
+"""Models in other formats, made at their first request, and cards."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from tests.server.supernet_files import supernet_file
 
 
 class _Costly:
-    """An exporter whose files are said to cost so much."""
+    """An exporter whose manifests state this change of top-1."""
 
     def __init__(self, change: float | None) -> None:
         self._change, self._exporter = change, LocalExporter()

@@ -64,17 +64,17 @@ def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: 
 
 
 def test_concurrent_updates_of_a_manifest_are_both_kept(farm: Farm, model_id: str) -> None:
-    """Neither transaction writes over what the other one has told meanwhile."""
+    """Neither transaction overwrites what the other one wrote in the meantime."""
     both = threading.Barrier(2)
 
-    def tell(device: str) -> None:
+    def add(device: str) -> None:
         both.wait(30)
         for number in range(10):
             with farm.database.write() as session:
                 models.get(session, model_id)
                 model_latency.add_predicted(session, model_id, f"{device}{number}", None, PREDICTED)
 
-    threads = [threading.Thread(target=tell, args=(device,)) for device in ("a", "b")]
+    threads = [threading.Thread(target=add, args=(device,)) for device in ("a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Transactions: what a read sees, and what two that meet are told."""
+"""Transactions: what a read sees, and the errors of two that conflict."""
 
 from __future__ import annotations
 

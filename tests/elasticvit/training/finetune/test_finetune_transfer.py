@@ -161,5 +161,5 @@ def test_warnings_appear_only_with_a_reason() -> None:
     assert not list(fine.doubts())
     (worse,) = replace(fine, probe=0.9).doubts()
     assert "90.0%" in worse and "75.0%" in worse
-    (by_heart,) = replace(fine, train=0.95).doubts()
-    assert "95.0%" in by_heart
+    (overfitted,) = replace(fine, train=0.95).doubts()
+    assert "95.0%" in overfitted
