@@ -106,20 +106,20 @@ def _invocations(page: Path) -> Iterator[list[str]]:
             yield shlex.split(re.sub(r"[()']", " ", match[1]))
 
 
-def _problem(words: list[str]) -> str | None:
+def _problem(arguments: list[str]) -> str | None:
     """What is wrong with an invocation. `elasticvit devices` alone names a group, which is right, too."""
     commands = _commands()
-    name = words[0] if words[0] in commands else " ".join(words[:2])
+    name = arguments[0] if arguments[0] in commands else " ".join(arguments[:2])
     if name not in commands:
-        is_group = len(words) == 1 and any(known.startswith(f"{name} ") for known in commands)
+        is_group = len(arguments) == 1 and any(known.startswith(f"{name} ") for known in commands)
         return None if is_group else f"no command `{name}`"
-    unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - commands[name]
+    unknown = {word.partition("=")[0] for word in arguments if word.startswith("--")} - commands[name]
     return f"`{name}` has no {sorted(unknown)}" if unknown else None
 
 
 @pages
 def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
-    wrong = [problem for words in _invocations(page) if (problem := _problem(words))]
+    wrong = [problem for arguments in _invocations(page) if (problem := _problem(arguments))]
     assert wrong == []
 
 

@@ -81,8 +81,8 @@ def test_warm_up_is_counted_apart(bench_result: Bench) -> None:
 
 
 def test_the_thread_count_is_the_requested_one(bench_result: Bench) -> None:
-    most = min(2, len(os.sched_getaffinity(0)))
-    for threads in range(1, most + 1):
+    max_threads = min(2, len(os.sched_getaffinity(0)))
+    for threads in range(1, max_threads + 1):
         assert bench_result(threads=threads)["threads"] == {"asked": threads, "got": threads}
 
 

@@ -45,17 +45,17 @@ PATIENCE_SECONDS = 30.0
 # A benchmark with android_bench's flags, result and exit codes; the "model" is JSON that sets its behaviour.
 BENCH = """#!{python} -SE
 import json, os, sys, time
-words = sys.argv[1:]
-profile = "--profile" in words
-words = [word for word in words if word != "--profile"]
-flags = dict(zip(words[::2], words[1::2]))
+arguments = sys.argv[1:]
+profile = "--profile" in arguments
+arguments = [argument for argument in arguments if argument != "--profile"]
+flags = dict(zip(arguments[::2], arguments[1::2]))
 with open(flags["--model"]) as file:
     model = json.load(file)
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "journal"), "a") as journal:
     journal.write(json.dumps(dict(label=model["label"], profile=profile, flags=flags, pid=os.getpid())) + "\\n")
 while model.get("until") and not os.path.exists(model["until"]):
     time.sleep(0.01)
-sys.stderr.write(model.get("words", ""))
+sys.stderr.write(model.get("stderr", ""))
 if model.get("signal"):
     os.kill(os.getpid(), model["signal"])
 if model.get("exit"):

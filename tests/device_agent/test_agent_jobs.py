@@ -84,8 +84,8 @@ BAD = "android_bench: error: bad model: it is cut short: export it again"
 @pytest.mark.parametrize(
     ("behaviour", "kind", "detail", "reports"),
     [
-        ({"exit": 4, "words": f"INFO: LiteRT\n{BAD}\n"}, "user", BAD.removeprefix("android_bench: error: "), 1),
-        ({"exit": 7, "words": "android_bench: error: a run failed\n"}, "device", "a run failed", 3),
+        ({"exit": 4, "stderr": f"INFO: LiteRT\n{BAD}\n"}, "user", BAD.removeprefix("android_bench: error: "), 1),
+        ({"exit": 7, "stderr": "android_bench: error: a run failed\n"}, "device", "a run failed", 3),
     ],
 )
 def test_a_failure_has_its_kind_and_the_error_message(
@@ -95,7 +95,7 @@ def test_a_failure_has_its_kind_and_the_error_message(
     agent_farm.start()
     report = agent_farm.wait_for_report()
     assert failure_of(report) == (kind, detail)
-    assert str(behaviour["words"]).strip() in report.log
+    assert str(behaviour["stderr"]).strip() in report.log
     wait_until("the end of the job", lambda: job.status is JobStatus.FAILED)
     assert len(agent_farm.server.reports) == reports, "the user's fault is not tried again"
     assert agent_farm.files("work") == []
@@ -103,7 +103,7 @@ def test_a_failure_has_its_kind_and_the_error_message(
 
 @pytest.mark.medium
 def test_a_bad_anchor_is_not_the_users_fault(agent_farm: Farm) -> None:
-    agent_farm.server.job(agent_farm.model(), agent_farm.model("anchor", exit=4, words=BAD))
+    agent_farm.server.job(agent_farm.model(), agent_farm.model("anchor", exit=4, stderr=BAD))
     agent_farm.start()
     kind, detail = failure_of(agent_farm.wait_for_report())
     assert kind == "infra" and "anchor" in detail

@@ -56,7 +56,7 @@ def calibrated_home(bare_home: Path, tmp_path_factory: pytest.TempPathFactory) -
         service.wait_idle()
         body = {"kind": "calibrate", "device": "host", "count": CALIBRATED_ON}
         job = service.wait(service.ok("POST", "/jobs", json=body)["url"], 240)
-        assert job["status"] == "succeeded", f"{job['error']}\n{service.words()}"
+        assert job["status"] == "succeeded", f"{job['error']}\n{service.log_tails()}"
         service.stop()
     finally:
         service.end()

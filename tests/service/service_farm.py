@@ -164,7 +164,7 @@ class Service:
         self.started.append(process)
         return process
 
-    def words(self) -> str:
+    def log_tails(self) -> str:
         """The ends of all logs, for a failed assertion."""
         logs = [self.log, *sorted((self.home / "logs").glob("*.log"))]
         return "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in logs if log.exists())
@@ -187,7 +187,7 @@ class Service:
     def search(self, budget_ms: float, **more: Any) -> dict[str, Any]:  # noqa: ANN401
         """The result of a search that has to succeed."""
         view = self.wait(self.ask(budget_ms, **more))
-        assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{self.words()}"
+        assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{self.log_tails()}"
         result: dict[str, Any] = view["result"]
         return result
 
@@ -210,7 +210,7 @@ class Service:
         try:
             wait_until(what, look, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; {url}: {json.dumps(seen)[:2000]}\n{self.words()}") from None
+            raise AssertionError(f"{error}; {url}: {json.dumps(seen)[:2000]}\n{self.log_tails()}") from None
         return seen
 
     def wait(self, url: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Service:
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         def ready() -> bool:
-            assert self.main.poll() is None, f"ended with status {self.main.returncode}\n{self.words()}"
+            assert self.main.poll() is None, f"ended with status {self.main.returncode}\n{self.log_tails()}"
             try:
                 return HTTP.get(f"{self.url}/readyz", timeout=10).status_code == 200
             except httpx.TransportError:
@@ -258,14 +258,14 @@ class Service:
         try:
             wait_until("readiness", ready, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.words()}") from None
+            raise AssertionError(f"{error}\n{self.log_tails()}") from None
 
-    def pid(self, part: str) -> int:
+    def pid(self, process: str) -> int:
         """Of the supervised process whose command line holds this: "serve", "worker", "device_agent"."""
-        return next(pid for pid, command in processes(self.home).items() if f"{part} " in f"{command} ")
+        return next(pid for pid, command in processes(self.home).items() if f"{process} " in f"{command} ")
 
-    def kill(self, part: str) -> None:
-        os.kill(self.pid(part), signal.SIGKILL)
+    def kill(self, process: str) -> None:
+        os.kill(self.pid(process), signal.SIGKILL)
 
     def stop(self, seconds: float = 30.0) -> None:
         """SIGTERM to every group that was started; all have to end well."""
@@ -274,7 +274,7 @@ class Service:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self.started:
             # uvicorn ends its work and then itself by the signal that it was sent.
-            assert process.wait(seconds) in (0, -signal.SIGTERM), self.words()
+            assert process.wait(seconds) in (0, -signal.SIGTERM), self.log_tails()
 
     def end(self) -> None:
         """No process is left, whatever happened."""
@@ -287,9 +287,9 @@ class Service:
         newest = self.ok("GET", "/predictors", params={"device": "host", "max_results": 1})["items"][0]
         return newest["smallest"]["upper_ms"], newest["largest"]["upper_ms"]
 
-    def budget_ms(self, part: float) -> float:
+    def budget_ms(self, fraction: float) -> float:
         low_ms, high_ms = self.reachable_ms()
-        return low_ms + part * (high_ms - low_ms)
+        return low_ms + fraction * (high_ms - low_ms)
 
 
 def up(home: Path, port: int | None = None, **more: str) -> Service:

@@ -31,7 +31,7 @@ ORPHANS_SECONDS = 20
 def session_of(service: Service, url: str) -> dict[str, Any]:
     """The only measuring job of a finished search; it brought one measurement and left nothing open."""
     view = service.wait(url)
-    assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{service.words()}"
+    assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{service.log_tails()}"
     assert view["result"]["models"][0]["latency"]["host"]["measured_ms"] > 0
     first = service.children(url)[0]
     assert first["status"] == "succeeded"
@@ -81,7 +81,7 @@ def test_what_a_killed_agent_held_goes_back_when_it_registers_again(running: Ser
     bench = {pid for pid, command in processes(running.home).items() if "android_bench" in command}
     running.kill("device_agent.cli")
     ended = running.wait(url, BEFORE_ANY_LEASE_RUNS_OUT_SECONDS)
-    assert ended["status"] == "succeeded" and ended["attempts"] == 2, f"{ended}\n{running.words()}"
+    assert ended["status"] == "succeeded" and ended["attempts"] == 2, f"{ended}\n{running.log_tails()}"
     assert attempts(running, job["id"]) == [(1, "expired"), (2, "succeeded")]
     assert len(rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", job["id"])) == 1
     assert not bench & set(processes(running.home)), "the benchmark of the killed agent goes on"

@@ -91,8 +91,8 @@ def test_an_agent_killed_in_the_middle_of_a_download_leaves_no_half_file(agent_f
     job = agent_farm.server.job(model)
     agent_farm.server.stall_at = 1_000_000
     agent = agent_farm.start()
-    part = agent_farm.home / "cache" / f".{model.sha256}.part"
-    wait_until("half a file", lambda: part.exists() and part.stat().st_size > 0)
+    unfinished = agent_farm.home / "cache" / f".{model.sha256}.part"
+    wait_until("half a file", lambda: unfinished.exists() and unfinished.stat().st_size > 0)
     agent.kill()
     agent.wait()
     assert not (agent_farm.home / "cache" / model.sha256).exists()
@@ -150,7 +150,7 @@ def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "code", "words"),
+    ("flags", "environment", "code", "message"),
     [
         (["--token-file", "/nowhere/token"], {}, 2, "/nowhere/token"),
         (["--server", "ftp://there"], {}, 2, "ftp://there"),
@@ -163,11 +163,11 @@ def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
     ],
 )
 def test_invalid_settings_are_refused_at_start(
-    agent_farm: Farm, flags: list[str], environment: dict[str, str], code: int, words: str
+    agent_farm: Farm, flags: list[str], environment: dict[str, str], code: int, message: str
 ) -> None:
     ended = agent_farm.run(*flags, **environment)
     assert ended.returncode == code
-    assert words in ended.stderr and "Traceback" not in ended.stderr
+    assert message in ended.stderr and "Traceback" not in ended.stderr
     assert agent_farm.server.calls.total() == 0
 
 

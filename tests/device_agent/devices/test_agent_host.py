@@ -82,12 +82,12 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "error", "detail"),
     [
-        ({"exit": 2, "words": "android_bench: error: no flag\n"}, InfraFault, "no flag"),
-        ({"exit": 3, "words": "android_bench: error: no library\n"}, InfraFault, "no library"),
-        ({"exit": 4, "words": "android_bench: error: bad\nINFO: bye\n"}, BadModel, "^bad$"),
-        ({"exit": 5, "words": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
-        ({"exit": 6, "words": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
-        ({"exit": 8, "words": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
+        ({"exit": 2, "stderr": "android_bench: error: no flag\n"}, InfraFault, "no flag"),
+        ({"exit": 3, "stderr": "android_bench: error: no library\n"}, InfraFault, "no library"),
+        ({"exit": 4, "stderr": "android_bench: error: bad\nINFO: bye\n"}, BadModel, "^bad$"),
+        ({"exit": 5, "stderr": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
+        ({"exit": 6, "stderr": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
+        ({"exit": 8, "stderr": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
         ({"exit": 77}, DeviceFault, "exit code 77"),
         ({"signal": signal.SIGSEGV}, DeviceFault, "SIGSEGV"),
         ({"signal": 40}, DeviceFault, "signal 40"),
@@ -106,7 +106,7 @@ def test_each_way_to_fail_has_its_kind(
     model.write_text(json.dumps({"label": "model", "ns": 1000, **behaviour}))
     with pytest.raises(error, match=detail) as caught:
         measure(host_with(bench, work), model, None)
-    assert caught.value.log == behaviour.get("words", "")
+    assert caught.value.log == behaviour.get("stderr", "")
     assert list(work.iterdir()) == []
 
 

@@ -118,8 +118,8 @@ def test_size_may_be_worth_more_and_more() -> None:
     ends = np.stack([SMALL.encode(SMALL.smallest()), SMALL.encode(SMALL.largest())])
     codes = np.concatenate([ends, SMALL.sample(rng, 200)])
     size = np.log2(CostTable.of_macs(SMALL).total(codes))
-    part = (size - size[0]) / (size[1] - size[0])
-    top1 = 0.6 + 0.05 * part + 0.2 * np.maximum(part - 0.7, 0)
+    fraction = (size - size[0]) / (size[1] - size[0])
+    top1 = 0.6 + 0.05 * fraction + 0.2 * np.maximum(fraction - 0.7, 0)
     predictor = fit_accuracy(AccuracyTable(SMALL, codes, top1, IMAGES))
     assert predictor.predict(codes[:2]) == pytest.approx(top1[:2], abs=0.01)
     assert max(predictor.bends) > 0.05 and min(predictor.bends) >= 0

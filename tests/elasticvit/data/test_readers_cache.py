@@ -69,10 +69,10 @@ def test_parquet_and_shards_give_the_same_set_as_a_folder(tmp_path: Path) -> Non
     samples = [{"png": encoded(image(i)), "cls": str(label).encode()} for i, label in enumerate(labels)]
     shard(tmp_path / "c" / "00.tar", samples[:7])
     shard(tmp_path / "c" / "01.tar", samples[7:])
-    one, *others = (load_folder(tmp_path / name) for name in "abc")
-    for other in others:
+    first, *rest = (load_folder(tmp_path / name) for name in "abc")
+    for other in rest:
         for split in ("train", "search", "val"):
-            mine, theirs = getattr(one, split), getattr(other, split)
+            mine, theirs = getattr(first, split), getattr(other, split)
             assert torch.equal(mine.images, theirs.images) and torch.equal(mine.labels, theirs.labels)
 
 

@@ -293,7 +293,7 @@ def test_export_command_passes_the_input_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "message"),
     [
         (["--format", "onnx", "--precision", "int8"], "--format onnx is float32 only; --precision int8 needs"),
         (["--format", "pt2", "--precision", "float16"], "--format pt2 is float32 only; --precision float16 needs"),
@@ -304,10 +304,10 @@ def test_export_command_passes_the_input_on(tmp_path: Path) -> None:
         (["--format", "coreml"], "'coreml' is not one of"),
     ],
 )
-def test_export_command_refuses_what_does_not_go_together(args: list[str], words: str, tmp_path: Path) -> None:
+def test_export_command_refuses_what_does_not_go_together(args: list[str], message: str, tmp_path: Path) -> None:
     status, _, stderr = _run("--arch", "T0", "--random-weights", *args, "--out", tmp_path / "out")
     assert status == 2
-    assert words in " ".join(stderr.replace("│", " ").split())
+    assert message in " ".join(stderr.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -137,7 +137,7 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "message"),
     [
         (["--arch", "S1"], "give either --supernet FILE or --random-weights"),
         (["--arch", "S9", "--random-weights"], "'S9' is not a file, an id or a name"),
@@ -147,10 +147,10 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
         (["--arch", "S1", "--random-weights", "--precision", "int4"], "'int4' is not one of"),
     ],
 )
-def test_export_command_refuses(args: list[str], words: str, tmp_path: Path) -> None:
+def test_export_command_refuses(args: list[str], message: str, tmp_path: Path) -> None:
     status, _, stderr = _run("export", *args, "--out", tmp_path / "out")
     assert status == 2
-    assert words in " ".join(stderr.replace("│", " ").split())
+    assert message in " ".join(stderr.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 

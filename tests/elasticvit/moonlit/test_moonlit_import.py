@@ -50,9 +50,9 @@ def _file(path: Path, **content: object) -> Path:
     return path
 
 
-def _refused(path: Path, words: str, **options: Any) -> None:  # noqa: ANN401
+def _refused(path: Path, message: str, **options: Any) -> None:  # noqa: ANN401
     out = path.with_name("out")
-    with pytest.raises(SupernetFileError, match=words):
+    with pytest.raises(SupernetFileError, match=message):
         import_checkpoint(path, out, **options)
     assert not out.exists()
 
@@ -173,22 +173,22 @@ SPOILED: Mapping[str, tuple[Spoil, str]] = {
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_does_not_fit_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    spoil, words = SPOILED[name]
+    spoil, message = SPOILED[name]
     state = _state()
     spoil(state)
-    _refused(_file(tmp_path / "spoiled", state_dict=state), words)
+    _refused(_file(tmp_path / "spoiled", state_dict=state), message)
 
 
-@pytest.mark.parametrize("part", [0, 1e-4, 0.5, 0.999])
+@pytest.mark.parametrize("fraction", [0, 1e-4, 0.5, 0.999])
 @pytest.mark.parametrize("kind", ["pth", "legacy", "safetensors"])
-def test_truncated_files_are_refused(kind: str, part: float, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(kind: str, fraction: float, tmp_path: Path) -> None:
     content = {"first_conv.weight": torch.rand(24, 3, 3, 3), "classifer.bias": torch.rand(1000)}
     if kind == "safetensors":
         save_file(content, tmp_path / "whole")
     else:
         torch.save(content, tmp_path / "whole", _use_new_zipfile_serialization=kind == "pth")
     data = (tmp_path / "whole").read_bytes()
-    (tmp_path / "part").write_bytes(data[: int(part * len(data))])
+    (tmp_path / "part").write_bytes(data[: int(fraction * len(data))])
     _refused(tmp_path / "part", r"is not a whole (safetensors file|file of torch\.save)")
 
 
@@ -268,22 +268,22 @@ def test_a_stored_index_moves_rows_by_offset() -> None:
     table = moved.net.state_dict()[name]
     # What the authors look up for every query and key, against what ours holds at their offset.
     assert torch.equal(table.flatten(1)[0][torch.from_numpy(position_index(4))], state[BIAS][shifted][..., 0])
-    others = [
+    changed = [
         key for key, tensor in moved.net.state_dict().items() if not torch.equal(tensor, plain.net.state_dict()[key])
     ]
-    assert others == [name]
+    assert changed == [name]
 
 
 @pytest.mark.parametrize(
-    ("at", "row", "words"),
+    ("at", "row", "message"),
     [((5, 9), 20, "maps one offset to two rows: offset"), ((0, 0), 49, "outside its table"), ((0, 0), -1, "outside")],
 )
-def test_a_stored_index_that_no_table_equals_is_refused(at: tuple[int, int], row: int, words: str) -> None:
+def test_a_stored_index_that_no_table_equals_is_refused(at: tuple[int, int], row: int, message: str) -> None:
     state = _state()
     state[INDEX] = state[INDEX].clone()
     state[INDEX][at] = row
     convert(state)  # not used, so no matter
-    with pytest.raises(SupernetFileError, match=f"{INDEX} .*{words}"):
+    with pytest.raises(SupernetFileError, match=f"{INDEX} .*{message}"):
         convert(state, Index.STORED)
 
 

@@ -46,10 +46,10 @@ def _accuracy(space: Space, seed: int = 5) -> Accuracy:
     return lambda codes: np.asarray(1 - np.exp(-0.1 * sum(w[codes[:, at]] for at, w in enumerate(worth))), np.float64)
 
 
-def _search(name: str, part: float, seed: int = 0, count: int = 1) -> tuple[Frontier, float]:
+def _search(name: str, fraction: float, seed: int = 0, count: int = 1) -> tuple[Frontier, float]:
     predictor = _predictor(name)
     smallest, largest = reachable_range(predictor, 0.9)
-    budget_ms = smallest * (largest / smallest) ** part
+    budget_ms = smallest * (largest / smallest) ** fraction
     limit = latency_limit(predictor, budget_ms, 0.9)
     rng = np.random.default_rng(seed)
     return evolve(predictor.space, _accuracy(predictor.space), [limit], rng, count), budget_ms
@@ -61,9 +61,9 @@ def _everyone(space: Space) -> Codes:
     return codes[space.valid(codes)]
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.4, 0.7, 1.0])
-def test_the_best_of_a_space_small_enough_to_look_at_everyone(part: float) -> None:
-    result, budget_ms = _search("tiny", part, count=3)
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.4, 0.7, 1.0])
+def test_the_best_of_a_space_small_enough_to_look_at_everyone(fraction: float) -> None:
+    result, budget_ms = _search("tiny", fraction, count=3)
     everyone = _everyone(TINY)
     assert len(everyone) == TINY.count()
     upper, accuracy = _predictor("tiny").upper_ms(everyone, 0.9), _accuracy(TINY)(everyone)
@@ -75,9 +75,9 @@ def test_the_best_of_a_space_small_enough_to_look_at_everyone(part: float) -> No
 
 @pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("part", [0.0, 0.02, 0.3, 0.9])
-def test_limits_are_never_broken(name: str, part: float) -> None:
-    result, budget_ms = _search(name, part, count=10)
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.9])
+def test_limits_are_never_broken(name: str, fraction: float) -> None:
+    result, budget_ms = _search(name, fraction, count=10)
     predictor = _predictor(name)
     for codes, latency_ms in ((result.best, result.best_latency_ms), (result.codes, result.latency_ms)):
         assert np.all(predictor.space.valid(codes))
@@ -118,10 +118,10 @@ def test_a_larger_budget_is_used() -> None:
         evolve(
             SMALL,
             _accuracy(SMALL),
-            [latency_limit(predictor, smallest + part * (largest - smallest), 0.9)],
+            [latency_limit(predictor, smallest + fraction * (largest - smallest), 0.9)],
             np.random.default_rng(0),
         )
-        for part in (0.1, 0.3, 0.5, 0.7, 0.9)
+        for fraction in (0.1, 0.3, 0.5, 0.7, 0.9)
     ]
     assert all(a.best_accuracy[0] < b.best_accuracy[0] for a, b in pairwise(answers))
     assert all(a.best_latency_ms[0] < b.best_latency_ms[0] for a, b in pairwise(answers))

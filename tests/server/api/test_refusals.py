@@ -100,10 +100,10 @@ def test_a_value_out_of_range_is_422(farm: Farm, change: dict[str, Any]) -> None
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("most", [-0.01, 1.1, "0.1", None, float("nan")])
-def test_an_accuracy_drop_of_a_subnet_is_a_part_of_1(farm: Farm, most: Any) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("max_drop", [-0.01, 1.1, "0.1", None, float("nan")])
+def test_an_accuracy_drop_of_a_subnet_is_a_fraction(farm: Farm, max_drop: Any) -> None:  # noqa: ANN401
     farm.supernet()
-    text = json.dumps({"arch": "S1", "max_accuracy_drop": most})
+    text = json.dumps({"arch": "S1", "max_accuracy_drop": max_drop})
     answer = farm.call("POST", "/subnets", "user", content=text, headers={"Content-Type": "application/json"})
     assert "max_accuracy_drop" in problem(answer, 422)["detail"]
     assert count(farm, "/jobs") == 0

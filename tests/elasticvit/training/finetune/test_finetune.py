@@ -239,7 +239,7 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("out", "options", "words"),
+    ("out", "options", "message"),
     [
         ("mine.tflite", Options(), "must end with .safetensors"),
         ("caf\udce9.safetensors", Options(), r"the name 'caf\\xe9\.safetensors' is not UTF-8"),
@@ -249,9 +249,9 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
     ],
 )
 def test_impossible_settings_are_refused(
-    base: Path, folder: Path, tmp_path: Path, out: str, options: Options, words: str
+    base: Path, folder: Path, tmp_path: Path, out: str, options: Options, message: str
 ) -> None:
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         finetune(str(folder), base, tmp_path / out, options=options)
     assert not (tmp_path / out).exists()
 

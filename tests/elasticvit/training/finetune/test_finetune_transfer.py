@@ -69,7 +69,7 @@ def test_cutting_and_new_classes_may_come_in_either_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (_images([0] * 20, [0] * 2, 1), "1 class"),
         (_images([0] * 20 + [1], [0] * 2, 3), "'class1', 'class2'"),
@@ -77,8 +77,8 @@ def test_cutting_and_new_classes_may_come_in_either_order() -> None:
         (_images([0, 0, 1, 1], [0, 1], 2, black=True), "all 4 training images of mine look the same"),
     ],
 )
-def test_images_that_cannot_be_learnt_are_refused(data: ImageSet, words: str) -> None:
-    with pytest.raises(DataError, match=words):
+def test_images_that_cannot_be_learnt_are_refused(data: ImageSet, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         check_images(data)
 
 
