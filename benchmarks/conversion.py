@@ -172,8 +172,8 @@ def _difference(data: bytes, given: Any, expected: Any) -> float:  # noqa: ANN40
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], given)
     interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return float(np.linalg.norm(output - expected) / np.linalg.norm(expected))
 
 
 if __name__ == "__main__":

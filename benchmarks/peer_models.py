@@ -1,4 +1,4 @@
-"""The networks that the files of ours are timed against, as torch modules with weights that cannot be folded away.
+"""The networks that this package's files are timed against, as torch modules whose weights cannot be folded away.
 
 timm and the half of torchvision that it needs lie in a folder of their own, which `ELASTICVIT_PEERS` names (`make
 bench` makes it): torchvision's compiled half does not load beside the CPU build of torch, and nothing else needs them.

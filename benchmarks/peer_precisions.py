@@ -1,4 +1,4 @@
-"""A peer's file in other precisions, of which the fastest is taken: nobody is to lose for a poor choice of ours.
+"""A peer's file in other precisions. The fastest counts, so that no peer loses by an unsuitable choice of precision.
 
 Blanket dynamic int8 is left out: depthwise convolutions with float inputs and int8 weights have no fast kernel. Which
 operators are quantised is chosen by their kind, as a user of the quantizer would choose it.

@@ -55,14 +55,14 @@ def reduced(needs: Needs) -> Needs:
 
 def between_packages() -> list[tuple[str, str]]:
     """Imports between top-level packages, as ids of the drawing; of `server`, agents import only `server.wire`."""
-    found = set()
+    edges = set()
     for package in OURS:
         for _, path in modules_of(package):
             for name in imports_of(path):
                 other = name.split(".")[0]
                 if other in OURS and other != package:
-                    found.add((package, "server_wire" if name.startswith("server.wire") else other))
-    return sorted(found - {("device_agent", "server")})
+                    edges.add((package, "server_wire" if name.startswith("server.wire") else other))
+    return sorted(edges - {("device_agent", "server")})
 
 
 def _reachable(needs: Needs, start: str) -> set[str]:

@@ -85,7 +85,7 @@ def _commands() -> Mapping[str, frozenset[str]]:
     options: dict[str, frozenset[str]] = {}
     for app in (library, service):
         for name, command in _inside(typer.main.get_command(app)).items():
-            inner = {f"{name} {each}": inside for each, inside in _inside(command).items()}
+            inner = {f"{name} {sub}": inside for sub, inside in _inside(command).items()}
             options |= {full: _options(inside) for full, inside in (inner or {name: command}).items()}
     return options
 
@@ -96,7 +96,7 @@ def _inside(command: Any) -> Mapping[str, Any]:  # noqa: ANN401 - typer may brin
 
 
 def _options(command: Any) -> frozenset[str]:  # noqa: ANN401
-    return frozenset(option for each in command.params for option in (*each.opts, *each.secondary_opts)) | {"--help"}
+    return frozenset(option for param in command.params for option in (*param.opts, *param.secondary_opts)) | {"--help"}
 
 
 def _invocations(page: Path) -> Iterator[list[str]]:
@@ -106,20 +106,20 @@ def _invocations(page: Path) -> Iterator[list[str]]:
             yield shlex.split(re.sub(r"[()']", " ", match[1]))
 
 
-def _problem(words: list[str]) -> str | None:
+def _problem(arguments: list[str]) -> str | None:
     """What is wrong with an invocation. `elasticvit devices` alone names a group, which is right, too."""
     commands = _commands()
-    name = words[0] if words[0] in commands else " ".join(words[:2])
+    name = arguments[0] if arguments[0] in commands else " ".join(arguments[:2])
     if name not in commands:
-        is_group = len(words) == 1 and any(known.startswith(f"{name} ") for known in commands)
+        is_group = len(arguments) == 1 and any(known.startswith(f"{name} ") for known in commands)
         return None if is_group else f"no command `{name}`"
-    unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - commands[name]
+    unknown = {word.partition("=")[0] for word in arguments if word.startswith("--")} - commands[name]
     return f"`{name}` has no {sorted(unknown)}" if unknown else None
 
 
 @pages
 def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
-    wrong = [problem for words in _invocations(page) if (problem := _problem(words))]
+    wrong = [problem for arguments in _invocations(page) if (problem := _problem(arguments))]
     assert wrong == []
 
 

@@ -142,9 +142,9 @@ def test_modules_import_each_other_without_a_cycle(package: str) -> None:
     modules = dict(modules_of(package))
     needs = {name: _needed(path, modules) - {name} for name, path in modules.items()}
     while needs:
-        free = {name for name, others in needs.items() if not others & set(needs)}
+        free = {name for name, imported in needs.items() if not imported & set(needs)}
         assert free, f"a cycle among {sorted(needs)}"
-        needs = {name: others for name, others in needs.items() if name not in free}
+        needs = {name: imported for name, imported in needs.items() if name not in free}
 
 
 def test_the_light_half_of_elasticvit_names_no_torch() -> None:

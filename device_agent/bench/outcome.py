@@ -20,7 +20,7 @@ FAULTS: dict[int, type[WorkError]] = {
 OUR_ERROR = "android_bench: error: "
 # LiteRT logs its reasons to stderr, one a line, often after the place in its source code.
 RUNTIME_ERROR = re.compile(r"^[ \t]*(?:ERROR|FATAL):[ \t]*(?:\[[^\]\n]*\][ \t]*)?(\S.*)$", re.MULTILINE)
-# What LiteRT says of a shape with -1 in it does not name the cause.
+# LiteRT's message for a shape with -1 in it does not name the cause.
 UNFIXED_SHAPE = "BytesRequired number of elements overflowed"
 MAX_REASONS = 5
 MAX_REASON_CHARS = 300

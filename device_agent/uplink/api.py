@@ -137,7 +137,7 @@ def _fail(response: httpx.Response, special: dict[int, type[ApiError]]) -> NoRet
 
 
 def _detail(response: httpx.Response) -> str:
-    """What the problem document says; where there is none, the status and where it came from."""
+    """The detail of the problem document; without such a document, the request and the status."""
     try:
         return Problem.model_validate_json(response.content).detail
     except ValidationError:

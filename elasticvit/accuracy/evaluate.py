@@ -106,14 +106,14 @@ def as_trained(supernet: SuperNet, data: ImageSet) -> ImageSet:
     return replace(data, mean=supernet.card.mean, std=supernet.card.std)
 
 
-def calibrated(supernet: SuperNet, arch: Arch, data: ImageSet | None = None) -> Net:
+def recalibrated(supernet: SuperNet, arch: Arch, data: ImageSet | None = None) -> Net:
     """The extracted and recalibrated network. Raises `SpaceError`, `DataError`."""
     return recalibrate(supernet.extract(arch), calibration_images(supernet, data))
 
 
 def accuracy_of(supernet: SuperNet, arch: Arch, data: ImageSet) -> Accuracy:
     """Accuracy of a recalibrated sub-network on the held-out split. Raises `SpaceError`, `DataError`."""
-    return top1_of(calibrated(supernet, arch, data), data.search, as_trained(supernet, data))
+    return top1_of(recalibrated(supernet, arch, data), data.search, as_trained(supernet, data))
 
 
 def known_accuracy(

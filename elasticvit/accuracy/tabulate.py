@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from elasticvit.accuracy.best_predicted import best_predicted
-from elasticvit.accuracy.evaluate import as_trained, calibrated, top1_of
+from elasticvit.accuracy.evaluate import as_trained, recalibrated, top1_of
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append, table_path
 from elasticvit.accuracy.value import Accuracy
@@ -49,7 +49,7 @@ def here(supernet: SuperNet, data: ImageSet, split: Held = "search") -> Evaluate
     """Evaluates in this process, one at a time as they are requested; on the accelerator if there is one."""
     images, scaled = (data.search if split == "search" else data.val), as_trained(supernet, data)
     device = best_device()
-    return lambda archs: (top1_of(calibrated(supernet, arch, data).to(device), images, scaled) for arch in archs)
+    return lambda archs: (top1_of(recalibrated(supernet, arch, data).to(device), images, scaled) for arch in archs)
 
 
 def in_processes(file: Path, processes: int, split: Held = "search") -> Evaluate:

@@ -93,7 +93,7 @@ def trained(arch: str, path: Path) -> Trained:
         ArchError, SpaceError: the name is unknown, or the architecture is outside the supernet's space.
         SupernetFileError: the file is missing or damaged.
     """
-    from elasticvit.accuracy.evaluate import as_trained, calibrated, known_accuracy
+    from elasticvit.accuracy.evaluate import as_trained, known_accuracy, recalibrated
     from elasticvit.accuracy.table import AccuracyTable, table_path
     from elasticvit.data.image_set import load_named
     from elasticvit.nn.supernet_file import load_supernet
@@ -108,5 +108,5 @@ def trained(arch: str, path: Path) -> Trained:
             return Trained(supernet.extract(chosen), supernet, None, None)
         data = None
     table = AccuracyTable.load(table_path(path)) if table_path(path).is_file() else None
-    net = calibrated(supernet, chosen, data)
+    net = recalibrated(supernet, chosen, data)
     return Trained(net, supernet, known_accuracy(net, supernet.space, table, data), data)

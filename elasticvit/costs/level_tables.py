@@ -223,7 +223,7 @@ def _open(folder: Path, header: dict[str, Any]) -> LevelTable:
 
 
 def _write(folder: Path, header: dict[str, Any], codes: Codes, costs: NDArray[np.float32]) -> None:
-    """A level's files. A header tells by its digests arrays that are not its own, should the process die between."""
+    """A level's files. The header holds the arrays' digests, which reveal a mismatch if the process dies in between."""
     arrays = [_npy(codes), _npy(costs)]
     digests = [hashlib.sha256(data).hexdigest() for data in arrays]
     head = json.dumps(header | {"sha256": digests}, indent=1).encode()

@@ -86,8 +86,8 @@ def _read_torch(path: Path) -> object:
         if named is None:
             raise SupernetFileError(f"{path} is not a whole file of torch.save: {error}") from error
         raise SupernetFileError(
-            f"{path} cannot be read without running code: it names {named[1]}. Nothing was run. If you trust whoever"
-            " made it, take the weights out in a sandbox: c = torch.load(FILE, weights_only=False);"
+            f"{path} cannot be read without running code: it names {named[1]}. Nothing was run. If you trust its"
+            " author, take the weights out in a sandbox: c = torch.load(FILE, weights_only=False);"
             " torch.save({k: c[k] for k in ('state_dict', 'model_ema') if k in c}, 'weights.pth'); and import that"
         ) from error
 

@@ -1,9 +1,9 @@
 """Import the supernet of the paper's authors (microsoft/Moonlit): all of its 690 tensors accounted for, or none taken.
 
 Their position-bias tables are read through stored index buffers. The moving average in their checkpoints averages and
-truncates these integers too, so many are one too small there, and their own evaluation runs with them. Here a table is
-stored by offset and needs no index: `Index.RECOMPUTED` takes the rows as training meant them, `Index.STORED` moves them
-to where the stored index points, which gives what the authors' evaluation gives.
+truncates these integers too. A large number of them are therefore one too small, and the authors evaluate with them.
+Here a table is stored by offset and needs no index: `Index.RECOMPUTED` takes the rows as training meant them,
+`Index.STORED` moves them to where the stored index points, which reproduces the authors' evaluation.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ def import_checkpoint(path: Path, out: Path, weights: Weights | None = None, ind
 
 
 def convert(state: TensorsByKey, index: Index = Index.RECOMPUTED) -> tuple[SuperNet, dict[str, int]]:
-    """A supernet of the paper's space, in eval mode, out of a state dict of theirs; and how its index buffers differ.
+    """A supernet of the paper's space, in eval mode, from the authors' state dict; and how its index buffers differ.
 
     Returns:
         The supernet, and for each index buffer by its key the number of entries that are not the computed ones.

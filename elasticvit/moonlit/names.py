@@ -46,7 +46,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of theirs. `name` is ours, and empty for an index and for what no network runs."""
+    """One tensor of the authors' state dict. `name` is this package's; empty for an index and for unused tensors."""
 
     key: str
     shape: tuple[int, ...]

@@ -109,7 +109,7 @@ class SuperNet(nn.Module):
     def extract(self, arch: Arch) -> Net:
         """A plain network of its own with copied weights, in eval mode, equal to this one bit for bit.
 
-        The head's sizes are always the supernet's (`net.arch` tells), as the authors' 10-lists do not carry them.
+        The head's sizes are always the supernet's (see `net.arch`), as the authors' 10-lists do not carry them.
 
         Raises:
             SpaceError: the architecture's body is outside the space.

@@ -41,7 +41,7 @@ def up() -> None:
     from server.supervise.supervisor import Supervisor
 
     try:
-        status = Supervisor(load_settings(), lambda words: typer.echo(f"elasticvit: {words}")).run()
+        status = Supervisor(load_settings(), lambda message: typer.echo(f"elasticvit: {message}")).run()
     except Taken as error:
         _end(error, EXIT_TAKEN)
     except ServerError as error:
@@ -103,7 +103,7 @@ def prepare(exit_with_parent: WithParent = False) -> None:
 
     _watch(exit_with_parent)
     try:
-        prepare_home(load_settings(), lambda words: typer.echo(f"elasticvit: {words}"))
+        prepare_home(load_settings(), lambda message: typer.echo(f"elasticvit: {message}"))
     except (ServerError, ElasticVitError) as error:
         _end(error, EXIT_ERROR)
 

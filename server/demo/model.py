@@ -35,7 +35,7 @@ def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> Tried:
     """
     import torch
 
-    from elasticvit.accuracy.evaluate import as_trained, calibrated
+    from elasticvit.accuracy.evaluate import as_trained, recalibrated
     from elasticvit.archs.arch import Arch
     from elasticvit.data.image_set import load_named
     from elasticvit.errors import DataError
@@ -47,11 +47,11 @@ def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> Tried:
         data = as_trained(loaded, load_named(card.data))
     except DataError:
         data = None
-    net = calibrated(loaded, Arch.from_json(arch), data)
+    net = recalibrated(loaded, Arch.from_json(arch), data)
     if loaded.calibration is not None:
         images = loaded.calibration
     else:
-        assert data is not None, "calibrated would have refused"
+        assert data is not None, "recalibrated() would have raised"
         images = data.search.images[:MAX_IMAGES]
     scaled = card.scaled(images)
     with torch.inference_mode():

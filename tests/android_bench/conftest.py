@@ -38,10 +38,10 @@ def run_bench(bench_program: Path, bench_models: Path, tmp_path: Path) -> Callab
     """Runs the program in an empty folder; a flag with the value None is left out, True stands alone."""
 
     def run(**flags: object) -> Outcome:
-        words = {"--model": bench_models / "convnet.tflite", "--lib": host_library(), **QUICK}
-        words |= {"--" + name.replace("_", "-"): value for name, value in flags.items()}
+        options = {"--model": bench_models / "convnet.tflite", "--lib": host_library(), **QUICK}
+        options |= {"--" + name.replace("_", "-"): value for name, value in flags.items()}
         command = [str(bench_program)]
-        for name, value in words.items():
+        for name, value in options.items():
             if value is True:
                 command.append(name)
             elif value is not None:

@@ -44,7 +44,7 @@ def test_sum_of_operations_is_given_and_within_the_invoke(bench_result: Bench) -
     assert profile["spans"] == []
 
 
-def test_partitions_are_told_apart(bench_result: Bench, bench_models: Path) -> None:
+def test_operations_have_the_number_of_their_partition(bench_result: Bench, bench_models: Path) -> None:
     """Both convolutions are node 0 of their own partition; the node between them is the interpreter's."""
     ops = bench_result(model=bench_models / "split.tflite", profile=True)["profile"]["ops"]
     assert [(op["partition"], op["node"], op["kind"]) for op in ops] == [

@@ -14,13 +14,13 @@ Run = Callable[..., Outcome]
 ARGUMENT, LIBRARY, MODEL, CPU, WRITE = 2, 3, 4, 5, 6
 
 
-def assert_refused(outcome: Outcome, code: int, *words: str) -> None:
+def assert_refused(outcome: Outcome, code: int, *fragments: str) -> None:
     assert outcome.returncode == code, outcome.stderr
     assert outcome.stdout == ""
     last = outcome.stderr.strip().splitlines()[-1]
     assert last.startswith("android_bench: error: ")
-    for word in words:
-        assert word in last
+    for fragment in fragments:
+        assert fragment in last
 
 
 @pytest.mark.parametrize(

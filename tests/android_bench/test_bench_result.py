@@ -1,4 +1,4 @@
-"""What a successful run of android_bench says."""
+"""The result file of a successful run of android_bench."""
 
 import json
 import os
@@ -80,9 +80,9 @@ def test_warm_up_is_counted_apart(bench_result: Bench) -> None:
     assert none["latency_ms"]["average_warm_up"] is None
 
 
-def test_threads_are_what_was_asked(bench_result: Bench) -> None:
-    most = min(2, len(os.sched_getaffinity(0)))
-    for threads in range(1, most + 1):
+def test_the_thread_count_is_the_requested_one(bench_result: Bench) -> None:
+    max_threads = min(2, len(os.sched_getaffinity(0)))
+    for threads in range(1, max_threads + 1):
         assert bench_result(threads=threads)["threads"] == {"asked": threads, "got": threads}
 
 
@@ -124,7 +124,7 @@ def test_clocks_and_temperatures_come_from_sysfs(bench_result: Bench, tmp_path: 
         assert result[f"temperature_mc_{when}"] == [{"type": 'skin "back"', "mc": 31250}, {"type": None, "mc": -2000}]
 
 
-def test_a_machine_that_says_nothing_gives_empty_lists(bench_result: Bench, tmp_path: Path) -> None:
+def test_without_sensors_the_lists_are_empty(bench_result: Bench, tmp_path: Path) -> None:
     result = bench_result(sysfs=tmp_path / "nothing")
     assert result["cpu_khz_before"] == result["temperature_mc_after"] == []
 

@@ -61,7 +61,7 @@ def test_every_network_of_the_table_and_the_card_is_in_the_picture(drawn: Path) 
     assert len(_markers(drawn, ANSWERS_ID)) == len(read_answers().answers)
 
 
-def test_the_picture_says_that_nothing_was_measured_on_a_phone(drawn: Path) -> None:
+def test_the_plot_states_that_nothing_was_measured_on_a_phone(drawn: Path) -> None:
     assert any("not a phone" in text for text in _texts(drawn))
 
 

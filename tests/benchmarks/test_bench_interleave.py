@@ -35,7 +35,7 @@ def test_pinning_is_undone_and_never_wider_than_allowed() -> None:
         pass
 
 
-def test_fewer_rounds_may_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_round_count_may_be_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert rounds(50) == 50
     monkeypatch.setenv(VARIABLE, "7")
@@ -122,13 +122,13 @@ def test_ratios_are_of_rounds_and_take_the_best_precision_of_a_peer() -> None:
         "EfficientNet-B0 dynamic_int8 FC": 12 * drift,
         "naive S1 float32": 11 * drift,
     }
-    found = {str(row["name"]): row for row in requirements(samples)}
-    assert found["EfficientNet-B0 float32 / S1 float32"]["value"] == 1.7
-    assert found["EfficientNet-B0 float32 / S1 float32"]["met"]
-    assert found["EfficientNet-B0 best / S1 dynamic_int8"]["value"] == 1.6
-    assert found["naive S1 / S1 float32, 95 % lower bound"]["value"] == 1.1
-    assert found["MobileNetV3-Large best / S1 dynamic_int8"]["value"] == "not given"
-    assert found["T1 float32 / T1 dynamic_int8"]["value"] == "not given"
+    by_name = {str(row["name"]): row for row in requirements(samples)}
+    assert by_name["EfficientNet-B0 float32 / S1 float32"]["value"] == 1.7
+    assert by_name["EfficientNet-B0 float32 / S1 float32"]["met"]
+    assert by_name["EfficientNet-B0 best / S1 dynamic_int8"]["value"] == 1.6
+    assert by_name["naive S1 / S1 float32, 95 % lower bound"]["value"] == 1.1
+    assert by_name["MobileNetV3-Large best / S1 dynamic_int8"]["value"] == "not given"
+    assert by_name["T1 float32 / T1 dynamic_int8"]["value"] == "not given"
 
 
 def test_a_slow_phase_of_the_machine_moves_no_network() -> None:

@@ -107,10 +107,10 @@ def test_a_kept_file_that_lost_macs_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 def test_every_precision_is_of_the_whole_network() -> None:
     exact = fully_connected(4, 64, 64)
-    found = candidates(exact)
-    assert set(found) == {"float16", "dynamic_int8 FC", "dynamic_int8 FC+CONV", "int8"}
-    assert {name: tflite_macs(data) for name, data in found.items()} == dict.fromkeys(found, 4 * 64 * 64)
-    assert all(len(data) < len(exact) for data in found.values())
+    models = candidates(exact)
+    assert set(models) == {"float16", "dynamic_int8 FC", "dynamic_int8 FC+CONV", "int8"}
+    assert {name: tflite_macs(data) for name, data in models.items()} == dict.fromkeys(models, 4 * 64 * 64)
+    assert all(len(data) < len(exact) for data in models.values())
 
 
 @pytest.mark.slow

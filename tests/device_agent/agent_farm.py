@@ -1,4 +1,4 @@
-"""What the agent's tests work with: a server on a real socket, a benchmark that does what the model file says."""
+"""What the agent's tests work with: a server on a real socket, a benchmark that the model file controls."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from server.wire import (
 TOKEN = "a-secret-of-the-agent"
 PATIENCE_SECONDS = 30.0
 
-# A benchmark with android_bench's flags, result and exit codes; the "model" is JSON that says how it behaves.
+# A benchmark with android_bench's flags, result and exit codes; the "model" is JSON that sets its behaviour.
 BENCH = """#!{python} -SE
 import json, os, sys, time
-words = sys.argv[1:]
-profile = "--profile" in words
-words = [word for word in words if word != "--profile"]
-flags = dict(zip(words[::2], words[1::2]))
+arguments = sys.argv[1:]
+profile = "--profile" in arguments
+arguments = [argument for argument in arguments if argument != "--profile"]
+flags = dict(zip(arguments[::2], arguments[1::2]))
 with open(flags["--model"]) as file:
     model = json.load(file)
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "journal"), "a") as journal:
     journal.write(json.dumps(dict(label=model["label"], profile=profile, flags=flags, pid=os.getpid())) + "\\n")
 while model.get("until") and not os.path.exists(model["until"]):
     time.sleep(0.01)
-sys.stderr.write(model.get("words", ""))
+sys.stderr.write(model.get("stderr", ""))
 if model.get("signal"):
     os.kill(os.getpid(), model["signal"])
 if model.get("exit"):
@@ -389,7 +389,7 @@ class Farm:
             agent.kill()
             agent.wait()
         for call in self.bench_calls():
-            with suppress(OSError):  # gone is good; the program's path tells ours from a newer process of that number
+            with suppress(OSError):  # it may have ended; the path excludes a reused pid
                 if os.fsencode(self.program) in Path(f"/proc/{call['pid']}/cmdline").read_bytes():
                     os.kill(call["pid"], signal.SIGKILL)
         self.server.stall_at = None

@@ -1,4 +1,4 @@
-"""What the agent does with one job: the session it measures, and what it says when it cannot."""
+"""What the agent does with one job: the session it measures, and the failure it reports."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_a_session_interleaves_anchor_and_model_and_ends_with_the_profile(agent_
     session = report.session
     assert report.outcome == "measured" and session is not None
     assert (report.lease_id, report.attempt) == ("job-1-lease-1", 1)
-    assert [each.model.samples_ns for each in session.rounds] == [[2000, 2001, 2002, 2003]] * 3
-    assert [each.anchor.samples_ns for each in session.rounds if each.anchor] == [[1000, 1001, 1002, 1003]] * 3
+    assert [run.model.samples_ns for run in session.rounds] == [[2000, 2001, 2002, 2003]] * 3
+    assert [run.anchor.samples_ns for run in session.rounds if run.anchor] == [[1000, 1001, 1002, 1003]] * 3
     assert session.profile is not None
     assert [(op.node, op.tag, op.count, op.total_us, op.avg_us) for op in session.profile] == [
         (0, "CONV", 20, 20.0, 2.0),  # 20 firings in 10 runs: 2 µs an inference
@@ -56,7 +56,7 @@ def test_without_an_anchor_only_the_model_is_measured(agent_farm: Farm) -> None:
     agent_farm.start()
     session = agent_farm.wait_for_report().session
     assert session is not None and session.profile is None
-    assert [each.anchor for each in session.rounds] == [None, None]
+    assert [run.anchor for run in session.rounds] == [None, None]
 
 
 def test_the_protocols_own_mask_is_used(agent_farm: Farm) -> None:
@@ -84,18 +84,18 @@ BAD = "android_bench: error: bad model: it is cut short: export it again"
 @pytest.mark.parametrize(
     ("behaviour", "kind", "detail", "reports"),
     [
-        ({"exit": 4, "words": f"INFO: LiteRT\n{BAD}\n"}, "user", BAD.removeprefix("android_bench: error: "), 1),
-        ({"exit": 7, "words": "android_bench: error: a run failed\n"}, "device", "a run failed", 3),
+        ({"exit": 4, "stderr": f"INFO: LiteRT\n{BAD}\n"}, "user", BAD.removeprefix("android_bench: error: "), 1),
+        ({"exit": 7, "stderr": "android_bench: error: a run failed\n"}, "device", "a run failed", 3),
     ],
 )
-def test_a_failure_tells_whose_it_is_and_what_was_said(
+def test_a_failure_has_its_kind_and_the_error_message(
     agent_farm: Farm, behaviour: dict[str, Any], kind: str, detail: str, reports: int
 ) -> None:
     job = agent_farm.server.job(agent_farm.model(**behaviour), agent_farm.model("anchor"))
     agent_farm.start()
     report = agent_farm.wait_for_report()
     assert failure_of(report) == (kind, detail)
-    assert str(behaviour["words"]).strip() in report.log
+    assert str(behaviour["stderr"]).strip() in report.log
     wait_until("the end of the job", lambda: job.status is JobStatus.FAILED)
     assert len(agent_farm.server.reports) == reports, "the user's fault is not tried again"
     assert agent_farm.files("work") == []
@@ -103,7 +103,7 @@ def test_a_failure_tells_whose_it_is_and_what_was_said(
 
 @pytest.mark.medium
 def test_a_bad_anchor_is_not_the_users_fault(agent_farm: Farm) -> None:
-    agent_farm.server.job(agent_farm.model(), agent_farm.model("anchor", exit=4, words=BAD))
+    agent_farm.server.job(agent_farm.model(), agent_farm.model("anchor", exit=4, stderr=BAD))
     agent_farm.start()
     kind, detail = failure_of(agent_farm.wait_for_report())
     assert kind == "infra" and "anchor" in detail

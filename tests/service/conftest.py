@@ -56,7 +56,7 @@ def calibrated_home(bare_home: Path, tmp_path_factory: pytest.TempPathFactory) -
         service.wait_idle()
         body = {"kind": "calibrate", "device": "host", "count": CALIBRATED_ON}
         job = service.wait(service.ok("POST", "/jobs", json=body)["url"], 240)
-        assert job["status"] == "succeeded", f"{job['error']}\n{service.words()}"
+        assert job["status"] == "succeeded", f"{job['error']}\n{service.log_tails()}"
         service.stop()
     finally:
         service.end()
@@ -71,7 +71,7 @@ def home(calibrated_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Callable[..., Service]]:
-    """`elasticvit up` on the fresh home, or on another one; ready unless told otherwise."""
+    """`elasticvit up` on the fresh home, or on another one; waits until it is ready, by default."""
     services: list[Service] = []
 
     def begin(at: Path = home, port: int | None = None, ready: bool = True, **more: str) -> Service:

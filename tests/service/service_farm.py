@@ -75,17 +75,18 @@ def without_roots_right_to_write() -> None:
 def processes(home: Path) -> dict[int, str]:
     """Command lines of all living processes that were started for a home, by pid; benchmarks included."""
     wanted = b"ELASTICVIT_HOME=" + os.fsencode(home)
-    found = {}
+    command_lines = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    return found
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
+                command_lines[int(folder.name)] = b" ".join(arguments).decode().strip()
+    return command_lines
 
 
 def kill_all(home: Path) -> None:
-    while found := processes(home):
-        for pid in found:
+    while pids := processes(home):
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
@@ -163,7 +164,7 @@ class Service:
         self.started.append(process)
         return process
 
-    def words(self) -> str:
+    def log_tails(self) -> str:
         """The ends of all logs, for a failed assertion."""
         logs = [self.log, *sorted((self.home / "logs").glob("*.log"))]
         return "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in logs if log.exists())
@@ -186,7 +187,7 @@ class Service:
     def search(self, budget_ms: float, **more: Any) -> dict[str, Any]:  # noqa: ANN401
         """The result of a search that has to succeed."""
         view = self.wait(self.ask(budget_ms, **more))
-        assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{self.words()}"
+        assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{self.log_tails()}"
         result: dict[str, Any] = view["result"]
         return result
 
@@ -198,7 +199,7 @@ class Service:
     def until(
         self, url: str, true: Callable[[dict[str, Any]], bool], what: str, seconds: float = PATIENCE_SECONDS
     ) -> dict[str, Any]:
-        """What stands at `url` as soon as it is as wanted; a server that is away is asked again."""
+        """The resource at `url` as soon as it is as wanted; retries while the server is away."""
         seen: dict[str, Any] = {}
 
         def look() -> bool:
@@ -209,7 +210,7 @@ class Service:
         try:
             wait_until(what, look, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}; {url}: {json.dumps(seen)[:2000]}\n{self.words()}") from None
+            raise AssertionError(f"{error}; {url}: {json.dumps(seen)[:2000]}\n{self.log_tails()}") from None
         return seen
 
     def wait(self, url: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
@@ -218,8 +219,8 @@ class Service:
     def until_measuring(self, search_url: str) -> dict[str, Any]:
         """The measuring job of a search, as soon as its device has begun."""
         self.until(search_url, lambda view: "measuring" in ((view["progress"] or {}).get("stage", "")), "measuring")
-        found = self.children(search_url)[-1]
-        return self.until(found["url"], lambda job: job["status"] == "running", "session")
+        child = self.children(search_url)[-1]
+        return self.until(child["url"], lambda job: job["status"] == "running", "session")
 
     def children(self, search_url: str) -> list[dict[str, Any]]:
         """The jobs that a search queued, oldest first."""
@@ -248,7 +249,7 @@ class Service:
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         def ready() -> bool:
-            assert self.main.poll() is None, f"ended with status {self.main.returncode}\n{self.words()}"
+            assert self.main.poll() is None, f"ended with status {self.main.returncode}\n{self.log_tails()}"
             try:
                 return HTTP.get(f"{self.url}/readyz", timeout=10).status_code == 200
             except httpx.TransportError:
@@ -257,14 +258,14 @@ class Service:
         try:
             wait_until("readiness", ready, seconds)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.words()}") from None
+            raise AssertionError(f"{error}\n{self.log_tails()}") from None
 
-    def pid(self, part: str) -> int:
+    def pid(self, process: str) -> int:
         """Of the supervised process whose command line holds this: "serve", "worker", "device_agent"."""
-        return next(pid for pid, command in processes(self.home).items() if f"{part} " in f"{command} ")
+        return next(pid for pid, command in processes(self.home).items() if f"{process} " in f"{command} ")
 
-    def kill(self, part: str) -> None:
-        os.kill(self.pid(part), signal.SIGKILL)
+    def kill(self, process: str) -> None:
+        os.kill(self.pid(process), signal.SIGKILL)
 
     def stop(self, seconds: float = 30.0) -> None:
         """SIGTERM to every group that was started; all have to end well."""
@@ -273,10 +274,10 @@ class Service:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self.started:
             # uvicorn ends its work and then itself by the signal that it was sent.
-            assert process.wait(seconds) in (0, -signal.SIGTERM), self.words()
+            assert process.wait(seconds) in (0, -signal.SIGTERM), self.log_tails()
 
     def end(self) -> None:
-        """Whatever happened: nothing goes on living."""
+        """No process is left, whatever happened."""
         kill_all(self.home)
         for process in self.started:
             process.wait(10)
@@ -286,9 +287,9 @@ class Service:
         newest = self.ok("GET", "/predictors", params={"device": "host", "max_results": 1})["items"][0]
         return newest["smallest"]["upper_ms"], newest["largest"]["upper_ms"]
 
-    def budget_ms(self, part: float) -> float:
+    def budget_ms(self, fraction: float) -> float:
         low_ms, high_ms = self.reachable_ms()
-        return low_ms + part * (high_ms - low_ms)
+        return low_ms + fraction * (high_ms - low_ms)
 
 
 def up(home: Path, port: int | None = None, **more: str) -> Service:

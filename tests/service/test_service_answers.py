@@ -100,13 +100,13 @@ def test_a_budget_goes_in_and_a_verified_file_that_runs_comes_out(running: Servi
 @pytest.mark.slow
 def test_the_upper_bound_keeps_every_budget(running: Service) -> None:
     fastest_ms = []
-    for part in (0.1, 0.5, 0.9):
-        budget_ms = running.budget_ms(part)
-        result = running.search(budget_ms, count=2 if part == 0.1 else 1)
+    for fraction in (0.1, 0.5, 0.9):
+        budget_ms = running.budget_ms(fraction)
+        result = running.search(budget_ms, count=2 if fraction == 0.1 else 1)
         seen = [*result["models"], *result["frontier"]]
-        assert all(each["latency"]["host"]["upper_ms"] <= budget_ms for each in seen)
-        assert not any(each["latency"]["host"]["verified"] for each in seen)
-        frontier = [each["latency"]["host"]["predicted_ms"] for each in result["frontier"]]
+        assert all(model["latency"]["host"]["upper_ms"] <= budget_ms for model in seen)
+        assert not any(model["latency"]["host"]["verified"] for model in seen)
+        frontier = [model["latency"]["host"]["predicted_ms"] for model in result["frontier"]]
         assert frontier == sorted(frontier) and len(set(frontier)) == len(frontier)
         assert len({model["arch_id"] for model in result["models"]}) == len(result["models"])
         fastest_ms.append(result["models"][0]["latency"]["host"]["predicted_ms"])

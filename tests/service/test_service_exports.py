@@ -63,7 +63,7 @@ def until_at_work(service: Service, url: str) -> None:
 
 
 def no_models(service: Service) -> None:
-    assert [each["source"] for each in service.ok("GET", "/models")["items"]] == ["anchor"]
+    assert [model["source"] for model in service.ok("GET", "/models")["items"]] == ["anchor"]
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_killed_export_fails_and_the_next_one_succeeds(serve: Callable[..., Se
     assert job["error"]["kind"] == "infra" and "SIGKILL" in job["error"]["detail"]
     no_models(service)
     again = service.wait(subnet(service, LARGEST))
-    assert again["status"] == "succeeded", f"{again['error']}\n{service.words()}"
+    assert again["status"] == "succeeded", f"{again['error']}\n{service.log_tails()}"
     assert killed not in exporting(service)
     service.stop()
     check_nothing_left(service.home)
@@ -132,7 +132,7 @@ def test_two_workers_that_export_the_same_store_one_model(serve: Callable[..., S
         service.wait(subnet(service, arch))
     wait_until("two exporting processes", lambda: len(exporting(service)) == 2)
     done = [service.wait(url) for url in [subnet(service, LARGEST) for _ in range(4)]]
-    assert {job["status"] for job in done} == {"succeeded"}, service.words()
+    assert {job["status"] for job in done} == {"succeeded"}, service.log_tails()
     assert len({job["result"]["model_id"] for job in done}) == 1
     stored = rows(service.home, "SELECT id FROM model WHERE arch_id = ?", small(10).largest().id)
     assert len(stored) == 1
@@ -148,11 +148,11 @@ def test_every_precision_is_exported_and_found_again(serve: Callable[..., Servic
     seen = {}
     for precision in ("float32", "float16", "dynamic_int8", "int8"):
         job = service.wait(subnet(service, SMALLEST, precision=precision, supernet=STOCK.stem, **ANY_DROP))
-        assert job["status"] == "succeeded", f"{precision}: {job['error']}\n{service.words()}"
+        assert job["status"] == "succeeded", f"{precision}: {job['error']}\n{service.log_tails()}"
         model = service.ok("GET", job["result"]["url"])
         assert model["precision"] == model["manifest"]["precision"] == precision
-        asked = {"arch": json.loads(SMALLEST), "precision": precision, "supernet": STOCK.stem} | ANY_DROP
-        again = service.ok("POST", "/subnets", json=asked)
+        request = {"arch": json.loads(SMALLEST), "precision": precision, "supernet": STOCK.stem} | ANY_DROP
+        again = service.ok("POST", "/subnets", json=request)
         assert again["status"] == "succeeded"
         assert service.ok("GET", again["url"])["result"]["model_id"] == model["id"]
         seen[precision] = model["size_bytes"]

@@ -23,7 +23,7 @@ from tests.service.service_farm import (
     wait_until,
 )
 
-# Less than a lease lasts: what a killed process held comes back because its successor says so.
+# Less than a lease lasts: what a killed process held comes back because its successor reports it.
 BEFORE_ANY_LEASE_RUNS_OUT_SECONDS = 45
 ORPHANS_SECONDS = 20
 
@@ -31,7 +31,7 @@ ORPHANS_SECONDS = 20
 def session_of(service: Service, url: str) -> dict[str, Any]:
     """The only measuring job of a finished search; it brought one measurement and left nothing open."""
     view = service.wait(url)
-    assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{service.words()}"
+    assert view["status"] == "succeeded" and view["error"] is None, f"{view['error']}\n{service.log_tails()}"
     assert view["result"]["models"][0]["latency"]["host"]["measured_ms"] > 0
     first = service.children(url)[0]
     assert first["status"] == "succeeded"
@@ -46,8 +46,8 @@ def attempts(service: Service, job_id: str) -> list[tuple[int, str]]:
 
 
 def parent_attempts(service: Service, url: str) -> list[tuple[int, str]]:
-    found = rows(service.home, "SELECT job_id FROM search WHERE id = ?", url.rsplit("/", 1)[1])
-    return attempts(service, found[0][0])
+    job_rows = rows(service.home, "SELECT job_id FROM search WHERE id = ?", url.rsplit("/", 1)[1])
+    return attempts(service, job_rows[0][0])
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_what_a_killed_agent_held_goes_back_when_it_registers_again(running: Ser
     bench = {pid for pid, command in processes(running.home).items() if "android_bench" in command}
     running.kill("device_agent.cli")
     ended = running.wait(url, BEFORE_ANY_LEASE_RUNS_OUT_SECONDS)
-    assert ended["status"] == "succeeded" and ended["attempts"] == 2, f"{ended}\n{running.words()}"
+    assert ended["status"] == "succeeded" and ended["attempts"] == 2, f"{ended}\n{running.log_tails()}"
     assert attempts(running, job["id"]) == [(1, "expired"), (2, "succeeded")]
     assert len(rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", job["id"])) == 1
     assert not bench & set(processes(running.home)), "the benchmark of the killed agent goes on"

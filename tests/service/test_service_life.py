@@ -42,14 +42,14 @@ def test_sigterm_ends_all_and_the_next_start_goes_on(start: Callable[..., Servic
     url = service.ask(service.budget_ms(0.15), verify=True)
     session = service.until_measuring(url)
     os.killpg(service.main.pid, signal.SIGTERM)
-    assert service.main.wait(STOP_SECONDS) == 0, service.words()
+    assert service.main.wait(STOP_SECONDS) == 0, service.log_tails()
     check_nothing_left(home)
     job = "SELECT job.status, failures FROM job JOIN search ON job.id = job_id WHERE search.id = ?"
     assert rows(home, job, url.rsplit("/", 1)[1]) == [("queued", 0)]
 
     again = start()
     view = again.wait(url)
-    assert view["status"] == "succeeded" and view["result"]["models"], f"{view['error']}\n{again.words()}"
+    assert view["status"] == "succeeded" and view["result"]["models"], f"{view['error']}\n{again.log_tails()}"
     assert again.ok("GET", session["url"])["status"] == "succeeded"
     again.stop(STOP_SECONDS)
     check_nothing_left(home)
@@ -59,11 +59,11 @@ def test_an_interrupt_before_it_is_ready_ends_all(start: Callable[..., Service],
     service = start(ready=False)
     wait_until("preparation", lambda: any(" prepare " in command for command in processes(home).values()))
     service.main.send_signal(signal.SIGINT)  # to the first process alone
-    assert service.main.wait(STOP_SECONDS) == 0, service.words()
+    assert service.main.wait(STOP_SECONDS) == 0, service.log_tails()
     check_nothing_left(home)
 
 
-def test_a_second_one_is_told_who_holds_home_and_port(running: Service, tmp_path: Path) -> None:
+def test_a_second_server_is_refused_with_the_holder_of_home_and_port(running: Service, tmp_path: Path) -> None:
     before = processes(running.home)
     same_home = finished(elasticvit("up"), running.home, free_port())
     assert same_home.returncode == 3 and "Traceback" not in same_home.stderr

@@ -37,5 +37,5 @@ def run_pt2(data: bytes, images: Tensor) -> Tensor:
         with quiet("torch"), torch.inference_mode():
             logits: Tensor = torch.export.load(io.BytesIO(data)).module()(images)
             return logits
-    except Exception as error:  # torch tells a damaged archive in errors of many kinds
+    except Exception as error:  # torch raises errors of many kinds for a damaged archive
         raise ExportError(f"torch does not run the .pt2 file: {error}") from error

@@ -72,9 +72,9 @@ def find_recipe(
     graphs = [fold(net) for net in nets]
     gains = _gains(graphs, rounds, report)
     chosen = _fastest_lot(graphs, gains, rounds, report)
-    judged: tuple[AccuracyDrop, ...] = ()
+    drops: tuple[AccuracyDrop, ...] = ()
     if calibration_set is not None and calibration_set.held_out is not None:
-        chosen, judged = _accurate(graphs, chosen, gains, calibration_set, max_drop, report)
+        chosen, drops = _accurate(graphs, chosen, gains, calibration_set, max_drop, report)
     return QuantizationRecipe(
         name=name,
         version=version_,
@@ -83,7 +83,7 @@ def find_recipe(
         groups=tuple(chosen),
         gains={group: round(gain, 4) for group, gain in gains.items()},
         timed=_timed(graphs, chosen, rounds, report),
-        judged=judged,
+        judged=drops,
         judged_on=dict(judged_on or {}),
     )
 
@@ -169,17 +169,17 @@ def _accurate(
     max_rounds = len(chosen) + 1
     for number in range(max_rounds):
         report("accuracy", number, max_rounds)
-        judged = [evaluator.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for evaluator in exact]
-        if float(np.mean([network.drop for network in judged])) <= max_drop:
+        drops = [evaluator.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for evaluator in exact]
+        if float(np.mean([network.drop for network in drops])) <= max_drop:
             break
         if order is None:
             order = _by_harm(graphs[-1], chosen, gains, calibration_set)
         chosen = [group for group in chosen if group != order[0]]
         order = order[1:]
     precisions = (Precision.FLOAT16, Precision.INT8)
-    unmixed = [evaluator.of(precision) for precision in precisions for evaluator in exact]
+    other_precisions = [evaluator.of(precision) for precision in precisions for evaluator in exact]
     report("accuracy", max_rounds, max_rounds)
-    return chosen, (*judged, *unmixed)
+    return chosen, (*drops, *other_precisions)
 
 
 class _Top1OnHeldOut:

@@ -67,14 +67,14 @@ def make_recipe(
 
 def _nets(supernet: "LoadedSuperNet") -> list["Net"]:
     """From the smallest to the largest, with two drawn between, recalibrated where the file carries images."""
-    from elasticvit.accuracy.evaluate import calibrated
+    from elasticvit.accuracy.evaluate import recalibrated
 
     space = supernet.space
     drawn = [space.decode(code) for code in space.sample(np.random.default_rng(0), DRAWN)]
     archs = [space.smallest(), *drawn, space.largest()]
     if supernet.calibration is None:
         return [supernet.extract(arch) for arch in archs]
-    return [calibrated(supernet, arch) for arch in archs]
+    return [recalibrated(supernet, arch) for arch in archs]
 
 
 def _calibration_set(supernet: "LoadedSuperNet") -> "CalibrationSet | None":

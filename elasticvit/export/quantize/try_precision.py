@@ -106,12 +106,12 @@ def _change_of_others(recipe: QuantizationRecipe, precision: Precision, supernet
     drop = recipe.drop(precision)
     if drop is None or recipe.judged_on.get("sha256") != supernet_sha256:
         return None
-    judged = [network for network in recipe.judged if network.precision == precision]
-    images = judged[0].images
+    drops = [network for network in recipe.judged if network.precision == precision]
+    images = drops[0].images
     return Top1Change(
         value=-drop,
         images=images,
-        source=f"mean of {len(judged)} other networks of {recipe.judged_on['supernet']} (recipe {recipe.id})",
+        source=f"mean of {len(drops)} other networks of {recipe.judged_on['supernet']} (recipe {recipe.id})",
     )
 
 

@@ -61,7 +61,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileMetadata:
-    """What a file says of itself; each field is None if the file does not have it.
+    """A file's metadata; each field is None if the file does not have it.
 
     Attributes:
         inputs, outputs: of the first graph.
@@ -101,7 +101,7 @@ def with_labels(data: bytes, names: tuple[str, ...] | None) -> bytes:
 
 
 def read_metadata(data: bytes) -> FileMetadata:
-    """What a .tflite file, written by this package or another, says of itself.
+    """The metadata of a .tflite file that this package or another tool wrote.
 
     Every field of the format that a runtime does without may be missing: names, shapes, buffers of metadata. Texts that
     are not UTF-8 are read as Latin-1.

@@ -1,4 +1,4 @@
-"""Reads what a .tflite file computes, whoever wrote it."""
+"""Reads the operators and tensors of a .tflite file, written by this package or by another tool."""
 
 import struct
 from collections.abc import Callable

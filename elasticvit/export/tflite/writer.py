@@ -116,7 +116,7 @@ def write_tflite(
 ) -> TfliteFile:
     """One signature `serving_default` from `images` (1, side, side, 3) to `logits` (1, classes).
 
-    With `metadata` (`elasticvit.export.tflite.metadata.entries`) the file also tells which runtime it needs.
+    With `metadata` (`elasticvit.export.tflite.metadata.entries`) the file also states the runtime that it needs.
 
     Raises:
         ExportError: the graph's weights are not float32, or are too large for their number format.

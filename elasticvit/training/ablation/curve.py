@@ -26,22 +26,22 @@ from elasticvit.training.sampling import Sampler
 
 
 class StopAfter:
-    """A `Stop` that stops after some calls, or when another one says so; `asked` tells which."""
+    """A `Stop` that stops after some calls, or when another one requests it, which sets `stop_requested`."""
 
     def __init__(self, calls: int, stop: Stop) -> None:
         self._left, self._stop = calls, stop
-        self.asked = False
+        self.stop_requested = False
 
     def __call__(self) -> bool:
         self._left -= 1
-        self.asked = self.asked or self._stop()
-        return self.asked or self._left <= 0
+        self.stop_requested = self.stop_requested or self._stop()
+        return self.stop_requested or self._left <= 0
 
 
 def train_to(
     steps: int, recipe: Recipe, data: ImageSet, teachers: Sequence[Teacher], files: RunFiles, report: Report, stop: Stop
 ) -> SuperNet:
-    """The supernet after so many steps of the recipe, in eval mode, from where its checkpoint is.
+    """The supernet after `steps` steps of the recipe, in eval mode; training resumes from its checkpoint.
 
     Raises:
         DataError: the checkpoint is past that; and what `elasticvit.training.loop.train` does.
@@ -58,7 +58,7 @@ def train_to(
         try:
             run(supernet, sampler, recipe, data, files.checkpoint, report, until, work, teachers, world)
         except StoppedError:
-            if until.asked:
+            if until.stop_requested:
                 raise
         content = read_checkpoint(files.checkpoint, recipe, len(teachers))
     if content is None or content["step"] != steps:

@@ -15,7 +15,7 @@ from elasticvit.training.ablation.statistics import mean_of, paired
 from elasticvit.training.ablation.table import Table, shown
 
 Numbers = Callable[[Trial, float], Sequence[float]]
-"""What a trial has reached after so many steps, or so many 10^12 multiply-accumulates: every level, then their mean."""
+"""Top-1 of every level, then their mean, of a trial after a number of steps, or of 10^12 multiply-accumulates."""
 Score = Literal["best", "mean"]
 TERA = 1e12
 DIFFERENCES: tuple[tuple[Config, Config], ...] = (
@@ -53,7 +53,7 @@ def value(point: Point, score: Score) -> float:
 
 
 def reached(trial: Trial, steps: float, score: Score) -> list[float]:
-    """Top-1 of every level after so many steps, then their mean, %."""
+    """Top-1 of every level after `steps` steps, then their mean, %."""
     row = next(row for row in trial.curve if row.steps == steps)
     return _with_mean([value(point, score) for point in row.levels])
 

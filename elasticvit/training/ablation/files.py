@@ -63,7 +63,7 @@ def held(path: Path) -> Iterator[bool]:
         yield file is not None
     finally:
         if file is not None:
-            # Removed while it is held: whoever opened it before finds another file, or none, of this name.
+            # Removed while it is held: a process that opened it before finds another file, or none, of this name.
             path.unlink(missing_ok=True)
             file.close()
 

@@ -43,21 +43,21 @@ def find_floors(
     )
     trained, began = (spent(files.work).seconds, time.perf_counter()) if plan.curve else (0.0, began)
     evaluator, space = Evaluator.of(data), plan.space
-    found = [(plan.smallest_to, tuple(map(int, space.encode(space.smallest()))))]
+    floors = [(plan.smallest_to, tuple(map(int, space.encode(space.smallest()))))]
     rng = np.random.default_rng((META_SEED, 4))
     for key, cost in plan.floors:
         draws = BandSampler(space, "paper_mflops", low=cost, high=cost + plan.band).sample(rng, plan.searched)
-        codes = [code for code in draws if _fits(plan, code, found[-1][0], key)]
+        codes = [code for code in draws if _fits(plan, code, floors[-1][0], key)]
         if not codes:
             raise DataError(f"no sub-network of {cost:g} MFLOPs leaves its levels any others; lower the floor's cost")
         scores = [evaluator.inherited(supernet, space.decode(code), data.search) for code in codes]
-        found.append((key, tuple(map(int, codes[int(np.argmax(scores))]))))
-    return FloorsFound(tuple(found), trained + time.perf_counter() - began)
+        floors.append((key, tuple(map(int, codes[int(np.argmax(scores))]))))
+    return FloorsFound(tuple(floors), trained + time.perf_counter() - began)
 
 
-def as_floors(plan: Plan, found: FloorsFound) -> Floors:
+def as_floors(plan: Plan, record: FloorsFound) -> Floors:
     """As settings of a sampler take them."""
-    return tuple((key, decoded(plan.space, code)) for key, code in found.floors)
+    return tuple((key, decoded(plan.space, code)) for key, code in record.floors)
 
 
 def _fits(plan: Plan, code: Codes, below: float, key: float) -> bool:

@@ -39,7 +39,7 @@ class Gradients:
 
     def __init__(self, supernet: SuperNet, images: Tensor, labels: Tensor) -> None:
         self.supernet, self.images, self.labels = supernet, images, labels
-        # Weights that are their own numbers: what is extracted tells where it was cut from. Exact to 2^24 a tensor.
+        # Every weight is its own index, so an extracted weight gives its position. Exact up to 2^24 weights per tensor.
         self._numbered = SuperNet(supernet.space)
         with torch.no_grad():
             for parameter in self._numbered.parameters():
@@ -50,9 +50,9 @@ class Gradients:
         self.supernet.train()
         with kept_statistics(self.supernet):
             loss = F.cross_entropy(self.supernet(self.images, arch), self.labels)
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         self.supernet.train(training)
-        values = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        values = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
         return Gradient(torch.cat([v.flatten() for v in values]), self.used(arch).to(values[0].device))
 
     def used(self, arch: Arch) -> Tensor:

@@ -126,9 +126,9 @@ def _scratch(axes: "Axes", plan: Plan, results: Results) -> None:
     ]
     _bars(axes, places - 0.15, [mean_of(values) for values in inherited], "performance", "o", "inherited")
     for i, steps in enumerate(sorted({s.steps for s in results.scratch})):
-        found = [[100 * s.val for s in results.scratch if (s.target, s.steps) == (t, steps)] for t in plan.scratch]
-        at = [place for place, values in zip(places + 0.15 * i, found, strict=True) if values]
-        means = [mean_of(values) for values in found if values]
+        percents = [[100 * s.val for s in results.scratch if (s.target, s.steps) == (t, steps)] for t in plan.scratch]
+        at = [place for place, values in zip(places + 0.15 * i, percents, strict=True) if values]
+        means = [mean_of(values) for values in percents if values]
         _bars(axes, np.array(at), means, "sandwich" if i else "adjacent", "s", f"from scratch, {steps} steps")
     axes.set_xticks(places, [f"{target:g}" for target in plan.scratch])
     axes.set(xlabel="level, MFLOPs", ylabel="top-1 on val, %")

@@ -135,7 +135,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A trial's best sub-network of a level, trained on its own for so many steps: top-1 on `val`."""
+    """A trial's best sub-network of a level, trained alone for `steps` steps: top-1 on `val`."""
 
     seed: int
     target: float
@@ -218,13 +218,13 @@ def append_line(path: Path, fields: Mapping[str, Any]) -> None:
 
 def read_lines(path: Path) -> list[Any]:
     """The objects that `append_line` wrote; torn lines are left out, and a missing file has none."""
-    found = []
+    rows = []
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         try:
-            found.append(json.loads(line))
+            rows.append(json.loads(line))
         except json.JSONDecodeError:
             continue  # torn when the process was killed; what it described is done again
-    return found
+    return rows
 
 
 def load(path: Path) -> Results | None:

@@ -56,7 +56,7 @@ def run(
         say: gets a line when a run begins and ends, and every five minutes, with the hours that are left.
 
     Raises:
-        DataError: the folder's results are of another plan, the images cannot be had, or the disk refuses.
+        DataError: the folder's results are of another plan, the images cannot be loaded, or the disk refuses.
         CheckpointError: a checkpoint in the folder is damaged, or cannot be written.
         StoppedError: `stop` said so; the same call goes on from there.
     """

@@ -29,9 +29,9 @@ def train_scratch(
     report: Report,
     stop: Stop,
 ) -> Scratch:
-    """Train the trial's best sub-network of a level for so many steps, with the supernet's optimizer, schedule and
-    images, from labels and from the plan's teachers as a sampled sub-network learns; judged like the supernet's. Raises
-    what `train_plain` does."""
+    """Train the trial's best sub-network of a level for `steps` steps. Optimizer, schedule, images and
+    losses (labels and the plan's teachers) are those of a sampled sub-network; so is the evaluation. Raises what
+    `train_plain` does."""
     began = time.perf_counter()
     level = next(level for level in trial.levels if level.target == target)
     with torch.random.fork_rng(devices=[]):

@@ -138,7 +138,7 @@ def scratch(plan: Plan, results: Results) -> Table:
     for steps in sorted({s.steps for s in results.scratch}):
         of_target = [[s for s in results.scratch if (s.target, s.steps) == (target, steps)] for target in plan.scratch]
         scratch, inherited = (
-            [[100 * getattr(s, name) for s in found] for found in of_target] for name in ("val", "inherited")
+            [[100 * getattr(s, name) for s in records] for records in of_target] for name in ("val", "inherited")
         )
         pairs = list(zip(inherited, scratch, strict=True))
         seeds = min(map(len, scratch))

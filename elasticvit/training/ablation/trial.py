@@ -177,19 +177,19 @@ def compare_gradients(
     def cosines(codes: Sequence[Sequence[int]]) -> Matrix:
         return similarities([gradients.of(decoded(space, code)) for code in codes])
 
-    found = []
+    similar = []
     for level in levels:
         if level.target in plan.similar:
             matrix, ranks = cosines(level.candidates), np.argsort(-np.array(level.search), kind="stable")
             every = range(len(level.candidates))
             good = ranks[: plan.good].tolist()
-            found.append(Similarity(level.target, mean_of_pairs(matrix, every), mean_of_pairs(matrix, good)))
+            similar.append(Similarity(level.target, mean_of_pairs(matrix, every), mean_of_pairs(matrix, good)))
     spread = [code for level in levels for code in level.candidates[: plan.spread]]
     matrix = cosines(spread)
     costs = tuple(paper_mflops(decoded(space, code)) for code in spread)
     pairs = Pairs(costs, tuple(map(float, matrix[np.triu_indices(len(spread), 1)])))
     supernet.cpu()
-    return tuple(found), pairs
+    return tuple(similar), pairs
 
 
 def decoded(space: Space, code: Sequence[int]) -> Arch:

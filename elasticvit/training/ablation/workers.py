@@ -30,7 +30,7 @@ def default_workers() -> int:
 
 
 def run_together(plan: Plan, seeds: int, out: Path, workers: int, stop: Stop) -> None:
-    """Make what is missing by so many processes, each with its share of the cores.
+    """Make the missing results with `workers` processes, each with its share of the cores.
 
     Raises:
         DataError: the plan cannot be begun (see `run`), or a process failed; its message is on standard error, and the

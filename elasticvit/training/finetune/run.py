@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, calibrated, recalibrate
+from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, recalibrate, recalibrated
 from elasticvit.accuracy.table import table_path
 from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, tabulate
 from elasticvit.accuracy.value import Accuracy
@@ -174,7 +174,7 @@ class Run:
         saved = load_supernet(self.out)
         if self.options.evaluated:
             tabulate(saved, self.data, table, self.options.evaluated, self.report, self.stop)
-        nets = {name: calibrated(saved, arch, self.data) for name, arch in ends.items()}
+        nets = {name: recalibrated(saved, arch, self.data) for name, arch in ends.items()}
         measured = {name: report_on(net, self.data, probes[name]) for name, net in nets.items()}
         checkpoint.unlink(missing_ok=True)
         return self._finetuned(recipe, measured)

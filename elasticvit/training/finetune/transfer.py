@@ -79,7 +79,7 @@ def check_images(data: ImageSet) -> None:
         )
     if all_alike(data.train.images):
         raise DataError(
-            f"all {len(data.train)} training images of {data.name} look the same; nothing tells their classes apart"
+            f"all {len(data.train)} training images of {data.name} look the same; no network can separate their classes"
         )
 
 

@@ -91,8 +91,8 @@ def test_an_agent_killed_in_the_middle_of_a_download_leaves_no_half_file(agent_f
     job = agent_farm.server.job(model)
     agent_farm.server.stall_at = 1_000_000
     agent = agent_farm.start()
-    part = agent_farm.home / "cache" / f".{model.sha256}.part"
-    wait_until("half a file", lambda: part.exists() and part.stat().st_size > 0)
+    unfinished = agent_farm.home / "cache" / f".{model.sha256}.part"
+    wait_until("half a file", lambda: unfinished.exists() and unfinished.stat().st_size > 0)
     agent.kill()
     agent.wait()
     assert not (agent_farm.home / "cache" / model.sha256).exists()
@@ -150,7 +150,7 @@ def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "code", "words"),
+    ("flags", "environment", "code", "message"),
     [
         (["--token-file", "/nowhere/token"], {}, 2, "/nowhere/token"),
         (["--server", "ftp://there"], {}, 2, "ftp://there"),
@@ -162,12 +162,12 @@ def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
         ([], {"LIBRARY": "/nowhere/lib.so"}, 5, "/nowhere/lib.so"),
     ],
 )
-def test_what_does_not_fit_is_said_at_start(
-    agent_farm: Farm, flags: list[str], environment: dict[str, str], code: int, words: str
+def test_invalid_settings_are_refused_at_start(
+    agent_farm: Farm, flags: list[str], environment: dict[str, str], code: int, message: str
 ) -> None:
     ended = agent_farm.run(*flags, **environment)
     assert ended.returncode == code
-    assert words in ended.stderr and "Traceback" not in ended.stderr
+    assert message in ended.stderr and "Traceback" not in ended.stderr
     assert agent_farm.server.calls.total() == 0
 
 
@@ -178,7 +178,7 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_printed(agent_farm: Farm
     assert "ELASTICVIT_AGENT_TOKEN does not hold a token" in ended.stderr and "evt_secret" not in ended.stderr
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+def test_proxies_of_the_environment_are_not_used_for_this_machine(
     agent_farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -187,7 +187,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     wait_until("a heartbeat", lambda: agent_farm.server.beats)
 
 
-def test_an_agent_without_a_device_says_so(agent_farm: Farm) -> None:
+def test_an_agent_without_a_device_is_refused(agent_farm: Farm) -> None:
     command = [word for word in agent_farm.command() if word != "--host"]
     ended = subprocess.run(
         command, env=agent_farm.environment(), capture_output=True, text=True, check=False, timeout=30

@@ -47,9 +47,9 @@ def tflite(tmp_path: Path) -> Path:
 
 
 def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) -> MeasurementSession:
-    told: list[Progress] = []
-    session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Cancellation(), told.append)
-    assert [progress.done for progress in told] == list(range(len(session.rounds) + 1))
+    reported: list[Progress] = []
+    session = host.measure(lease_of(**protocol), Files(model=model, anchor=anchor), Cancellation(), reported.append)
+    assert [progress.done for progress in reported] == list(range(len(session.rounds) + 1))
     assert isinstance(host.runner, LocalProcess)
     assert list(host.runner.work.iterdir()) == []
     return session
@@ -58,10 +58,10 @@ def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) ->
 def test_a_real_model_is_measured(real_host: Host, tflite: Path) -> None:
     session = measure(real_host, tflite, tflite, profile=True)
     assert len(session.rounds) == 2
-    for each in session.rounds:
-        assert each.anchor is not None
-        assert len(each.model.samples_ns) >= 10 and len(each.anchor.samples_ns) >= 10
-        assert 0 < median(each.model.samples_ns) < 1e9
+    for run in session.rounds:
+        assert run.anchor is not None
+        assert len(run.model.samples_ns) >= 10 and len(run.anchor.samples_ns) >= 10
+        assert 0 < median(run.model.samples_ns) < 1e9
     assert session.profile and all(op.count > 0 for op in session.profile)
     assert session.init_ms and session.first_ms and session.peak_rss_kb
     assert session.device.runtime_version.startswith("litert ")
@@ -82,12 +82,12 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "error", "detail"),
     [
-        ({"exit": 2, "words": "android_bench: error: no flag\n"}, InfraFault, "no flag"),
-        ({"exit": 3, "words": "android_bench: error: no library\n"}, InfraFault, "no library"),
-        ({"exit": 4, "words": "android_bench: error: bad\nINFO: bye\n"}, BadModel, "^bad$"),
-        ({"exit": 5, "words": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
-        ({"exit": 6, "words": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
-        ({"exit": 8, "words": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
+        ({"exit": 2, "stderr": "android_bench: error: no flag\n"}, InfraFault, "no flag"),
+        ({"exit": 3, "stderr": "android_bench: error: no library\n"}, InfraFault, "no library"),
+        ({"exit": 4, "stderr": "android_bench: error: bad\nINFO: bye\n"}, BadModel, "^bad$"),
+        ({"exit": 5, "stderr": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
+        ({"exit": 6, "stderr": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
+        ({"exit": 8, "stderr": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
         ({"exit": 77}, DeviceFault, "exit code 77"),
         ({"signal": signal.SIGSEGV}, DeviceFault, "SIGSEGV"),
         ({"signal": 40}, DeviceFault, "signal 40"),
@@ -106,7 +106,7 @@ def test_each_way_to_fail_has_its_kind(
     model.write_text(json.dumps({"label": "model", "ns": 1000, **behaviour}))
     with pytest.raises(error, match=detail) as caught:
         measure(host_with(bench, work), model, None)
-    assert caught.value.log == behaviour.get("words", "")
+    assert caught.value.log == behaviour.get("stderr", "")
     assert list(work.iterdir()) == []
 
 
@@ -144,7 +144,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text + "\n")
 
 
-def test_the_fast_cores_are_told_by_capacity_or_clock(tmp_path: Path) -> None:
+def test_the_fast_cores_are_recognised_by_capacity_or_clock(tmp_path: Path) -> None:
     folder = tmp_path / "devices/system/cpu"
     assert linux_cpu.fastest((0, 1, 2), tmp_path) == (0, 1, 2)
     for core, khz in enumerate((1800, 2800, 2800)):
@@ -168,7 +168,7 @@ def test_the_quietest_cores_are_those_that_idled(tmp_path: Path) -> None:
     assert linux_cpu.mask_of((0, 4)) == 0b10001
 
 
-def test_conditions_hold_what_the_machine_tells(tmp_path: Path) -> None:
+def test_conditions_are_read_from_proc_and_sys(tmp_path: Path) -> None:
     assert linux_cpu.conditions(tmp_path, tmp_path) == {}
     write(tmp_path / "loadavg", "0.50 0.25 0.10 1/100 4999")
     write(tmp_path / "class/thermal/thermal_zone0/temp", "41000")

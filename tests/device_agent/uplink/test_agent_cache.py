@@ -134,13 +134,13 @@ class GatedStore(Store):
 
     def __init__(self, gated: bytes, *files: bytes) -> None:
         super().__init__(gated, *files)
-        self.gate, self.asked = threading.Event(), threading.Event()
+        self.gate, self.requested = threading.Event(), threading.Event()
         self._gated = blob_of(gated).sha256
 
     @contextmanager
     def download(self, blob: BlobRef) -> Iterator[Iterator[bytes]]:
         if blob.sha256 == self._gated:
-            self.asked.set()
+            self.requested.set()
             assert self.gate.wait(30)
         with super().download(blob) as chunks:
             yield chunks
@@ -156,7 +156,7 @@ def test_a_file_does_not_wait_for_the_download_of_another(tmp_path: Path) -> Non
     cache = Cache(tmp_path, 100, store.download)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(hold, cache, b"slow")
-        assert store.asked.wait(30)
+        assert store.requested.wait(30)
         assert hold(cache, b"fast") == b"fast"
         assert not slow.done()
         store.gate.set()
@@ -168,7 +168,7 @@ def test_two_devices_that_need_one_file_download_it_once(tmp_path: Path) -> None
     cache = Cache(tmp_path, 100, store.download)
     with ThreadPoolExecutor(4) as pool:
         holders = [pool.submit(hold, cache, b"slow") for _ in range(4)]
-        assert store.asked.wait(30)
+        assert store.requested.wait(30)
         store.gate.set()
         assert [holder.result(30) for holder in holders] == [b"slow"] * 4
     assert len(store.fetched) == 1
@@ -179,7 +179,7 @@ def test_downloads_at_once_do_not_exceed_the_cap_together(tmp_path: Path) -> Non
     cache = Cache(tmp_path, 7, store.download)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(hold, cache, b"aaaa")
-        assert store.asked.wait(30)
+        assert store.requested.wait(30)
         with pytest.raises(InfraFault, match="no room"):
             hold(cache, b"bbbb")
         store.gate.set()
@@ -191,7 +191,7 @@ def test_a_device_that_waits_for_a_download_can_be_cancelled(tmp_path: Path) -> 
     cache = Cache(tmp_path, 100, store.download)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(hold, cache, b"slow")
-        assert store.asked.wait(30)
+        assert store.requested.wait(30)
         cancellation.set("enough")
         with pytest.raises(Cancelled, match="enough"), cache.hold(blob_of(b"slow"), cancellation):
             pass

@@ -22,14 +22,14 @@ class Receiver:
 
     def __init__(self) -> None:
         self.taken: list[str] = []
-        self.told: list[str] = []
+        self.failures: list[str] = []
         self.errors: dict[str, Exception] = {}
 
     def send(self, report: Report) -> Reported:
         if report.lease_id in self.errors:
             raise self.errors[report.lease_id]
         self.taken.append(report.lease_id)
-        self.told.append(report.failure.detail if report.failure else "")
+        self.failures.append(report.failure.detail if report.failure else "")
         return Reported(job_id="job", status=JobStatus.QUEUED, measurement_id=None)
 
 
@@ -81,7 +81,7 @@ def test_a_corrupt_file_is_set_aside_and_the_others_go(tmp_path: Path, damage: b
     assert names(tmp_path) == ["00000001-0.corrupt"]
 
 
-def test_a_refused_report_is_kept_for_people_and_the_server_is_told(tmp_path: Path) -> None:
+def test_a_refused_report_is_kept_and_reported_to_the_server_as_a_failure(tmp_path: Path) -> None:
     spool, receiver = Spool(tmp_path), Receiver()
     spool.put(report_of("a"))
     answers: list[Exception | None] = [Refused("rounds: too many"), None]
@@ -93,7 +93,7 @@ def test_a_refused_report_is_kept_for_people_and_the_server_is_told(tmp_path: Pa
         return receiver.send(report)
 
     spool.flush(send)
-    assert receiver.told == ["the server refused the agent's report: rounds: too many"]
+    assert receiver.failures == ["the server refused the agent's report: rounds: too many"]
     assert names(tmp_path) == ["00000001-0.refused"]
     spool.put(report_of("b"))
     receiver.errors["b"] = Refused("no")

@@ -36,9 +36,9 @@ def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
     path, table = tmp_path / "deep" / "digits.accuracy.jsonl", _table(20)
     append(path, SMALL, IMAGES, table.codes[:12], table.top1[:12])
     append(path, SMALL, IMAGES, table.codes[12:], table.top1[12:])
-    found = AccuracyTable.load(path)
-    assert found.space == SMALL and found.images == IMAGES
-    assert found.codes.tolist() == table.codes.tolist() and found.top1.tolist() == table.top1.tolist()
+    loaded = AccuracyTable.load(path)
+    assert loaded.space == SMALL and loaded.images == IMAGES
+    assert loaded.codes.tolist() == table.codes.tolist() and loaded.top1.tolist() == table.top1.tolist()
     append(path, SMALL, IMAGES, table.codes[:1], [0.5])
     again = AccuracyTable.load(path)
     assert len(again.top1) == 20 and again.top1[0] == 0.5
@@ -118,8 +118,8 @@ def test_size_may_be_worth_more_and_more() -> None:
     ends = np.stack([SMALL.encode(SMALL.smallest()), SMALL.encode(SMALL.largest())])
     codes = np.concatenate([ends, SMALL.sample(rng, 200)])
     size = np.log2(CostTable.of_macs(SMALL).total(codes))
-    part = (size - size[0]) / (size[1] - size[0])
-    top1 = 0.6 + 0.05 * part + 0.2 * np.maximum(part - 0.7, 0)
+    fraction = (size - size[0]) / (size[1] - size[0])
+    top1 = 0.6 + 0.05 * fraction + 0.2 * np.maximum(fraction - 0.7, 0)
     predictor = fit_accuracy(AccuracyTable(SMALL, codes, top1, IMAGES))
     assert predictor.predict(codes[:2]) == pytest.approx(top1[:2], abs=0.01)
     assert max(predictor.bends) > 0.05 and min(predictor.bends) >= 0

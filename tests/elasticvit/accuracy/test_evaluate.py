@@ -9,9 +9,9 @@ from torch import Tensor
 from elasticvit.accuracy.evaluate import (
     EVALUATED_TOGETHER,
     accuracy_of,
-    calibrated,
     evaluate,
     recalibrate,
+    recalibrated,
     top1_of,
 )
 from elasticvit.archs.arch import Arch
@@ -125,7 +125,7 @@ def test_images_become_numbers_batch_by_batch() -> None:
 def test_measuring_changes_nothing_in_the_supernet_and_repeats_exactly() -> None:
     supernet, arch = _supernet(), tiny_space().smallest()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    net, accuracy = calibrated(supernet, arch, digits()), accuracy_of(supernet, arch, digits())
+    net, accuracy = recalibrated(supernet, arch, digits()), accuracy_of(supernet, arch, digits())
     accuracy_of(supernet, tiny_space().largest(), digits())
     assert accuracy_of(supernet, arch, digits()) == accuracy
     assert (accuracy.source, accuracy.images) == ("measured", len(digits().search))

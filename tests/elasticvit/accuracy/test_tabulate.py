@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from elasticvit.accuracy.best_predicted import best_predicted
-from elasticvit.accuracy.evaluate import calibrated, evaluate
+from elasticvit.accuracy.evaluate import evaluate, recalibrated
 from elasticvit.accuracy.front import Front, Point, front, undominated
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable, table_path
@@ -56,7 +56,7 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
 
 
 @pytest.mark.medium
-def test_a_command_that_is_told_to_stop_ends_well_and_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_command_exits_with_0_and_resumes(tmp_path: Path) -> None:
     file, command = _supernet(tmp_path), ["tabulate", "--n", "8", "--best", "0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("elasticvit.training.run.stop_on_signals", lambda: nullcontext(lambda: True))
@@ -84,33 +84,33 @@ def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Pa
     supernet, table, data = load_supernet(tabulated), AccuracyTable.load(table_path(tabulated)), digits()
     assert np.array_equal(table.codes, spread(tiny_space(), N)) and table.images == len(data.search)
     for at in (0, 4):
-        net = calibrated(supernet, table.space.decode(table.codes[at]))
+        net = recalibrated(supernet, table.space.decode(table.codes[at]))
         assert evaluate(net, data.scaled(data.search.images), data.search.labels) == table.top1[at]
 
 
 @pytest.mark.medium
 def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> None:
-    found, data = front(tabulated, points=5, candidates=2), digits()
-    assert [find_arch(point.arch).id for point in found.points] == [point.arch_id for point in found.points]
-    sizes, chosen = [point.macs for point in found.points], [point.search for point in found.points]
-    assert chosen == sorted(set(chosen)) and found.steps == 5
+    measured, data = front(tabulated, points=5, candidates=2), digits()
+    assert [find_arch(point.arch).id for point in measured.points] == [point.arch_id for point in measured.points]
+    sizes, chosen = [point.macs for point in measured.points], [point.search for point in measured.points]
+    assert chosen == sorted(set(chosen)) and measured.steps == 5
     assert sizes == sorted(set(sizes)) and len(sizes) >= 1 and sizes[0] == macs(tiny_space().smallest())
-    assert found.images == len(data.val) and len(chosen) == len(sizes)
-    net = calibrated(load_supernet(tabulated), tiny_space().smallest())
-    assert found.points[0].val == evaluate(net, data.scaled(data.val.images), data.val.labels)
-    assert found.points[0].search == evaluate(net, data.scaled(data.search.images), data.search.labels)
+    assert measured.images == len(data.val) and len(chosen) == len(sizes)
+    net = recalibrated(load_supernet(tabulated), tiny_space().smallest())
+    assert measured.points[0].val == evaluate(net, data.scaled(data.val.images), data.val.labels)
+    assert measured.points[0].search == evaluate(net, data.scaled(data.search.images), data.search.labels)
     with pytest.raises(DataError, match="2 points or more"):
         front(tabulated, points=1)
 
 
-def test_what_a_front_says_together() -> None:
+def test_the_summary_of_a_front() -> None:
     vals = (0.70, 0.80, 0.77, 0.85)
-    found = Front.of([Point(str(i), "{}", 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100, 5)
-    assert found.spearman == pytest.approx(0.8)
-    assert found.largest_drop_se == pytest.approx(3.0)
-    assert found.best_minus_smallest == pytest.approx(0.15)
+    summary = Front.of([Point(str(i), "{}", 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100, 5)
+    assert summary.spearman == pytest.approx(0.8)
+    assert summary.largest_drop_se == pytest.approx(3.0)
+    assert summary.best_minus_smallest == pytest.approx(0.15)
     with pytest.raises(DataError, match="nothing that was found beats the smallest"):
-        Front.of(found.points[:1], 100, 5)
+        Front.of(summary.points[:1], 100, 5)
 
 
 def test_a_network_that_a_smaller_one_beats_is_not_of_the_front() -> None:

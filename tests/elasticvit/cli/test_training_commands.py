@@ -31,10 +31,10 @@ def test_training_writes_a_supernet_that_evaluates(tmp_path: Path, capfd: pytest
     }
     assert load_supernet(out).card.provenance["recipe"]["steps"] == 2
     table = AccuracyTable.load(tmp_path / "mine.accuracy.jsonl")
-    found = evaluate(out, [small(1000).smallest(), small().largest()])
-    assert [accuracy.value for accuracy in found] == [table.top1[0], table.top1[-1]] and len(table.top1) == 8
-    said = capfd.readouterr()
-    assert "train" in said.err and "evaluate" in said.err and not said.out
+    accuracies = evaluate(out, [small(1000).smallest(), small().largest()])
+    assert [accuracy.value for accuracy in accuracies] == [table.top1[0], table.top1[-1]] and len(table.top1) == 8
+    printed = capfd.readouterr()
+    assert "train" in printed.err and "evaluate" in printed.err and not printed.out
 
 
 def test_an_unknown_recipe_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_signals_become_a_wish(number: signal.Signals) -> None:
 
 @pytest.mark.medium
 def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
-    """A real process under SIGTERM: finishes its step, saves, says so and exits 0; the same command does the rest."""
+    """A real process under SIGTERM: it finishes its step, saves, prints a message and exits 0. A rerun resumes."""
     log = tmp_path / "x.train.jsonl"
     command = [sys.executable, "-m", "elasticvit.training", "digits", "--out", str(tmp_path / "x.safetensors")]
     command += ["--steps", "6", "--evaluated", "0"]
@@ -64,9 +64,10 @@ def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
         while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    assert "stopped after step" in said and "the same command goes on from there" in said and "Traceback" not in said
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "stopped after step" in stderr and "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
     done = len(log.read_text().splitlines())
     assert done < 6 and {path.name for path in tmp_path.iterdir()} == {log.name, ".x.safetensors.checkpoint"}
     # What it left is a supernet already.

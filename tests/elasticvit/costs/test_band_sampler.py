@@ -116,10 +116,10 @@ def test_every_member_is_drawn_with_its_exact_probability(floored: bool) -> None
     n = 200_000
     codes = band.sample(np.random.default_rng(3), n)
     keys = {tuple(code): i for i, code in enumerate(members.tolist())}
-    found = np.bincount([keys[tuple(code)] for code in codes.tolist()], minlength=len(members))
+    counts = np.bincount([keys[tuple(code)] for code in codes.tolist()], minlength=len(members))
     assert 50 < len(members) < 1000 and n * expected.min() > COMMON
     assert np.ptp(expected) > 0  # members are not equally likely
-    assert chisquare(found, n * expected).pvalue > ALPHA
+    assert chisquare(counts, n * expected).pvalue > ALPHA
     assert band.chance(np.random.default_rng(4)) == pytest.approx(chance[inside].sum(), rel=0.05)
 
 

@@ -20,8 +20,8 @@ def test_tables_equal_the_walk(name: str) -> None:
 
 def test_smallest_of_macs_is_the_smallest_network() -> None:
     space = PRESETS["small"]()
-    found, code = CostTable.of_macs(space).smallest()
-    assert found == macs(space.smallest())
+    smallest_macs, code = CostTable.of_macs(space).smallest()
+    assert smallest_macs == macs(space.smallest())
     assert space.decode(code) == space.smallest()
 
 
@@ -31,14 +31,14 @@ def test_smallest_of_an_arbitrary_cost_is_below_every_sample(seed: int) -> None:
     space = PRESETS["small"]()
     rng = np.random.default_rng(seed)
     table = CostTable.build(space, lambda blocks: rng.random(len(blocks)) - 0.3)
-    found, code = table.smallest()
+    least, code = table.smallest()
     assert space.valid(code[None])[0]
-    assert table.total(code[None])[0] == pytest.approx(found)
+    assert table.total(code[None])[0] == pytest.approx(least)
     samples = space.sample(rng, 20_000)
     for _ in range(5):  # hill climbing around the best samples must not get below it either
         samples = samples[np.argsort(table.total(samples))[:2000]]
         samples = np.concatenate([samples, space.mutate(np.repeat(samples, 5, axis=0), rng, 0.05)])
-    assert table.total(samples).min() >= found - 1e-9
+    assert table.total(samples).min() >= least - 1e-9
 
 
 def test_a_cost_function_of_the_wrong_shape_is_refused() -> None:

@@ -76,7 +76,7 @@ def test_what_was_stopped_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     assert not list((tmp_path / "parts").glob(".*"))
 
 
-def test_other_settings_build_a_level_anew(tmp_path: Path) -> None:
+def test_other_settings_rebuild_a_level(tmp_path: Path) -> None:
     first = build_level_tables(paper(), tmp_path, (200.0,), per_level=FEW)
     codes = np.array(first.levels[200.0].codes)
     second = build_level_tables(paper(), tmp_path, (200.0,), per_level=FEW, seed=1)
@@ -84,7 +84,7 @@ def test_other_settings_build_a_level_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["codes.npy", "costs.npy", "json"])
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path, kind: str) -> None:
     build_level_tables(paper(), tmp_path, (200.0,), per_level=FEW)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for level, seed in ((400, 0), (200, 1)):  # a new level, and one that would take the place of another
@@ -168,7 +168,7 @@ def test_rows_are_drawn_like_the_band(tmp_path: Path) -> None:
     assert (np.abs(table.codes.mean(axis=0) - direct.mean(axis=0)) <= 4 * error).all()
 
 
-def test_the_command_builds_and_says_what_is_there(tmp_path: Path) -> None:
+def test_the_command_builds_levels_and_lists_them(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["tables", "--out", str(tmp_path), "--per-level", "50", "--level", "200"])
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)

@@ -44,7 +44,7 @@ def test_splits_follow_from_the_generator() -> None:
     assert a == b != c
 
 
-def test_scaled_images_are_what_the_card_says() -> None:
+def test_images_are_scaled_by_the_cards_mean_and_std() -> None:
     levels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 4, 4)
     scaled = digits().scaled(levels)
     assert torch.equal(scaled[0], torch.full((3, 4, 4), -1.0))
@@ -154,7 +154,7 @@ def test_absurd_names_are_refused(name: str) -> None:
         load_named(name)
 
 
-def test_a_missing_folder_says_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_folder_names_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELASTICVIT_DATA", str(tmp_path))
     with pytest.raises(DataError, match="set ELASTICVIT_DATA to the folder that holds cifar10-jpeg"):
         load_named("cifar10")

@@ -29,13 +29,13 @@ def test_an_image_folder_numbers_classes_by_name_and_keeps_splits_apart(tmp_path
     image_folder(tmp_path / "val", 2, ("ant", "bee"), start=100)
     (tmp_path / "train" / "ant" / "notes.txt").write_text("not asked for")
     (tmp_path / "train" / "ant" / "._000.png").write_bytes(b"a Mac was here")
-    found = _read(tmp_path)
-    assert found.class_names == ("ant", "bee")
-    assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert _contents(found.train) == _pictures(3, 3) + _pictures(0, 3)
-    assert found.val is not None and found.val.labels.tolist() == [0, 0, 1, 1]
-    assert _contents(found.val) == _pictures(100, 4)
-    assert next(name for name, _ in found.val.stream()) == "val/ant/000.png"
+    data = _read(tmp_path)
+    assert data.class_names == ("ant", "bee")
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert _contents(data.train) == _pictures(3, 3) + _pictures(0, 3)
+    assert data.val is not None and data.val.labels.tolist() == [0, 0, 1, 1]
+    assert _contents(data.val) == _pictures(100, 4)
+    assert next(name for name, _ in data.val.stream()) == "val/ant/000.png"
 
 
 def test_a_folder_without_splits_is_all_to_train_on_and_may_be_deep(tmp_path: Path) -> None:
@@ -43,9 +43,9 @@ def test_a_folder_without_splits_is_all_to_train_on_and_may_be_deep(tmp_path: Pa
     deep = tmp_path / "ant" / "images" / "x.JPEG"
     deep.parent.mkdir()
     deep.write_bytes(encoded(image(9), "jpeg"))
-    found = _read(tmp_path)
-    assert found.val is None
-    assert found.train.labels.tolist() == [0, 0, 0, 1, 1]
+    data = _read(tmp_path)
+    assert data.val is None
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
 
 
 def test_a_class_folder_without_images_is_named(tmp_path: Path) -> None:
@@ -67,12 +67,12 @@ def test_parquet_shards_come_in_order_with_the_names_of_their_schema(tmp_path: P
     parquet(tmp_path / "data" / "train-00000-of-00002.parquet", [0, 1, 1, 0, 0], names=["cat", "dog"])
     parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [1], names=["cat", "dog"], start=50)
     parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", [1, 1], names=["cat", "dog"], start=60)
-    found = _read(tmp_path)
-    assert found.class_names == ("cat", "dog")
-    assert found.train.labels.tolist() == [0, 1, 1, 0, 0, 1, 0]
-    assert _contents(found.train) == _pictures(0, 7)
-    assert [name for name, _ in found.train.stream()][-1] == "data/train-00001-of-00002.parquet row 1"
-    assert found.val is not None and _contents(found.val) == _pictures(60, 2)
+    data = _read(tmp_path)
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1, 1, 0, 0, 1, 0]
+    assert _contents(data.train) == _pictures(0, 7)
+    assert [name for name, _ in data.train.stream()][-1] == "data/train-00001-of-00002.parquet row 1"
+    assert data.val is not None and _contents(data.val) == _pictures(60, 2)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_names_come_from_beside_where_the_schema_has_none(
 
 def test_labels_may_be_names(tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", ["dog", "cat", "dog"])
-    found = _read(tmp_path)
-    assert found.class_names == ("cat", "dog")
-    assert found.train.labels.tolist() == [1, 0, 1]
+    data = _read(tmp_path)
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_shards_group_files_by_key(tmp_path: Path) -> None:
     shard(tmp_path / "set-train-000000.tar", kinds)
     shard(tmp_path / "set-train-000001.tar", [{"webp": pictures[3], "json": b"0"}])
     shard(tmp_path / "set-val-000000.tar", [{"cls": b"1", "png": pictures[4]}])
-    found = _read(tmp_path)
-    assert found.class_names == ("0", "1")
-    assert found.train.labels.tolist() == [1, 0, 1, 0]
-    assert _contents(found.train) == pictures[:4]
-    assert [name for name, _ in found.train.stream()][:2] == [
+    data = _read(tmp_path)
+    assert data.class_names == ("0", "1")
+    assert data.train.labels.tolist() == [1, 0, 1, 0]
+    assert _contents(data.train) == pictures[:4]
+    assert [name for name, _ in data.train.stream()][:2] == [
         "set-train-000000.tar 000000.png",
         "set-train-000000.tar 000001.PNG",
     ]
-    assert found.val is not None and _contents(found.val) == pictures[4:]
+    assert data.val is not None and _contents(data.val) == pictures[4:]
 
 
 def test_a_sample_without_a_label_and_a_truncated_shard_are_named(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_sample_without_a_label_and_a_truncated_shard_are_named(tmp_path: Path
         _read(tmp_path)
 
 
-def test_a_folder_of_nothing_known_says_what_is_looked_for(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(DataError, match=r"no \*\.parquet, no \*\.tar and no folder a class"):
         open_source(tmp_path)

@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _numbers(split: Split, count: int) -> list[int]:
     """Which of the first `count` test pictures the images of a split are."""
     known = {np.asarray(image(number)).transpose(2, 0, 1).tobytes(): number for number in range(count)}
-    return [known[each.numpy().tobytes()] for each in split.images]
+    return [known[picture.numpy().tobytes()] for picture in split.images]
 
 
 def _sets(cache: Path) -> list[Path]:
@@ -69,10 +69,10 @@ def test_parquet_and_shards_give_the_same_set_as_a_folder(tmp_path: Path) -> Non
     samples = [{"png": encoded(image(i)), "cls": str(label).encode()} for i, label in enumerate(labels)]
     shard(tmp_path / "c" / "00.tar", samples[:7])
     shard(tmp_path / "c" / "01.tar", samples[7:])
-    one, *others = (load_folder(tmp_path / name) for name in "abc")
-    for other in others:
+    first, *rest = (load_folder(tmp_path / name) for name in "abc")
+    for other in rest:
         for split in ("train", "search", "val"):
-            mine, theirs = getattr(one, split), getattr(other, split)
+            mine, theirs = getattr(first, split), getattr(other, split)
             assert torch.equal(mine.images, theirs.images) and torch.equal(mine.labels, theirs.labels)
 
 
@@ -187,7 +187,7 @@ def _largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, cache: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path, cache: Path) -> None:
     folder = image_folder(tmp_path / "bugs", 10)
     with _largest_file(9000), pytest.raises(DataError, match=r"cannot keep decoded images in .* ELASTICVIT_CACHE"):
         load_folder(folder)
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, cache: Path) -> 
     assert len(load_folder(folder).train) == 16
 
 
-def test_a_cache_that_cannot_be_made_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ELASTICVIT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DataError, match="cannot keep decoded images in"):
@@ -254,10 +254,10 @@ def test_processes_decode_what_this_one_would(tmp_path: Path) -> None:
     decode_all(_jobs(tmp_path, 300), 16, done, workers=2, patience_s=0)
     assert sorted(counts) == [44, 64, 64, 64, 64]
     assert sorted((bad.name, bad.reason) for bad in skipped) == [(f"image {i}", "empty") for i in (107, 207, 7)]
-    found = np.fromfile(tmp_path / "out", dtype=np.uint8).reshape(300, 3, 16, 16)
+    written = np.fromfile(tmp_path / "out", dtype=np.uint8).reshape(300, 3, 16, 16)
     for i in range(300):
         wanted = np.asarray(image(i)).transpose(2, 0, 1) if i % 100 != 7 else np.zeros((3, 16, 16))
-        assert np.array_equal(found[299 - i], wanted)
+        assert np.array_equal(written[299 - i], wanted)
 
 
 def test_an_error_ends_the_processes(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from elasticvit.data.readers.decode import Pixels, UnreadableImageError, common_
 from tests.elasticvit.data.image_files import encoded, image
 
 
-def _close(found: Pixels, wanted: Image.Image, most: float) -> bool:
+def _close(decoded: Pixels, wanted: Image.Image, tolerance: float) -> bool:
     expected = np.asarray(wanted.convert("RGB")).transpose(2, 0, 1).astype(float)
-    return found.shape == expected.shape and float(np.abs(found - expected).mean()) <= most
+    return decoded.shape == expected.shape and float(np.abs(decoded - expected).mean()) <= tolerance
 
 
 def test_an_image_of_the_right_size_keeps_its_bytes(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_a_cmyk_jpeg_and_a_grayscale_png_of_16_bits() -> None:
 def test_what_is_transparent_lies_on_white() -> None:
     picture = image(3).convert("RGBA")
     picture.putalpha(Image.fromarray(np.repeat([[0], [255]], 8, axis=0).astype(np.uint8).repeat(16, axis=1)))
-    found = pixels(encoded(picture), 16)
-    assert (found[:, :8] == 255).all()
-    assert np.array_equal(found[:, 8:], np.asarray(image(3)).transpose(2, 0, 1)[:, 8:])
+    decoded = pixels(encoded(picture), 16)
+    assert (decoded[:, :8] == 255).all()
+    assert np.array_equal(decoded[:, 8:], np.asarray(image(3)).transpose(2, 0, 1)[:, 8:])
     palette = Image.new("P", (16, 16), 0)
     palette.putpalette([0, 0, 0, 200, 0, 0])
     assert (pixels(encoded(palette, "png", transparency=0), 16) == 255).all()
@@ -69,9 +69,9 @@ def test_other_sizes_lose_their_ends_and_are_resized() -> None:
     for i in range(3):
         wide[:, 20 * i : 20 * (i + 1), i] = 255
     for picture in (Image.fromarray(wide), Image.fromarray(wide.transpose(1, 0, 2))):
-        found = pixels(encoded(picture), 10)
-        assert found.shape == (3, 10, 10)
-        assert (found[1, 2:-2, 2:-2] > 250).all() and (found[[0, 2], 2:-2, 2:-2] < 5).all()
+        decoded = pixels(encoded(picture), 10)
+        assert decoded.shape == (3, 10, 10)
+        assert (decoded[1, 2:-2, 2:-2] > 250).all() and (decoded[[0, 2], 2:-2, 2:-2] < 5).all()
     assert pixels(encoded(image(5, (3, 700))), 16).shape == (3, 16, 16)
 
 
@@ -112,7 +112,7 @@ def _png_that_claims(width: int, height: int) -> bytes:
         (encoded(Image.fromarray(np.full((16, 16), 70_000, dtype=np.int32)), "tiff"), "more than 16 bits"),
     ],
 )
-def test_what_cannot_be_read_says_why(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_unreadable_images_have_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(content)
     for given in (content, file):

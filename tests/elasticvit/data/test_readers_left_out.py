@@ -1,4 +1,4 @@
-"""Every set says what it leaves out and why; and what may be a split or a class, labelled or not, is not guessed."""
+"""Every reader reports what it leaves out and why. Ambiguous splits, classes and labels are refused, not guessed."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_a_class_folder_of_other_endings_names_them(tmp_path: Path) -> None:
         load_folder(folder)
 
 
-def test_a_link_to_a_folder_is_not_followed_and_said(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_not_followed_but_reported(tmp_path: Path) -> None:
     folder, other = image_folder(tmp_path / "bugs", 10), image_folder(tmp_path / "other", 2)
     (folder / "ant" / "more").symlink_to(other)
     assert "links to folders inside a class folder: 1 (ant/more)" in (load_folder(folder).skipped or "")
@@ -104,7 +104,7 @@ def test_a_folder_that_may_be_a_class_or_a_split_is_refused(tmp_path: Path) -> N
         load_folder(folder)
 
 
-def test_folders_beside_splits_are_said(tmp_path: Path) -> None:
+def test_folders_beside_splits_are_reported(tmp_path: Path) -> None:
     image_folder(tmp_path / "bugs" / "train", 10)
     image_folder(tmp_path / "bugs" / "val", 2, start=50)
     image_folder(tmp_path / "bugs" / "test", 3, start=60)
@@ -222,7 +222,7 @@ def test_files_that_number_classes_differently_are_refused(tmp_path: Path) -> No
         load_folder(tmp_path / "bugs")
 
 
-def test_files_beside_parquet_files_are_said(tmp_path: Path) -> None:
+def test_files_beside_parquet_files_are_reported(tmp_path: Path) -> None:
     folder = parquet(tmp_path / "bugs" / "train.parquet", [0, 1] * 10).parent
     parquet(folder / "extra.parquet", [0, 1])
     parquet(folder / "a" / "b" / "deep.parquet", [0, 1])
@@ -247,7 +247,7 @@ def test_names_of_members_may_have_dots(tmp_path: Path) -> None:
     assert (_count(data), data.skipped) == (40, None)
 
 
-def test_several_images_of_one_label_are_one_sample_and_said(tmp_path: Path) -> None:
+def test_several_images_of_one_label_are_one_sample_and_reported(tmp_path: Path) -> None:
     members = []
     for i in range(20):
         members += [(f"{i:04}.depth.png", encoded(image(50 + i))), (f"{i:04}.png", encoded(image(i)))]

@@ -1,4 +1,4 @@
-"""Export: the folded graph, the written file and torch are one function; costs and blocks are told by the file."""
+"""Export: the folded graph, the written file and torch compute one function; the file yields costs and blocks."""
 
 import numpy as np
 import pytest
@@ -90,8 +90,8 @@ def test_folding_is_exact_in_float64(index: int) -> None:
     images = torch.randn(1, 3, *[double.arch.resolution] * 2, dtype=torch.float64)
     with torch.inference_mode():
         expected = double(images).numpy()
-    found = run(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
-    assert np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(expected)
+    logits = run(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
+    assert np.linalg.norm(logits - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
 def test_zero_norm_scales_lose_no_part() -> None:
@@ -113,7 +113,7 @@ def test_every_block_has_its_macs_in_graph_and_file(preset: str) -> None:
     assert sorted({op.block for op in file.ops}) == list(range(len(blocks(arch))))
 
 
-def test_the_operators_of_a_file_are_told_in_its_own_order(exported: Exported) -> None:
+def test_the_listed_operators_are_in_the_files_order(exported: Exported) -> None:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(exported.tflite))
     graph = model.subgraphs[0]
     names = {getattr(schema.BuiltinOperator, op.builtin): op.builtin for op in exported.ops}
@@ -177,7 +177,7 @@ def test_published_s1_with_random_weights() -> None:
 
 
 def test_the_anchor_never_changes() -> None:
-    # Latencies are told relative to this file on every device. It may only change with all references thrown away.
+    # Latencies are relative to this file's on every device. If it changes, all stored references become invalid.
     assert anchor().manifest.sha256 == "c76ffbd3d6b853d82383fa31ff4c8154cbc8746d857d25b6d3d797a7602a3760"
     assert small().contains(anchor().manifest.read_arch())
 
@@ -241,7 +241,7 @@ def test_a_graph_checks_itself(net: Net) -> None:
         Graph(arch=graph.arch, ops=graph.ops[:-1], input=graph.input, output=graph.output)
 
 
-def test_the_manifest_tells_what_the_file_is(exported: Exported) -> None:
+def test_the_manifest_describes_the_file(exported: Exported) -> None:
     manifest = exported.manifest
     assert (manifest.size_bytes, manifest.arch_id) == (len(exported.tflite), small().smallest().id)
     assert manifest.read_arch() == small().smallest()

@@ -124,7 +124,7 @@ def test_front_matter_is_what_hubs_read(exported: Exported) -> None:
     )
 
 
-def test_a_card_tells_the_evidence(exported: Exported) -> None:
+def test_a_card_shows_the_measurements(exported: Exported) -> None:
     card = model_card(exported.manifest)
     assert "Top-1 50.0%, measured on held-out images." in card
     assert "| pixel4 | p1 | p50 | 2.000 | 1.500 to 2.500 (90% confidence) | 1.900 |" in card
@@ -171,8 +171,8 @@ def test_the_snippet_of_a_card_classifies(kind: InputKind, net: Net, tmp_path: P
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     with torch.inference_mode():
         expected = net(CARD.scaled(images))[0].numpy()
-    found = np.load(tmp_path / "logits.npy")
-    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+    logits = np.load(tmp_path / "logits.npy")
+    assert np.linalg.norm(logits - expected) <= 1e-5 * np.linalg.norm(expected)
     assert done.stdout.strip() == NAMES[int(expected.argmax())]
 
 

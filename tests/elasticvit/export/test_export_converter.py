@@ -40,8 +40,8 @@ def _archs() -> dict[str, Arch]:
     return named | {name: published(name) for name in ("T1", "S1")}
 
 
-def _relative(found: Array, expected: Array) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+def _relative(output: Array, expected: Array) -> float:
+    return float(np.linalg.norm(output - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("name", _archs())
@@ -50,9 +50,9 @@ def test_the_module_is_the_network(name: str) -> None:
     side = net.arch.resolution
     images = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found = GraphModule(fold(net))(images)["logits"].numpy()
+        logits = GraphModule(fold(net))(images)["logits"].numpy()
         expected = net(images.permute(0, 3, 1, 2)).numpy()
-    assert _relative(found, expected) <= 1e-5
+    assert _relative(logits, expected) <= 1e-5
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_bytes_and_other_precisions_are_refused() -> None:
         by_litert_torch(net, replace(exported, manifest=quantised))
 
 
-def test_a_missing_converter_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_converter_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     with pytest.raises(ExportError, match=r"install elasticvit\[convert\]"):
         convert(fold(random_net(small().smallest(), seed=1)))

@@ -27,8 +27,8 @@ def test_published_networks(name: str) -> None:
     exported = export_net(random_net(PUBLISHED[name], seed=0), None)
     assert exported.manifest.max_relative_difference <= TOLERANCE
     assert tflite_macs(exported.tflite) == macs(PUBLISHED[name])
-    found = coverage(exported.tflite, exported.ops)
-    assert (found.partitions, found.delegated, found.uncovered) == (1, len(exported.ops), ())
+    delegation = coverage(exported.tflite, exported.ops)
+    assert (delegation.partitions, delegation.delegated, delegation.uncovered) == (1, len(exported.ops), ())
     moves = Counter(op.name.rpartition("/")[0] for op in exported.ops if op.builtin == "TRANSPOSE")
     layers = {op.name.rpartition("/")[0] for op in exported.ops if op.builtin == "SOFTMAX"}
     assert set(moves) == layers and max(moves.values()) <= ATTENTION_MOVES
@@ -37,19 +37,19 @@ def test_published_networks(name: str) -> None:
 @pytest.mark.parametrize("precision", Precision)
 def test_every_precision_is_taken_in_one_piece(precision: Precision) -> None:
     exported = export_net(random_net(small().smallest(), seed=0), None, precision=precision)
-    found = coverage(exported.tflite, exported.ops)
-    assert (found.partitions, found.delegated, found.uncovered) == (1, len(exported.ops), ())
-    assert exported.manifest.delegate == found.summary()
+    delegation = coverage(exported.tflite, exported.ops)
+    assert (delegation.partitions, delegation.delegated, delegation.uncovered) == (1, len(exported.ops), ())
+    assert exported.manifest.delegate == delegation.summary()
 
 
 def test_an_operator_that_is_left_is_named_with_its_layer() -> None:
     data, ops = _with_a_sign()
-    found = coverage(data, ops)
-    assert (found.operators, found.delegated, found.partitions) == (3, 2, 2)
-    assert [(op.index, op.builtin, op.layer) for op in found.uncovered] == [(1, "SIGN", "vit0/odd")]
-    assert not found.whole
+    delegation = coverage(data, ops)
+    assert (delegation.operators, delegation.delegated, delegation.partitions) == (3, 2, 2)
+    assert [(op.index, op.builtin, op.layer) for op in delegation.uncovered] == [(1, "SIGN", "vit0/odd")]
+    assert not delegation.whole
     with pytest.raises(ExportError, match="SIGN at vit0/odd"):
-        require_whole(found)
+        require_whole(delegation)
 
 
 def test_operators_other_than_those_written_are_noticed() -> None:
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_no_crash() -> None:
         coverage(data[:40], ops)
 
 
-def test_what_a_gpu_would_not_do_is_told_with_the_reason() -> None:
+def test_operators_that_a_gpu_does_not_run_have_a_reason() -> None:
     exported = export_net(random_net(small().smallest(), seed=0), None)
     gpu = coverage(exported.tflite, exported.ops).gpu
     assert {op.builtin for op in gpu} == {"BATCH_MATMUL"}

@@ -1,4 +1,4 @@
-"""ONNX and pt2: each runs in its own runtime as the network does, for any number of images, and says what it is."""
+"""ONNX and pt2: each runs in its own runtime as the network does, for any number of images, and has metadata."""
 
 import io
 import json
@@ -52,7 +52,7 @@ OTHERS = (pytest.param(Format.ONNX, marks=pytest.mark.slow), Format.PT2)
 
 @dataclass(frozen=True)
 class Made:
-    """A network and its files, each made when it is first asked for."""
+    """A network and its files, each made at its first use."""
 
     net: Net
     exported: Exported
@@ -74,8 +74,8 @@ def _difference(net: Net, data: bytes, kind: Format, batch: int) -> float:
     images = torch.randn(batch, 3, *[net.arch.resolution] * 2, generator=torch.Generator().manual_seed(batch))
     with torch.inference_mode():
         expected = net(images).numpy()
-    found = run_onnx(data, images.numpy()) if kind is Format.ONNX else run_pt2(data, images).numpy()
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    logits = run_onnx(data, images.numpy()) if kind is Format.ONNX else run_pt2(data, images).numpy()
+    return float(np.linalg.norm(logits - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.medium
@@ -141,21 +141,21 @@ def test_onnx_parameters_have_the_names_of_modules(made: Made, model: onnx.Model
 
 
 @pytest.mark.slow
-def test_onnx_says_what_it_is(model: onnx.ModelProto) -> None:
-    _check_told({entry.key: entry.value for entry in model.metadata_props})
+def test_onnx_metadata_describes_the_network(model: onnx.ModelProto) -> None:
+    _check_metadata({entry.key: entry.value for entry in model.metadata_props})
 
 
-def _check_told(told: dict[str, str]) -> None:
-    assert told["arch_id"] == small().smallest().id and Arch.from_json(told["arch"]) == small().smallest()
-    assert json.loads(told["classes"]) == list(CARD.class_names) and told["terms"] == "no resale"
-    assert (json.loads(told["mean"]), json.loads(told["std"])) == ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+def _check_metadata(metadata: dict[str, str]) -> None:
+    assert metadata["arch_id"] == small().smallest().id and Arch.from_json(metadata["arch"]) == small().smallest()
+    assert json.loads(metadata["classes"]) == list(CARD.class_names) and metadata["terms"] == "no resale"
+    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == ([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
 
 
 @pytest.mark.medium
-def test_pt2_says_what_it_is(made: Made) -> None:
+def test_pt2_metadata_describes_the_network(made: Made) -> None:
     extra = {DESCRIPTION: ""}
     torch.export.load(io.BytesIO(made.file(Format.PT2).data), extra_files=extra)
-    _check_told(json.loads(extra[DESCRIPTION]))
+    _check_metadata(json.loads(extra[DESCRIPTION]))
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -231,9 +231,9 @@ def test_networks_in_other_states_are_refused() -> None:
 
 def test_an_export_leaves_the_network_as_it_was(made: Made) -> None:
     fresh = random_net(small().smallest(), seed=3)
-    found = made.net.state_dict()
-    assert list(found) == list(fresh.state_dict())
-    assert all(torch.equal(tensor, found[name]) for name, tensor in fresh.state_dict().items())
+    state = made.net.state_dict()
+    assert list(state) == list(fresh.state_dict())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in fresh.state_dict().items())
 
 
 def test_a_folder_that_takes_no_files_is_left_as_it_was(made: Made, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_export_command_passes_the_input_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "message"),
     [
         (["--format", "onnx", "--precision", "int8"], "--format onnx is float32 only; --precision int8 needs"),
         (["--format", "pt2", "--precision", "float16"], "--format pt2 is float32 only; --precision float16 needs"),
@@ -304,10 +304,10 @@ def test_export_command_passes_the_input_on(tmp_path: Path) -> None:
         (["--format", "coreml"], "'coreml' is not one of"),
     ],
 )
-def test_export_command_refuses_what_does_not_go_together(args: list[str], words: str, tmp_path: Path) -> None:
-    status, _, said = _run("--arch", "T0", "--random-weights", *args, "--out", tmp_path / "out")
+def test_export_command_refuses_what_does_not_go_together(args: list[str], message: str, tmp_path: Path) -> None:
+    status, _, stderr = _run("--arch", "T0", "--random-weights", *args, "--out", tmp_path / "out")
     assert status == 2
-    assert words in " ".join(said.replace("│", " ").split())
+    assert message in " ".join(stderr.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -319,8 +319,8 @@ def test_export_command_of_a_damaged_supernet(supernet_file: Path, tmp_path: Pat
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(data)
     args = ("--arch", "smallest", "--supernet", damaged, "--format", "onnx", "--out", tmp_path / "out.onnx")
-    status, _, said = _run(*args)
-    assert status == 2 and "head.classify.weight holds NaN or infinite numbers" in said
+    status, _, stderr = _run(*args)
+    assert status == 2 and "head.classify.weight holds NaN or infinite numbers" in stderr
     assert list(tmp_path.iterdir()) == [damaged]
 
 

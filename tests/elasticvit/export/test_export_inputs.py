@@ -1,4 +1,4 @@
-"""The forms of a file's input: one function, whoever normalises, and everything taken by the delegate."""
+"""The forms of a file's input: one function, whether the file or its user normalises. The delegate runs it all."""
 
 import math
 
@@ -51,9 +51,9 @@ def test_folding_is_exact_in_float64(kind: InputKind) -> None:
         images = images if kind is InputKind.UINT8 else images.astype(np.float64)
         with torch.inference_mode():
             expected = double(torch.from_numpy(_form(kind).normalised(images)).permute(0, 3, 1, 2)).numpy()
-        found = run(fold(double, np.float64, _form(kind)), images)
-        assert found.dtype == np.float64
-        assert np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(expected)
+        logits = run(fold(double, np.float64, _form(kind)), images)
+        assert logits.dtype == np.float64
+        assert np.linalg.norm(logits - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
 @pytest.mark.medium
@@ -74,8 +74,8 @@ def test_the_border_is_padded_with_the_mean(kind: InputKind, net: Net) -> None:
     normalised = ((edges / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     with torch.inference_mode():
         expected = net(torch.from_numpy(normalised).permute(0, 3, 1, 2)).numpy()
-    found = run_tflite(data, images)
-    assert np.linalg.norm(found - expected) <= TOLERANCE * np.linalg.norm(expected)
+    logits = run_tflite(data, images)
+    assert np.linalg.norm(logits - expected) <= TOLERANCE * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("kind", InputKind)
@@ -100,7 +100,7 @@ def test_what_each_form_adds(net: Net) -> None:
 
 
 @pytest.mark.parametrize("kind", InputKind)
-def test_the_manifest_tells_the_form(kind: InputKind, net: Net) -> None:
+def test_the_manifest_has_the_input_form(kind: InputKind, net: Net) -> None:
     image = export_net(net, CARD, input=kind).manifest.input
     assert (image.kind, image.mean, image.std) == (kind, MEAN, STD)
     assert image.dtype == ("uint8" if kind is InputKind.UINT8 else "float32")
@@ -110,7 +110,7 @@ def test_the_manifest_tells_the_form(kind: InputKind, net: Net) -> None:
         assert image.range == (0, 255)
 
 
-def test_images_of_one_form_in_another_are_told_apart(net: Net) -> None:
+def test_images_of_another_input_form_are_refused(net: Net) -> None:
     data = write_tflite(fold(net, form=_form(InputKind.PIXELS))).data
     with pytest.raises(ExportError, match=r"logits differ from the network's by"):
         check(data, net, _form(InputKind.NORMALISED))

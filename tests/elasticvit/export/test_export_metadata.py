@@ -1,4 +1,4 @@
-"""What a file says of itself: in the standard schema, as labels in a zip, in our JSON; the same bytes every time."""
+"""A file's metadata: the standard schema, labels in a zip, and our JSON; the same bytes every time."""
 
 import json
 import mmap
@@ -56,15 +56,15 @@ def _exported(net: Net) -> Exported:
     return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5), latency=(LATENCY,))
 
 
-def test_a_file_tells_what_its_manifest_does(exported: Exported) -> None:
-    found = read_metadata(exported.tflite)
-    assert found.labels == ("Katze", "köpek", "two lines", *"defghij")
-    assert found.description is not None
-    told, manifest = found.description.model_dump(), exported.manifest.model_dump()
-    told["output"]["names"] = NAMES  # a label is one line
-    assert told == {name: manifest[name] for name in Description.model_fields}
-    assert told["latency"] == (LATENCY.model_dump(),) and told["supernet"]["sha256"] == "ab" * 32
-    assert told["terms"] == "no resale" and found.description.read_arch() == small().smallest()
+def test_a_files_metadata_equals_its_manifest(exported: Exported) -> None:
+    metadata = read_metadata(exported.tflite)
+    assert metadata.labels == ("Katze", "köpek", "two lines", *"defghij")
+    assert metadata.description is not None
+    description, manifest = metadata.description.model_dump(), exported.manifest.model_dump()
+    description["output"]["names"] = NAMES  # a label is one line
+    assert description == {name: manifest[name] for name in Description.model_fields}
+    assert description["latency"] == (LATENCY.model_dump(),) and description["supernet"]["sha256"] == "ab" * 32
+    assert description["terms"] == "no resale" and metadata.description.read_arch() == small().smallest()
 
 
 def test_the_standard_part(exported: Exported) -> None:
@@ -141,9 +141,9 @@ def test_the_fields_lie_where_the_schema_puts_them(exported: Exported) -> None:
 
 @pytest.mark.parametrize("kind", [InputKind.PIXELS, InputKind.UINT8])
 def test_a_file_that_normalises_asks_for_no_normalisation(kind: InputKind, net: Net) -> None:
-    told = described(export_net(net, CARD, input=kind).tflite)
-    assert told["normalisation"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
-    assert told["inputs"][0]["dtype"] == ("uint8" if kind is InputKind.UINT8 else "float32")
+    description = described(export_net(net, CARD, input=kind).tflite)
+    assert description["normalisation"] == {"mean": [0.0] * 3, "std": [1.0] * 3}
+    assert description["inputs"][0]["dtype"] == ("uint8" if kind is InputKind.UINT8 else "float32")
 
 
 def test_the_same_network_gives_the_same_bytes(exported: Exported, net: Net) -> None:
@@ -155,7 +155,7 @@ def test_a_file_does_not_tell_where_it_was_written(exported: Exported) -> None:
     assert exported.manifest.supernet is not None and exported.manifest.supernet.data == "digits"
 
 
-def test_what_it_says_costs_a_few_kilobytes_and_no_function(exported: Exported, bare: bytes, net: Net) -> None:
+def test_metadata_adds_a_few_kilobytes_and_changes_no_output(exported: Exported, bare: bytes, net: Net) -> None:
     assert 0 < len(exported.tflite) - len(bare) < 4096
     assert check(exported.tflite, net, exported.manifest.input.form) <= TOLERANCE
     results = []
@@ -188,15 +188,15 @@ def test_zip_tools_server_and_maps_take_the_file(exported: Exported, tmp_path: P
 
 def test_no_names_no_labels(net: Net) -> None:
     result = export_net(net, None)
-    found = read_metadata(result.tflite)
-    assert found.labels is None and found.standard is not None
-    (logits,) = found.standard["subgraph_metadata"][0]["output_tensor_metadata"]
-    assert "associated_files" not in logits and "license" not in found.standard
+    metadata = read_metadata(result.tflite)
+    assert metadata.labels is None and metadata.standard is not None
+    (logits,) = metadata.standard["subgraph_metadata"][0]["output_tensor_metadata"]
+    assert "associated_files" not in logits and "license" not in metadata.standard
 
 
-def test_the_anchor_says_nothing() -> None:
-    found = read_metadata(anchor().tflite)
-    assert (found.standard, found.labels, found.description, found.min_runtime_version) == (None,) * 4
+def test_the_anchor_has_no_metadata() -> None:
+    metadata = read_metadata(anchor().tflite)
+    assert (metadata.standard, metadata.labels, metadata.description, metadata.min_runtime_version) == (None,) * 4
 
 
 def test_a_file_of_another_writer_is_described(bare: bytes, exported: Exported, net: Net) -> None:
@@ -245,7 +245,7 @@ def test_a_damaged_description_is_refused(bare: bytes) -> None:
 
 
 def test_the_release_that_has_every_operator(exported: Exported) -> None:
-    # BATCH_MATMUL is the youngest of ours; litert-torch writes the same release for the same network.
+    # BATCH_MATMUL is the newest operator used; litert-torch writes the same release for the same network.
     assert read_metadata(exported.tflite).min_runtime_version == "2.3.0"
     assert min_runtime_version([("CONV_2D", 1), ("HARD_SWISH", 1)]) == "1.15.0"
     assert min_runtime_version([("ADD", 1), ("MUL", 2)]) == "1.14.0"
@@ -262,25 +262,26 @@ def test_describe_command(exported: Exported, bare: bytes, tmp_path: Path) -> No
     (tmp_path / "model.tflite").write_bytes(exported.tflite)
     (tmp_path / "bare.tflite").write_bytes(bare)
     status, shown, _ = _run("describe", tmp_path / "model.tflite")
-    told = json.loads(shown)
+    description = json.loads(shown)
     assert status == 0
-    assert told["arch_id"] == small().smallest().id and told["precision"] == "float32"
-    assert told["accuracy"] == {"value": 0.5, "source": "measured"}
-    assert told["latency"][0]["measured_ms"] == 1.9
-    assert told["labels"][0] == "Katze" and told["normalisation"]["std"] == pytest.approx([51.0, 63.75, 127.5])
-    assert told["inputs"] == [{"name": "images", "dtype": "float32", "shape": [1, 32, 32, 3]}]
+    assert description["arch_id"] == small().smallest().id and description["precision"] == "float32"
+    assert description["accuracy"] == {"value": 0.5, "source": "measured"}
+    assert description["latency"][0]["measured_ms"] == 1.9
+    assert description["labels"][0] == "Katze"
+    assert description["normalisation"]["std"] == pytest.approx([51.0, 63.75, 127.5])
+    assert description["inputs"] == [{"name": "images", "dtype": "float32", "shape": [1, 32, 32, 3]}]
     status, shown, _ = _run("describe", tmp_path / "bare.tflite")
-    told = json.loads(shown)
-    assert status == 0 and told["outputs"][0]["shape"] == [1, 10]
-    assert told["arch"] is None and told["labels"] is None and told["normalisation"] is None
+    description = json.loads(shown)
+    assert status == 0 and description["outputs"][0]["shape"] == [1, 10]
+    assert description["arch"] is None and description["labels"] is None and description["normalisation"] is None
 
 
 def test_describe_command_refuses(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no model")
-    status, _, said = _run("describe", tmp_path / "text")
-    assert status == 2 and "the identifier TFL3 is missing" in said
-    status, _, said = _run("describe", tmp_path / "missing")
-    assert status == 2 and "No such file" in said
+    status, _, stderr = _run("describe", tmp_path / "text")
+    assert status == 2 and "the identifier TFL3 is missing" in stderr
+    status, _, stderr = _run("describe", tmp_path / "missing")
+    assert status == 2 and "No such file" in stderr
 
 
 def test_reading_needs_no_torch() -> None:

@@ -79,25 +79,25 @@ def test_int8_rounds_to_the_nearest_step_of_each_channel() -> None:
     assert np.allclose(quantization.scale, [1.0, 1.0, 1e-3 / 127]) and quantization.zero_point == 0
 
 
-def test_dynamic_int8_has_the_weights_that_google_s_quantizer_makes(net: Net) -> None:
+def test_dynamic_int8_has_the_weights_of_the_ai_edge_quantizer(net: Net) -> None:
     graph = fold(net)
     groups = frozenset(name for name in groups_of(graph) if name.startswith("head/"))
     ours = write_tflite(graph, number_formats=dynamic_int8(graph, groups)).data
     oracle = quantizer.Quantizer(bytearray(write_tflite(graph).data))
-    weights = qtyping.TensorQuantizationConfig(
+    tensor_config = qtyping.TensorQuantizationConfig(
         num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
     )
     oracle.update_quantization_recipe(
         regex=".*head.*|.*logits.*",
         operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
         op_config=qtyping.OpQuantizationConfig(
-            weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.INTEGER
+            weight_tensor_config=tensor_config, compute_precision=qtyping.ComputePrecision.INTEGER
         ),
     )
     theirs = bytes(oracle.quantize().quantized_model)
-    found, expected = _int8_weights(ours), _int8_weights(theirs)
-    assert set(found) == set(expected) == {f"head/{name}/weight" for name in ("expand", "hidden", "logits")}
-    for name, (data, scale) in found.items():
+    weights, expected = _int8_weights(ours), _int8_weights(theirs)
+    assert set(weights) == set(expected) == {f"head/{name}/weight" for name in ("expand", "hidden", "logits")}
+    for name, (data, scale) in weights.items():
         assert np.array_equal(data, expected[name][0]), name
         assert np.array_equal(scale, expected[name][1]), name
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
@@ -110,11 +110,11 @@ def test_a_recipe_s_groups_and_no_others_become_int8(net: Net) -> None:
     names = {name.removesuffix("/weight") for name in _int8_weights(exported.tflite)}
     assert {group(name) for name in names} == set(recipe.groups)
     assert names == {op.name for op in fold(net).ops if group(op.name) in recipe.groups}
-    told = exported.manifest.recipe
-    assert told is not None and (told.name, told.version) == ("mine", "3")
+    used = exported.manifest.recipe
+    assert used is not None and (used.name, used.version) == ("mine", "3")
 
 
-def test_groups_are_told_without_the_number_of_a_layer() -> None:
+def test_group_names_omit_the_layer_number() -> None:
     assert group("vit2/layer1/ffn/expand") == "vit2/ffn/expand"
     assert group("conv0/block2/project") == "conv0/project"
     assert group("head/logits") == "head/logits"
@@ -206,7 +206,7 @@ def test_int8_is_the_same_whatever_the_order_of_sums() -> None:
     assert len(seen) == 1
 
 
-def test_runtimes_that_would_read_one_scale_for_all_channels_are_told(net: Net) -> None:
+def test_per_channel_scales_raise_the_minimum_runtime_version(net: Net) -> None:
     # FULLY_CONNECTED 12 and CONV_2D 5 have a scale for each channel beside float inputs.
     recipe = QuantizationRecipe("mine", 1, "small", {}, ("vit1/ffn/expand", "conv0/expand"))
     exported = export_net(net, CARD, precision=Precision.DYNAMIC_INT8, recipe=recipe)
@@ -222,7 +222,7 @@ def test_one_calibration_image_is_too_few(net: Net) -> None:
         static_int8(graph, [np.zeros((1, 32, 32, 3), np.float32)])
 
 
-def test_int8_without_images_says_how_to_get_some(net: Net) -> None:
+def test_the_error_for_int8_without_images_names_the_remedy(net: Net) -> None:
     with pytest.raises(ExportError, match="elasticvit pack"):
         export_net(net, CARD, precision=Precision.INT8)
 
@@ -252,10 +252,10 @@ def test_a_precision_that_costs_too_much_is_refused(
     export_net(net, CARD, precision=Precision.INT8, calibration_set=right, max_accuracy_drop=1.0)
 
 
-def test_without_images_other_networks_of_the_supernet_tell(net: Net) -> None:
-    judged = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
+def test_without_images_the_drop_of_other_networks_is_used(net: Net) -> None:
+    drops = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
     recipe = QuantizationRecipe(
-        "mine", 1, "small", {}, (), judged=judged, judged_on={"supernet": "tiny", "sha256": "ab"}
+        "mine", 1, "small", {}, (), judged=drops, judged_on={"supernet": "tiny", "sha256": "ab"}
     )
     half = partial(export_net, net, CARD, precision=Precision.FLOAT16, recipe=recipe)
     change = half(supernet_sha256="ab").manifest.top1_change
@@ -277,12 +277,12 @@ def test_all_constants_are_packed_in_float16(net: Net) -> None:
 def _int8_weights(data: bytes) -> dict[str, tuple[Generated, Generated]]:
     """By tensor name the int8 constants of a file and their scales."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
-    found = {}
+    weights = {}
     for tensor in model.subgraphs[0].tensors:
         buffer = model.buffers[tensor.buffer]
         # Constants lie in the buffer, or, as the quantizer writes them, behind the flatbuffer.
         held = buffer.data if buffer.data is not None else list(data[buffer.offset : buffer.offset + buffer.size])
         if tensor.type == schema.TensorType.INT8 and len(held):
             values = np.asarray(held, np.uint8).view(np.int8)
-            found[tensor.name.decode()] = (values, np.asarray(tensor.quantization.scale))
-    return found
+            weights[tensor.name.decode()] = (values, np.asarray(tensor.quantization.scale))
+    return weights

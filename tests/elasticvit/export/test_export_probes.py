@@ -49,10 +49,10 @@ def test_blocks_are_drawn_without_repetition() -> None:
 
 
 def test_blocks_come_as_they_are_made() -> None:
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     chosen = choose_blocks(small(), 3, np.random.default_rng(1))
-    made = [probe.block for probe in probe_blocks(chosen, lambda done, total: told.append((done, total)))]
-    assert made == list(chosen) and told == [(1, 3), (2, 3), (3, 3)]
+    made = [probe.block for probe in probe_blocks(chosen, lambda done, total: progress.append((done, total)))]
+    assert made == list(chosen) and progress == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_block_in_training_mode_is_refused() -> None:

@@ -78,7 +78,7 @@ def test_what_ships_names_groups_that_there_are(space: str) -> None:
     arch = small().largest() if space == "small" else published("S1")
     assert recipe.space == space and recipe_for(arch) == recipe
     assert set(recipe.groups) <= set(recipe.gains) >= set(groups_of(fold(random_net(arch, 0))))
-    assert all(each.ratio_lower > 1 for each in recipe.timed) and len(recipe.timed) >= 2
+    assert all(comparison.ratio_lower > 1 for comparison in recipe.timed) and len(recipe.timed) >= 2
 
 
 def test_the_default_s_recipe_costs_less_than_a_point() -> None:
@@ -86,13 +86,13 @@ def test_the_default_s_recipe_costs_less_than_a_point() -> None:
     assert recipe.judged_on["supernet"] == "cifar10"
     assert recipe.judged_on["sha256"] == hashlib.sha256((STOCK / "cifar10.safetensors").read_bytes()).hexdigest()
     for precision in (Precision.DYNAMIC_INT8, Precision.FLOAT16, Precision.INT8):
-        judged = [each for each in recipe.judged if each.precision == precision]
-        assert len(judged) >= 4 and all(each.images >= 1000 for each in judged)
+        drops = [network for network in recipe.judged if network.precision == precision]
+        assert len(drops) >= 4 and all(network.images >= 1000 for network in drops)
         drop = recipe.drop(precision)
         assert drop is not None and drop <= 0.01
 
 
-def test_a_space_without_a_recipe_says_how_to_find_one() -> None:
+def test_the_error_for_a_space_without_a_recipe_names_the_command() -> None:
     with pytest.raises(ExportError, match="elasticvit recipe"):
         shipped_recipe("nowhere")
 
@@ -120,8 +120,8 @@ def test_groups_that_cost_accuracy_are_given_up(monkeypatch: pytest.MonkeyPatch)
         "mine", 1, "small", [net], calibration_set, max_drop=1.0, judged_on={"supernet": "x"}
     )
     assert set(every.groups) == set(groups_of(fold(net))) and every.judged_on == {"supernet": "x"}
-    assert {each.precision for each in every.judged} == {*Precision} - {Precision.FLOAT32}
-    assert all(each.float32 == 1.0 for each in every.judged)
+    assert {network.precision for network in every.judged} == {*Precision} - {Precision.FLOAT32}
+    assert all(network.float32 == 1.0 for network in every.judged)
     # Below nothing can be lost, so all of them go.
     assert find_recipe.find_recipe("mine", 1, "small", [net], calibration_set, max_drop=-1.0).groups == ()
 
@@ -166,9 +166,9 @@ def test_files_are_measured_in_turns() -> None:
     from elasticvit.export import export_net
 
     data = export_net(random_net(small().smallest(), 0), None).tflite
-    told: list[int] = []
-    ms = measure_ms({"a": data, "b": data}, 4, report=lambda done, _: told.append(done))
-    assert told == [1, 2, 3, 4]
+    progress: list[int] = []
+    ms = measure_ms({"a": data, "b": data}, 4, report=lambda done, _: progress.append(done))
+    assert progress == [1, 2, 3, 4]
     assert all(len(samples) == 4 and (samples > 0).all() for samples in ms.values())
     with pytest.raises(ExportError, match="does not run broken"):
         measure_ms({"broken": data[:100]}, 1)

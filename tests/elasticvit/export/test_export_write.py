@@ -137,7 +137,7 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "message"),
     [
         (["--arch", "S1"], "give either --supernet FILE or --random-weights"),
         (["--arch", "S9", "--random-weights"], "'S9' is not a file, an id or a name"),
@@ -147,22 +147,22 @@ def test_export_command_with_random_weights(tmp_path: Path) -> None:
         (["--arch", "S1", "--random-weights", "--precision", "int4"], "'int4' is not one of"),
     ],
 )
-def test_export_command_refuses(args: list[str], words: str, tmp_path: Path) -> None:
-    status, _, said = _run("export", *args, "--out", tmp_path / "out")
+def test_export_command_refuses(args: list[str], message: str, tmp_path: Path) -> None:
+    status, _, stderr = _run("export", *args, "--out", tmp_path / "out")
     assert status == 2
-    assert words in " ".join(said.replace("│", " ").split())
+    assert message in " ".join(stderr.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_command_outside_the_space(supernet_file: Path, tmp_path: Path) -> None:
-    status, _, said = _run("export", "--arch", "S1", "--supernet", supernet_file, "--out", tmp_path / "out")
-    assert status == 2 and "resolution = 192 is not in space 'small'" in said
+    status, _, stderr = _run("export", "--arch", "S1", "--supernet", supernet_file, "--out", tmp_path / "out")
+    assert status == 2 and "resolution = 192 is not in space 'small'" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_command_on_a_disk_that_refuses() -> None:
-    status, _, said = _run("export", "--arch", "T0", "--random-weights", "--out", "/proc/t0.tflite")
-    assert status == 1 and "cannot write /proc/t0.tflite" in said
+    status, _, stderr = _run("export", "--arch", "T0", "--random-weights", "--out", "/proc/t0.tflite")
+    assert status == 1 and "cannot write /proc/t0.tflite" in stderr
 
 
 def test_extract_command(supernet_file: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_intervals_cover_as_often_as_they_say(n: int, confidence: float) -> None
         factor = calibration.factor(confidence)
         covered += bool(middle / factor <= truth <= middle * factor)
     stray = 3.3 * np.sqrt(confidence * (1 - confidence) / DRAWS)
-    # The rank is rounded up, so n networks cover at most one rank in n + 1 more than asked, and Student's t is wide.
+    # The rank is rounded up, so n networks exceed the coverage by at most one rank in n + 1, and Student's t is wide.
     assert confidence - stray <= covered / DRAWS <= confidence + 1 / (n + 1) + stray + 0.03
 
 
@@ -42,7 +42,7 @@ def test_more_confidence_is_never_narrower() -> None:
     assert factors[0] > 1 and factors[-1] > factors[0]
 
 
-def test_the_method_says_when_there_are_too_few_networks() -> None:
+def test_the_interval_method_depends_on_the_number_of_networks() -> None:
     rng = np.random.default_rng(2)
     few, many = _draw(rng, 8, 0.05)[0], _draw(rng, 99, 0.05)[0]
     assert (few.method(0.8), few.method(0.9), many.method(0.99)) == ("conformal", "student-t", "conformal")

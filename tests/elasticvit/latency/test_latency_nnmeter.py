@@ -20,7 +20,7 @@ FFNS = [ffn(side, width, ratio) for side in (4, 8, 14) for width in (32, 48, 64,
 
 
 def _ms(block: Block) -> float:
-    """A device where a wide block costs 1.5 times what its size says."""
+    """A device where a wide block costs 1.5 times what its size suggests."""
     return 1e-7 * block.side_in**2 * block.width_in**2 * block.mlp_ratio * (1.5 if block.width_in > 50 else 1.0)
 
 
@@ -81,7 +81,7 @@ def test_rows_of_another_kind_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", BlockKind)
-def test_every_kind_has_a_parser_of_ours(kind: BlockKind) -> None:
+def test_every_block_kind_has_a_parser(kind: BlockKind) -> None:
     """A kernel name with "conv" or "fc" in it would draw nn-Meter's own features."""
     before = list(sys.path)
     parser = load().extract_feature.get_feature_parser(kernel_name(kind))
@@ -90,7 +90,7 @@ def test_every_kind_has_a_parser_of_ours(kind: BlockKind) -> None:
     assert len(parser.get_feature_by_config({"block": FFNS[0]})) == len(FEATURE_NAMES) == len(features(FFNS[0]))
 
 
-def test_training_says_nothing_and_leaves_the_path_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_training_prints_nothing_and_leaves_sys_path_alone(capfd: pytest.CaptureFixture[str]) -> None:
     load()  # an import happens once, and pkg_resources extends the path
     before = list(sys.path)
     rows = [BlockRow("a", block, _ms(block)) for block in FFNS]

@@ -21,8 +21,8 @@ def test_units() -> None:
 
 def test_a_steady_session_is_stable_whatever_the_machine_does_to_both() -> None:
     speeds = [1.0, 1.05, 1.1, 1.3, 1.15]
-    found = stability([4 * s for s in speeds], speeds)
-    assert found.stable and found.cv == pytest.approx(0) and found.drift == pytest.approx(0.15)
+    result = stability([4 * s for s in speeds], speeds)
+    assert result.stable and result.cv == pytest.approx(0) and result.drift == pytest.approx(0.15)
 
 
 def test_what_is_not_stable() -> None:

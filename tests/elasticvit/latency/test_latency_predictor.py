@@ -80,7 +80,7 @@ def test_p90_is_above_p50_and_more_confidence_above_less() -> None:
     assert (predictor.interval_method(0.9), predictor.interval_method(0.99)) == ("conformal", "student-t")
 
 
-def test_the_summary_tells_what_was_learnt_from() -> None:
+def test_the_summary_describes_the_training_data() -> None:
     summary = _predictor().summary
     assert summary.models == 16
     assert summary.rows > 16 * 20
@@ -88,7 +88,7 @@ def test_the_summary_tells_what_was_learnt_from() -> None:
     assert summary.mean_error is not None and summary.mean_error < 0.05
     assert summary.trust == 1.0
     assert set(summary.block_within_10) == {kind.value for kind in BlockKind}
-    # Six first convolutions are all the space has: too few for a forest, and said so.
+    # Six first convolutions are all the space has: too few for a forest, which the summary shows.
     assert summary.block_within_10["first_conv"] is None
     assert len(summary.rows_sha256) == 64
 
@@ -129,7 +129,7 @@ def test_the_extremes_are_exact() -> None:
     )
     uppers = predictor.upper_ms(codes, 0.9)
     assert smallest <= uppers.min() * (1 + 1e-12) and largest >= uppers.max() * (1 - 1e-12)
-    times = CostTable.build(SMALL, lambda found: np.array([predictor.block_ms[block.key] for block in found]))
+    times = CostTable.build(SMALL, lambda priced: np.array([predictor.block_ms[block.key] for block in priced]))
     assert times.smallest()[1].tolist() == code.tolist()
 
 
@@ -174,7 +174,7 @@ def test_unknown_statistics_and_confidences_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_an_estimate_without_measurements_says_so_and_is_wide(name: str) -> None:
+def test_an_estimate_without_measurements_is_marked_and_wide(name: str) -> None:
     space: Space = PRESETS[name]()
     predictor = LatencyPredictor.from_json(uncalibrated(space).to_json())
     assert not predictor.calibrated

@@ -47,13 +47,13 @@ def _file_ops() -> list[FileOp]:
 
 @pytest.mark.medium
 def test_a_real_profile_is_attributed_whole(real: list[ProfiledOp]) -> None:
-    found = profile_to_rows(ARCH, real, _file_ops(), p50_ms=0.5)
-    assert found.coverage == 1.0
-    assert found.overhead_ms == 0.0
-    assert [row.block for row in found.rows] == list(blocks(ARCH))
-    assert {row.arch_id for row in found.rows} == {ARCH.id}
-    assert sum(row.ms for row in found.rows) == pytest.approx(0.5)
-    assert min(row.ms for row in found.rows) > 0
+    attribution = profile_to_rows(ARCH, real, _file_ops(), p50_ms=0.5)
+    assert attribution.coverage == 1.0
+    assert attribution.overhead_ms == 0.0
+    assert [row.block for row in attribution.rows] == list(blocks(ARCH))
+    assert {row.arch_id for row in attribution.rows} == {ARCH.id}
+    assert sum(row.ms for row in attribution.rows) == pytest.approx(0.5)
+    assert min(row.ms for row in attribution.rows) > 0
 
 
 def test_in_a_real_profile_only_padding_and_squares_vanish(real: list[ProfiledOp]) -> None:
@@ -109,9 +109,9 @@ def test_lines_find_their_blocks_whatever_a_runtime_fuses(seed: int) -> None:
             truth.append(-1)
         tags.append(str(rng.choice(TAGS[op.builtin])))
         truth.append(op.block)
-    found = [None if place is None else ops[place].block for place in align(tags, [op.builtin for op in ops])]
+    aligned = [None if place is None else ops[place].block for place in align(tags, [op.builtin for op in ops])]
     heavy = [i for i, tag in enumerate(tags) if not tag.startswith(("Static", "Copy", "Transpose"))]
-    wrong = [i for i in heavy if found[i] != truth[i]]
+    wrong = [i for i in heavy if aligned[i] != truth[i]]
     assert len(wrong) <= 0.01 * len(heavy)
 
 
@@ -129,10 +129,10 @@ def test_unknown_operations_are_named_when_they_take_time() -> None:
 def test_a_little_time_of_nobody_is_overhead() -> None:
     profile, ops = _made_up()
     profile.insert(0, ProfiledOp("Input Copy", 10.0))
-    found = profile_to_rows(ARCH, profile, ops, p50_ms=1.0)
-    assert 0.98 < found.coverage < 1.0
-    assert found.overhead_ms > 0
-    assert sum(row.ms for row in found.rows) + found.overhead_ms == pytest.approx(1.0)
+    attribution = profile_to_rows(ARCH, profile, ops, p50_ms=1.0)
+    assert 0.98 < attribution.coverage < 1.0
+    assert attribution.overhead_ms > 0
+    assert sum(row.ms for row in attribution.rows) + attribution.overhead_ms == pytest.approx(1.0)
 
 
 def test_operators_of_no_block_are_overhead() -> None:
@@ -151,11 +151,11 @@ def test_what_rounding_took_is_put_back_where_it_was_taken() -> None:
     free = [op.builtin == "RESHAPE" for op in ops]
     true_us = [0.0 if is_free else us for us, is_free in zip(true_us, free, strict=True)]
     profile = [ProfiledOp(TAGS[op.builtin][0], float(int(us))) for op, us in zip(ops, true_us, strict=True)]
-    found = profile_to_rows(ARCH, profile, ops, p50_ms=sum(true_us) / 1e3)
-    for i, row in enumerate(found.rows):
+    attribution = profile_to_rows(ARCH, profile, ops, p50_ms=sum(true_us) / 1e3)
+    for i, row in enumerate(attribution.rows):
         truth_ms = sum(us for us, op in zip(true_us, ops, strict=True) if op.block == i) / 1e3
         assert row.ms == pytest.approx(truth_ms, rel=0.01)
-    assert found.scale == pytest.approx(1.0)
+    assert attribution.scale == pytest.approx(1.0)
 
 
 def test_disturbed_runs_do_not_count() -> None:

@@ -31,7 +31,7 @@ def images(side: int, count: int = 1) -> Array:
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]], shifted: bool = False) -> dict[str, NDArray[np.generic]]:
-    """A state dict for these names and shapes; no scale is zero, every statistic says something.
+    """A state dict for these names and shapes; no scale is zero, no statistic is trivial.
 
     With `shifted` the position indices are those of a moving average: averaged in float32, then truncated.
     """

@@ -50,9 +50,9 @@ def _file(path: Path, **content: object) -> Path:
     return path
 
 
-def _refused(path: Path, words: str, **options: Any) -> None:  # noqa: ANN401
+def _refused(path: Path, message: str, **options: Any) -> None:  # noqa: ANN401
     out = path.with_name("out")
-    with pytest.raises(SupernetFileError, match=words):
+    with pytest.raises(SupernetFileError, match=message):
         import_checkpoint(path, out, **options)
     assert not out.exists()
 
@@ -72,7 +72,7 @@ def test_every_tensor_of_the_largest_network_has_one_entry() -> None:
 
 
 @pytest.mark.medium
-def test_the_command_takes_the_average_and_says_so(tmp_path: Path) -> None:
+def test_the_command_imports_the_average_and_prints_it(tmp_path: Path) -> None:
     ema = {f"module.{key}": tensor for key, tensor in _state(0.25).items()}
     ema[f"module.{INDEX}"] = torch.from_numpy(averaged(position_index(4)))
     file = _file(tmp_path / "c.pth.tar", epoch=609, state_dict=_state(0.5), model_ema=ema, arch="supernet", bank=[[]])
@@ -100,7 +100,7 @@ def _value(state: Mapping[str, Tensor]) -> float:
     return float(state["classifer.bias"][0])
 
 
-def test_the_models_own_weights_are_taken_when_asked_for_or_alone(tmp_path: Path) -> None:
+def test_the_models_own_weights_are_imported_on_request_or_if_alone(tmp_path: Path) -> None:
     both = read_checkpoint(_file(tmp_path / "both", state_dict=_state(0.5), model_ema=_state(0.25)))
     assert [(label, _value(state)) for label, _, state in (select(both), select(both, Weights.MODEL))] == [
         ("ema", 0.25),
@@ -117,8 +117,8 @@ def test_a_bare_state_dict_in_either_format_is_taken(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     save_file({key: tensor.contiguous() for key, tensor in state.items()}, tmp_path / "bare.safetensors")
     for name in ("bare.pth", "legacy.pth", "bare.safetensors"):
-        label, _, found = select(read_checkpoint(tmp_path / name))
-        assert label == "unnamed" and found.keys() == state.keys() and _value(found) == 0.125
+        label, _, weights = select(read_checkpoint(tmp_path / name))
+        assert label == "unnamed" and weights.keys() == state.keys() and _value(weights) == 0.125
     _refused(tmp_path / "bare.pth", "does not call it EMA", weights=Weights.EMA)
 
 
@@ -173,22 +173,22 @@ SPOILED: Mapping[str, tuple[Spoil, str]] = {
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_does_not_fit_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    spoil, words = SPOILED[name]
+    spoil, message = SPOILED[name]
     state = _state()
     spoil(state)
-    _refused(_file(tmp_path / "spoiled", state_dict=state), words)
+    _refused(_file(tmp_path / "spoiled", state_dict=state), message)
 
 
-@pytest.mark.parametrize("part", [0, 1e-4, 0.5, 0.999])
+@pytest.mark.parametrize("fraction", [0, 1e-4, 0.5, 0.999])
 @pytest.mark.parametrize("kind", ["pth", "legacy", "safetensors"])
-def test_truncated_files_are_refused(kind: str, part: float, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(kind: str, fraction: float, tmp_path: Path) -> None:
     content = {"first_conv.weight": torch.rand(24, 3, 3, 3), "classifer.bias": torch.rand(1000)}
     if kind == "safetensors":
         save_file(content, tmp_path / "whole")
     else:
         torch.save(content, tmp_path / "whole", _use_new_zipfile_serialization=kind == "pth")
     data = (tmp_path / "whole").read_bytes()
-    (tmp_path / "part").write_bytes(data[: int(part * len(data))])
+    (tmp_path / "part").write_bytes(data[: int(fraction * len(data))])
     _refused(tmp_path / "part", r"is not a whole (safetensors file|file of torch\.save)")
 
 
@@ -268,22 +268,22 @@ def test_a_stored_index_moves_rows_by_offset() -> None:
     table = moved.net.state_dict()[name]
     # What the authors look up for every query and key, against what ours holds at their offset.
     assert torch.equal(table.flatten(1)[0][torch.from_numpy(position_index(4))], state[BIAS][shifted][..., 0])
-    others = [
+    changed = [
         key for key, tensor in moved.net.state_dict().items() if not torch.equal(tensor, plain.net.state_dict()[key])
     ]
-    assert others == [name]
+    assert changed == [name]
 
 
 @pytest.mark.parametrize(
-    ("at", "row", "words"),
+    ("at", "row", "message"),
     [((5, 9), 20, "maps one offset to two rows: offset"), ((0, 0), 49, "outside its table"), ((0, 0), -1, "outside")],
 )
-def test_a_stored_index_that_no_table_equals_is_refused(at: tuple[int, int], row: int, words: str) -> None:
+def test_a_stored_index_that_no_table_equals_is_refused(at: tuple[int, int], row: int, message: str) -> None:
     state = _state()
     state[INDEX] = state[INDEX].clone()
     state[INDEX][at] = row
     convert(state)  # not used, so no matter
-    with pytest.raises(SupernetFileError, match=f"{INDEX} .*{words}"):
+    with pytest.raises(SupernetFileError, match=f"{INDEX} .*{message}"):
         convert(state, Index.STORED)
 
 

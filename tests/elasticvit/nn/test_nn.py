@@ -146,13 +146,13 @@ def test_gradients_of_a_step_are_those_of_plain_networks_and_add_up() -> None:
 def test_a_step_works_deterministically_under_autocast_and_without_gradients() -> None:
     space, images = small(), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     supernet, arch = _supernet(space).train(), _archs(space, 1, seed=2)[0]
-    found = []
+    gradients = []
     for _ in range(2):
         supernet.zero_grad()
         with bit_exact(torch.device("cpu")):
             _step(lambda x: supernet(x, arch), images)
-        found.append(_gradients(supernet))
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+        gradients.append(_gradients(supernet))
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
     supernet.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
         rough = _step(lambda x: supernet(x, arch), images)

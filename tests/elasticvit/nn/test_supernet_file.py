@@ -70,7 +70,7 @@ def test_calibration_images_travel_with_the_weights(tmp_path: Path) -> None:
     assert read_card(tmp_path / "with")[1] == CARD
 
 
-def test_a_card_scales_images_as_it_says() -> None:
+def test_a_card_scales_images_by_its_mean_and_std() -> None:
     card = Card("x", ("a",), "digits", mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
     scaled = card.scaled(torch.tensor([0, 255, 255], dtype=torch.uint8).view(1, 3, 1, 1))
     assert scaled.flatten().tolist() == [-1.0, 3.0, 0.5]
@@ -118,10 +118,10 @@ def test_the_writers_bytes_are_what_the_format_s_own_reader_takes() -> None:
         "strided": torch.arange(12.0).view(3, 4).t(),
     }
     data = tensorfile.encode(tensors, {"who": "we"})
-    found = load(data)
-    assert found.keys() == tensors.keys()
+    loaded = load(data)
+    assert loaded.keys() == tensors.keys()
     assert all(
-        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+        torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype for name, tensor in tensors.items()
     )
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from elasticvit.accuracy.evaluate import (
     RECALIBRATION_IMAGES,
-    calibrated,
     calibration_images,
     known_accuracy,
     recalibrate,
+    recalibrated,
 )
 from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.accuracy.value import Accuracy
@@ -47,8 +47,8 @@ def _far(net: Net, images: Tensor) -> float:
     scaled, right = data.scaled(data.search.images[:64]), data.scaled(data.train.images[:RECALIBRATION_IMAGES])
     with torch.inference_mode():
         expected = recalibrate(net, right)(scaled)
-        found = recalibrate(net, data.scaled(images))(scaled)
-    return float((found - expected).norm() / expected.norm())
+        logits = recalibrate(net, data.scaled(images))(scaled)
+    return float((logits - expected).norm() / expected.norm())
 
 
 @pytest.mark.medium
@@ -79,10 +79,10 @@ def test_the_photographs_are_cut_in_all_sizes() -> None:
 def test_statistics_are_those_that_a_norm_sees() -> None:
     """Against the mean and variance that recalibration leaves in every norm."""
     net, images = _supernet().extract(tiny_space().largest()).train(), torch.randn(16, 3, 32, 32)
-    found = statistics_of(net, images)
+    statistics = statistics_of(net, images)
     norms = [m for m in recalibrate(net, images).modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
-    assert len(found.means) == len(norms) > 20
-    for mean, var, norm in zip(found.means, found.variances, norms, strict=True):
+    assert len(statistics.means) == len(norms) > 20
+    for mean, var, norm in zip(statistics.means, statistics.variances, norms, strict=True):
         assert norm.running_mean is not None and norm.running_var is not None
         assert torch.allclose(mean, norm.running_mean, atol=1e-4)
         assert torch.allclose(var, norm.running_var, rtol=0.1, atol=1e-4)  # recalibration divides by n - 1
@@ -97,7 +97,7 @@ def _saved(folder: Path, calibration: Tensor | None) -> LoadedSuperNet:
 def test_carried_images_recalibrate_with_and_without_data(tmp_path: Path, made: Tensor) -> None:
     carrying, arch = _saved(tmp_path, made), tiny_space().smallest()
     assert torch.equal(calibration_images(carrying, None), digits().scaled(made))
-    nets = [calibrated(carrying, arch, data) for data in (None, digits())]
+    nets = [recalibrated(carrying, arch, data) for data in (None, digits())]
     nets.append(recalibrate(carrying.extract(arch), digits().scaled(made)))
     states = [net.state_dict() for net in nets]
     assert all(torch.equal(states[0][name], state[name]) for state in states[1:] for name in state)
@@ -106,17 +106,17 @@ def test_carried_images_recalibrate_with_and_without_data(tmp_path: Path, made: 
 def test_without_carried_images_training_images_are_needed(tmp_path: Path) -> None:
     bare, arch = _saved(tmp_path, None), tiny_space().smallest()
     with pytest.raises(DataError, match="elasticvit pack"):
-        calibrated(bare, arch)
+        recalibrated(bare, arch)
     expected = recalibrate(bare.extract(arch), digits().scaled(digits().train.images[:RECALIBRATION_IMAGES]))
-    found = calibrated(bare, arch, digits()).state_dict()
-    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.state_dict().items())
+    state = recalibrated(bare, arch, digits()).state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in expected.state_dict().items())
 
 
 def test_accuracy_is_measured_where_it_can_be_and_predicted_elsewhere(made: Tensor, tmp_path: Path) -> None:
     supernet, space = _saved(tmp_path, made), tiny_space()
     codes = np.unique(space.sample(np.random.default_rng(0), 200), axis=0)
     table = AccuracyTable(space, codes[:12], np.linspace(0.4, 0.6, 12), 100)
-    inside, outside = (calibrated(supernet, space.decode(codes[at])) for at in (3, 20))
+    inside, outside = (recalibrated(supernet, space.decode(codes[at])) for at in (3, 20))
     known = known_accuracy(inside, space, table, digits())
     assert known == Accuracy(float(table.top1[3]), "measured", 100)
     measured, predicted = known_accuracy(outside, space, table, digits()), known_accuracy(outside, space, table, None)
@@ -141,7 +141,7 @@ def test_a_packed_file_is_small_and_carries_terms_images_and_how_they_were_made(
 
 
 @pytest.mark.medium
-def test_they_are_made_for_images_scaled_as_the_card_says(tmp_path: Path) -> None:
+def test_they_are_made_for_images_scaled_by_the_cards_mean_and_std(tmp_path: Path) -> None:
     card = Card("tiny", digits().class_names, "digits", mean=(0.1, 0.2, 0.3), std=(0.4, 0.3, 0.2))
     save_supernet(tmp_path / "tiny.safetensors", _supernet(), card)
     pack(tmp_path / "tiny.safetensors", tmp_path / "packed.safetensors", k=4, steps=3, seed=1)

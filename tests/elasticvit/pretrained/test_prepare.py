@@ -99,7 +99,7 @@ def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, prepared: P
 
 @pytest.mark.medium
 def test_a_stopped_evaluation_keeps_what_is_done(tmp_path: Path, prepared: Path) -> None:
-    # Asked once after each training step, then before each evaluation.
+    # Called once after each training step, then before each evaluation.
     calls = iter(range(1000))
     with pytest.raises(StoppedError, match="after evaluating 2 of 6"):
         _prepare(tmp_path, stop=lambda: next(calls) >= tiny_recipe().steps + 2)

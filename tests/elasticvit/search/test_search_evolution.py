@@ -46,10 +46,10 @@ def _accuracy(space: Space, seed: int = 5) -> Accuracy:
     return lambda codes: np.asarray(1 - np.exp(-0.1 * sum(w[codes[:, at]] for at, w in enumerate(worth))), np.float64)
 
 
-def _search(name: str, part: float, seed: int = 0, count: int = 1) -> tuple[Frontier, float]:
+def _search(name: str, fraction: float, seed: int = 0, count: int = 1) -> tuple[Frontier, float]:
     predictor = _predictor(name)
     smallest, largest = reachable_range(predictor, 0.9)
-    budget_ms = smallest * (largest / smallest) ** part
+    budget_ms = smallest * (largest / smallest) ** fraction
     limit = latency_limit(predictor, budget_ms, 0.9)
     rng = np.random.default_rng(seed)
     return evolve(predictor.space, _accuracy(predictor.space), [limit], rng, count), budget_ms
@@ -61,46 +61,46 @@ def _everyone(space: Space) -> Codes:
     return codes[space.valid(codes)]
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.4, 0.7, 1.0])
-def test_the_best_of_a_space_small_enough_to_look_at_everyone(part: float) -> None:
-    found, budget_ms = _search("tiny", part, count=3)
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.4, 0.7, 1.0])
+def test_the_best_of_a_space_small_enough_to_look_at_everyone(fraction: float) -> None:
+    result, budget_ms = _search("tiny", fraction, count=3)
     everyone = _everyone(TINY)
     assert len(everyone) == TINY.count()
     upper, accuracy = _predictor("tiny").upper_ms(everyone, 0.9), _accuracy(TINY)(everyone)
     kept = np.flatnonzero(upper <= budget_ms)
     order = kept[np.lexsort((upper[kept], -accuracy[kept]))]
-    assert found.best_accuracy.tolist() == accuracy[order[:3]].tolist()
-    assert found.best.tolist() == everyone[order[:3]].tolist()
+    assert result.best_accuracy.tolist() == accuracy[order[:3]].tolist()
+    assert result.best.tolist() == everyone[order[:3]].tolist()
 
 
 @pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("part", [0.0, 0.02, 0.3, 0.9])
-def test_limits_are_never_broken(name: str, part: float) -> None:
-    found, budget_ms = _search(name, part, count=10)
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.9])
+def test_limits_are_never_broken(name: str, fraction: float) -> None:
+    result, budget_ms = _search(name, fraction, count=10)
     predictor = _predictor(name)
-    for codes, latency_ms in ((found.best, found.best_latency_ms), (found.codes, found.latency_ms)):
+    for codes, latency_ms in ((result.best, result.best_latency_ms), (result.codes, result.latency_ms)):
         assert np.all(predictor.space.valid(codes))
         assert latency_ms.tolist() == predictor.upper_ms(codes, 0.9).tolist()
         assert np.all(latency_ms <= budget_ms)
 
 
 def test_answers_are_distinct_and_best_first_and_the_front_rises() -> None:
-    found, _ = _search("small", 0.5, count=20)
-    assert len({code.tobytes() for code in found.best}) == 20
-    assert all(a >= b for a, b in pairwise(found.best_accuracy))
-    assert np.all(np.diff(found.latency_ms) > 0) and np.all(np.diff(found.accuracy) > 0)
-    assert found.accuracy[-1] == found.best_accuracy[0]
-    assert found.best[0].tolist() == found.codes[-1].tolist()
+    result, _ = _search("small", 0.5, count=20)
+    assert len({code.tobytes() for code in result.best}) == 20
+    assert all(a >= b for a, b in pairwise(result.best_accuracy))
+    assert np.all(np.diff(result.latency_ms) > 0) and np.all(np.diff(result.accuracy) > 0)
+    assert result.accuracy[-1] == result.best_accuracy[0]
+    assert result.best[0].tolist() == result.codes[-1].tolist()
 
 
 def test_no_sample_is_better() -> None:
-    found, budget_ms = _search("small", 0.5)
+    result, budget_ms = _search("small", 0.5)
     rng = np.random.default_rng(99)
     codes = SMALL.sample(rng, 50_000)
-    codes = np.concatenate([codes, SMALL.mutate(np.repeat(found.best, 20_000, axis=0), rng, 0.1)])
+    codes = np.concatenate([codes, SMALL.mutate(np.repeat(result.best, 20_000, axis=0), rng, 0.1)])
     kept = codes[_predictor("small").upper_ms(codes, 0.9) <= budget_ms]
-    assert _accuracy(SMALL)(kept).max() <= found.best_accuracy[0]
+    assert _accuracy(SMALL)(kept).max() <= result.best_accuracy[0]
 
 
 @pytest.mark.medium
@@ -118,10 +118,10 @@ def test_a_larger_budget_is_used() -> None:
         evolve(
             SMALL,
             _accuracy(SMALL),
-            [latency_limit(predictor, smallest + part * (largest - smallest), 0.9)],
+            [latency_limit(predictor, smallest + fraction * (largest - smallest), 0.9)],
             np.random.default_rng(0),
         )
-        for part in (0.1, 0.3, 0.5, 0.7, 0.9)
+        for fraction in (0.1, 0.3, 0.5, 0.7, 0.9)
     ]
     assert all(a.best_accuracy[0] < b.best_accuracy[0] for a, b in pairwise(answers))
     assert all(a.best_latency_ms[0] < b.best_latency_ms[0] for a, b in pairwise(answers))
@@ -130,7 +130,7 @@ def test_a_larger_budget_is_used() -> None:
 @pytest.mark.medium
 @pytest.mark.parametrize("name", ["tiny", *PRESETS])
 @pytest.mark.parametrize("confidence", [0.5, 0.9])
-def test_an_infeasible_budget_tells_the_smallest_that_is_not(name: str, confidence: float) -> None:
+def test_the_error_for_an_infeasible_budget_has_the_smallest_feasible_one(name: str, confidence: float) -> None:
     predictor = _predictor(name)
     smallest, code = predictor.smallest_upper_ms(confidence)
     accuracy, rng = _accuracy(predictor.space), np.random.default_rng(0)
@@ -138,8 +138,8 @@ def test_an_infeasible_budget_tells_the_smallest_that_is_not(name: str, confiden
         evolve(predictor.space, accuracy, [latency_limit(predictor, smallest * 0.999, confidence)], rng)
     assert isinstance(caught.value, InfeasibleError)
     assert (caught.value.smallest_ms, caught.value.binding) == (smallest, "latency")
-    found = evolve(predictor.space, accuracy, [latency_limit(predictor, smallest, confidence)], rng)
-    assert found.best.tolist() == [code.tolist()] and found.best_latency_ms.tolist() == [smallest]
+    result = evolve(predictor.space, accuracy, [latency_limit(predictor, smallest, confidence)], rng)
+    assert result.best.tolist() == [code.tolist()] and result.best_latency_ms.tolist() == [smallest]
 
 
 @pytest.mark.parametrize("budget", [float("nan"), -1.0, 0.0, -float("inf")])
@@ -157,9 +157,9 @@ def test_several_limits_hold_together() -> None:
         table_limit("MACs", macs, 8e6),
         table_limit("parameters", params, 1e6),
     ]
-    found = evolve(SMALL, _accuracy(SMALL), limits, np.random.default_rng(0), count=5)
-    assert np.all(macs.total(found.best) <= 8e6) and np.all(params.total(found.best) <= 1e6)
-    assert np.all(macs.total(found.codes) <= 8e6)
+    result = evolve(SMALL, _accuracy(SMALL), limits, np.random.default_rng(0), count=5)
+    assert np.all(macs.total(result.best) <= 8e6) and np.all(params.total(result.best) <= 1e6)
+    assert np.all(macs.total(result.codes) <= 8e6)
     with pytest.raises(LimitError) as caught:
         evolve(SMALL, _accuracy(SMALL), [limits[0], table_limit("MACs", macs, 1e5)], np.random.default_rng(0))
     assert caught.value.binding == "MACs"

@@ -88,13 +88,13 @@ def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> 
     banks = [
         torch.load(path)["sampler"]["banks"] for path in (together / "epochs.checkpoint", tmp_path / "alone.checkpoint")
     ]
-    shared, alone = ([entry for bank in each for entry in bank] for each in banks)
+    shared, alone = ([entry for bank in bank_list for entry in bank] for bank_list in banks)
     assert len(shared) >= 2
     for (code, score), (expected, expected_score) in zip(shared, alone, strict=True):
         assert code == expected and score == pytest.approx(expected_score, abs=1e-5)
 
 
-def test_when_one_is_told_to_stop_all_do(together: Path) -> None:
+def test_stopping_one_process_stops_all(together: Path) -> None:
     messages = {(together / f"{rank}.stopped").read_text() for rank in range(2)}
     assert messages == {f"stopped after step {STOP_AFTER} of 8"}
     assert not list(together.glob("*.part"))
@@ -141,7 +141,7 @@ def test_torchrun_trains_and_one_process_writes(tmp_path: Path) -> None:
 
 
 def test_processes_share_out_the_same_images() -> None:
-    """Whichever number of them that divides the parts."""
+    """For every process count that divides the number of parts."""
     recipe = whole_recipe(accumulate=4, steps=2)
     alone = list(batches(recipe, digits(), World(), 0))
     for size in (2, 4):

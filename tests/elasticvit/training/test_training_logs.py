@@ -32,7 +32,7 @@ def test_every_record_is_a_line(tmp_path: Path) -> None:
     }
 
 
-def test_steps_after_the_checkpoint_are_written_anew(tmp_path: Path) -> None:
+def test_steps_after_the_checkpoint_are_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     log = JsonLines(path)
     log.begin(0)

@@ -93,7 +93,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> No
 
 
 @pytest.mark.medium
-def test_a_short_run_learns_its_images_by_heart() -> None:
+def test_a_short_run_overfits_its_images() -> None:
     """Twenty images, the same every step: without learning the loss stays at log 10 = 2.3, and answers are guesses."""
     data = digits()
     few = replace(data, train=Split(data.train.images[:20], data.train.labels[:20]))
@@ -232,14 +232,14 @@ def test_scores_look_at_images_as_they_were_and_change_nothing() -> None:
     part = make_part(recipe, digits(), 0, 0, 1)
     training_step, arch = TrainingStep(supernet, recipe, (), supernet), tiny_space().largest()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    found = training_step.score(arch, part).item()
+    score = training_step.score(arch, part).item()
     assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
     with torch.no_grad():
-        assert found == pytest.approx(-cross_entropy(supernet(part.images, arch), part.labels).item())
+        assert score == pytest.approx(-cross_entropy(supernet(part.images, arch), part.labels).item())
     # Mixed images and soft targets are for learning only.
     mixed = Part(part.images, part.labels, torch.zeros_like(part.images), torch.zeros_like(part.targets))
     marks = training_step.learn(Choice(0, (arch,), ("uniform",), (True,)), mixed, lambda loss: loss)
-    assert marks[1, 0].item() == pytest.approx(found) and marks[0, 0].item() == 0
+    assert marks[1, 0].item() == pytest.approx(score) and marks[0, 0].item() == 0
 
 
 @pytest.mark.medium

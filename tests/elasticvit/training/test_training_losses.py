@@ -146,8 +146,8 @@ def test_random_sub_networks_teach_the_smallest() -> None:
     assert step_loss.loss("uniform", roles, SURE, answers).item() == pytest.approx(-log(0.75))
     assert step_loss.loss("uniform", roles, UNSURE, answers).item() == pytest.approx(log(2))
     taught = -0.625 * log(0.75) - 0.375 * log(0.25)
-    found = step_loss.loss("smallest", roles, SURE, answers).item()
-    assert found == pytest.approx(0.25 * taught + 0.75 * -log(0.75))
+    loss = step_loss.loss("smallest", roles, SURE, answers).item()
+    assert loss == pytest.approx(0.25 * taught + 0.75 * -log(0.75))
     assert len(answers) == 2
 
 
@@ -163,8 +163,8 @@ def test_the_largest_teaches_all_others() -> None:
 def test_distillation_inside_a_step_may_be_by_alpha_divergence() -> None:
     step_loss, answers = StepLoss(Loss(distil=1.0, inplace="alpha"), FIRST), [_logits(0.25, 0.75)]
     logits = _logits(0.75, 0.25)
-    found = step_loss.loss("smallest", ("uniform", "smallest"), logits, answers)
-    assert found.item() == pytest.approx(alpha_divergence(logits, torch.tensor([[0.25, 0.75]])).item())
+    loss = step_loss.loss("smallest", ("uniform", "smallest"), logits, answers)
+    assert loss.item() == pytest.approx(alpha_divergence(logits, torch.tensor([[0.25, 0.75]])).item())
 
 
 def test_a_smallest_without_others_learns_from_labels() -> None:

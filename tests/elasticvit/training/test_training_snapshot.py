@@ -48,7 +48,7 @@ def test_terms_and_scaling_are_those_of_the_file_to_come(tmp_path: Path) -> None
     assert load_supernet(tmp_path / "half.safetensors").card == replace(mine, provenance={"a": 1, "step": 1})
 
 
-def test_without_a_checkpoint_the_command_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_checkpoint_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="start it first"):
         snapshot(tmp_path / "run.safetensors", tmp_path / "out.safetensors")
     answer = CliRunner().invoke(

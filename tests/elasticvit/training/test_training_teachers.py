@@ -62,7 +62,7 @@ def test_an_extracted_network_teaches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_teacher_sees_images_scaled_as_its_own_card_says(tmp_path: Path, whole: bool) -> None:
+def test_a_teacher_gets_images_scaled_by_its_own_card(tmp_path: Path, whole: bool) -> None:
     card = replace(CARD, mean=(0.2, 0.3, 0.4), std=(0.3, 0.2, 0.1))
     supernet, path = _supernet(), tmp_path / "x.safetensors"
     net = supernet.extract(tiny_space().largest())

@@ -168,7 +168,7 @@ def test_jobs_are_listed_by_what_they_are(ready: Farm) -> None:
     assert [job["kind"] for job in ready.ok("GET", "/jobs?status=queued")["items"]] == ["search"]
     assert [job["kind"] for job in ready.ok("GET", "/jobs?kind=measure")["items"]] == ["measure"]
     assert ready.ok("GET", "/jobs?device=other")["items"] == []
-    assert [each["id"] for each in ready.ok("GET", "/measurements?device=host")["items"]]
+    assert [measurement["id"] for measurement in ready.ok("GET", "/measurements?device=host")["items"]]
     assert ready.ok("GET", "/predictors?device=host")["items"][0]["version"] == 1
     assert ready.ok("GET", "/devices/host")["predictor"]["version"] == 1
     assert ready.ok("GET", "/supernets")["items"][0]["is_default"]

@@ -100,10 +100,10 @@ def test_a_value_out_of_range_is_422(farm: Farm, change: dict[str, Any]) -> None
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("most", [-0.01, 1.1, "0.1", None, float("nan")])
-def test_an_accuracy_drop_of_a_subnet_is_a_part_of_1(farm: Farm, most: Any) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("max_drop", [-0.01, 1.1, "0.1", None, float("nan")])
+def test_an_accuracy_drop_of_a_subnet_is_a_fraction(farm: Farm, max_drop: Any) -> None:  # noqa: ANN401
     farm.supernet()
-    text = json.dumps({"arch": "S1", "max_accuracy_drop": most})
+    text = json.dumps({"arch": "S1", "max_accuracy_drop": max_drop})
     answer = farm.call("POST", "/subnets", "user", content=text, headers={"Content-Type": "application/json"})
     assert "max_accuracy_drop" in problem(answer, 422)["detail"]
     assert count(farm, "/jobs") == 0
@@ -124,7 +124,7 @@ def test_every_precision_is_taken(farm: Farm, precision: str) -> None:
     assert farm.ok("GET", answer.json()["url"])["request"]["precision"] == precision
 
 
-def test_a_fleet_says_not_yet(farm: Farm) -> None:
+def test_fleets_are_not_implemented(farm: Farm) -> None:
     target = {"budget": {"latency_ms": 5}}
     fleet = {"devices": [{"device": "host", **target}, {"device": "pixel4", **target}]}
     assert "not supported yet" in problem(farm.call("POST", "/search", json=fleet), 422)["detail"]

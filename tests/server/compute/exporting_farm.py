@@ -85,7 +85,7 @@ def with_one_image(state: dict[str, Tensor]) -> None:
 
 @dataclass
 class Meddler:
-    """A watch that does something at a stage, and objects when it is asked."""
+    """A watch that runs a function at a stage and raises when it is called."""
 
     at: str = ""
     act: Callable[[], None] = lambda: None

@@ -173,7 +173,7 @@ def test_a_network_that_is_stable_at_once_is_measured_once(calibrations: Calibra
     assert set(calibrations.device.sessions.values()) == {1} and len(calibrations.device.sessions) == COUNT
 
 
-def test_with_too_many_unstable_networks_the_job_says_so_and_is_tried_again(calibrations: CalibrationFarm) -> None:
+def test_a_job_with_too_many_unstable_networks_fails_and_is_retried(calibrations: CalibrationFarm) -> None:
     """The stable sessions of the first attempt are kept, and only the others are measured in the second."""
     unstable: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Models in other formats, made when they are first asked for, and cards."""
+"""Models in other formats, made at their first request, and cards."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_while_a_file_is_made_the_answer_is_to_come_back(make_farm: Callable[...
     problem(farm.call("POST", "/jobs", json={"kind": "convert", "model_id": model["id"]}), 422)
 
 
-def test_a_conversion_that_fails_says_why(farm: Farm, supernet: str) -> None:
+def test_a_failed_conversion_has_a_reason(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
     work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]

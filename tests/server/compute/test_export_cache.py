@@ -61,13 +61,13 @@ def test_a_subnet_is_exported_once_and_then_answered_at_once(farm: Farm, superne
 def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, supernet: str) -> None:
     compute, here, arch = compute_of(farm), LocalExporter(), tiny_space().largest()
     served_supernet = SupernetCache(compute).get(supernet)
-    found = export_subnet(compute, here, served_supernet, arch, "search")
+    exported = export_subnet(compute, here, served_supernet, arch, "search")
     assert ask(farm, supernet)["status"] == "succeeded"
-    assert export_subnet(compute, Never(), served_supernet, arch, "subnet").id == found.id
+    assert export_subnet(compute, Never(), served_supernet, arch, "subnet").id == exported.id
     timed = export_for_timing(compute, here, served_supernet, arch)
-    assert timed.sha256 != found.sha256, "its norms are as cut"
+    assert timed.sha256 != exported.sha256, "its norms are as cut"
     assert export_for_timing(compute, Never(), served_supernet, arch).id == timed.id
-    assert timed.export_key != found.export_key
+    assert timed.export_key != exported.export_key
 
 
 def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str) -> None:
@@ -78,7 +78,7 @@ def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str)
     farm.blobs.path(model["sha256"]).unlink()
     assert ask(farm, supernet)["status"] == "queued" and work_off(farm, here) == 1
     assert farm.call("GET", model["download_url"]).status_code == 200
-    assert [each["id"] for each in farm.ok("GET", "/models")["items"]] == [model["id"]]
+    assert [row["id"] for row in farm.ok("GET", "/models")["items"]] == [model["id"]]
 
 
 def test_the_key_holds_what_decides_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_the_hash_of_the_code_is_of_names_and_contents(tmp_path: Path, monkeypat
         export_key.code_sha256.cache_clear()
         seen.add(export_key.code_sha256())
     export_key.code_sha256.cache_clear()
-    assert len(seen) == 3 and {len(each) for each in seen} == {64}
+    assert len(seen) == 3 and {len(digest) for digest in seen} == {64}
 
 
 def test_a_new_row_of_the_table_is_used_without_another_load(farm: Farm, supernet: str, tmp_path: Path) -> None:
@@ -130,13 +130,13 @@ def test_a_new_row_of_the_table_is_used_without_another_load(farm: Farm, superne
     execute = executing(compute_of(farm), here)
 
     def exported() -> Any:  # noqa: ANN401
-        asked = ask(farm, supernet, arch)
-        assert asked["status"] == "queued"
+        job = ask(farm, supernet, arch)
+        assert job["status"] == "queued"
         with farm.database.write() as session:
             claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
         assert claimed is not None
         worker.run_job(Task(compute_of(farm), claimed, threading.Event()), execute)
-        return farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
+        return farm.ok("GET", farm.ok("GET", job["url"])["result"]["url"])
 
     assert exported()["accuracy"]["source"] == "predicted"
     assert loads == [NOWHERE]
@@ -161,20 +161,20 @@ def test_images_are_kept_for_the_sides_that_were_used_last(farm: Farm, supernet:
 def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: str) -> None:
     """Both have looked for it before either has made it."""
     together, arch = threading.Barrier(2), tiny_space().largest()
-    found: list[str] = []
+    model_ids: list[str] = []
 
     def work() -> None:
         compute = compute_of(farm)
         exporter = Meddled(LocalExporter(), "extracting", lambda: void(together.wait(30)))
         served_supernet = SupernetCache(compute).get(supernet)
-        found.append(export_subnet(compute, exporter, served_supernet, arch, "subnet").id)
+        model_ids.append(export_subnet(compute, exporter, served_supernet, arch, "subnet").id)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 2 and len(set(found)) == 1
+    assert len(model_ids) == 2 and len(set(model_ids)) == 1
     assert len(farm.ok("GET", "/models")["items"]) == 1 and farm.blob_count() == 1
 
 
@@ -196,9 +196,9 @@ def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm
         assert {row.name for row in models.with_unmeasured(session)} == {far, near}
     warm(compute_of(farm), LocalExporter(), threading.Event())
     assert ask(farm, far, arch)["status"] == "succeeded"
-    asked = ask(farm, near, arch)
-    assert asked["status"] == "queued" and work_off(farm, LocalExporter()) == 1
-    model_id = farm.ok("GET", asked["url"])["result"]["model_id"]
+    job = ask(farm, near, arch)
+    assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
+    model_id = farm.ok("GET", job["url"])["result"]["model_id"]
     assert farm.ok("GET", f"/models/{model_id}")["accuracy"]["source"] == "measured"
     assert ask(farm, near, arch)["status"] == "succeeded"
 
@@ -219,9 +219,9 @@ def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Fa
         assert [row.name for row in models.with_unmeasured(session)] == [near]
     warm(compute, LocalExporter(), threading.Event())
     assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
-    asked = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
-    assert asked["status"] == "queued" and work_off(farm, LocalExporter()) == 1
-    model = farm.ok("GET", farm.ok("GET", asked["url"])["result"]["url"])
+    job = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
+    assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
+    model = farm.ok("GET", farm.ok("GET", job["url"])["result"]["url"])
     assert model["manifest"]["top1_change"]["source"].startswith("measured") and model["id"] != half.id
     with farm.database.read() as session:
         assert models.with_unmeasured(session) == []
@@ -254,5 +254,5 @@ def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
             models.add(session, new, farm.clock())
         models.forget_unmeasured(session, supernet)
     with farm.database.read() as session:
-        found = [models.exported(session, farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]
-    assert found == [stays for *_, stays in UNMEASURED]
+        kept = [models.exported(session, farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]
+    assert kept == [stays for *_, stays in UNMEASURED]

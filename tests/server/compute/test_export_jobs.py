@@ -47,7 +47,7 @@ from tests.server.supernet_files import supernet_file
 
 
 class _Costly:
-    """An exporter whose files are said to cost so much."""
+    """An exporter whose manifests state this change of top-1."""
 
     def __init__(self, change: float | None) -> None:
         self._change, self._exporter = change, LocalExporter()
@@ -59,8 +59,8 @@ class _Costly:
 
 
 def test_a_precision_that_costs_too_much_is_refused(farm: Farm, supernet: str) -> None:
-    asked = ask(farm, supernet, precision="float16")
-    assert asked["status"] == "queued" and work_off(farm, _Costly(-0.03)) == 1
+    job = ask(farm, supernet, precision="float16")
+    assert job["status"] == "queued" and work_off(farm, _Costly(-0.03)) == 1
     assert "0.0300 of top-1 (measured on something)" in only_failure(farm, "user")
 
 
@@ -85,16 +85,16 @@ def test_what_was_exported_before_is_refused_where_it_costs_too_much(farm: Farm,
 def test_what_costs_no_more_than_a_point_or_nothing_known_is_answered(
     farm: Farm, supernet: str, change: float | None
 ) -> None:
-    asked = ask(farm, supernet, precision="float16")
+    job = ask(farm, supernet, precision="float16")
     work_off(farm, _Costly(change))
-    assert farm.ok("GET", asked["url"])["status"] == "succeeded"
+    assert farm.ok("GET", job["url"])["status"] == "succeeded"
 
 
 def test_without_any_images_a_subnet_keeps_the_norms_of_the_file(farm: Farm, tmp_path: Path) -> None:
     supernet = served(farm, damaged(tmp_path / "bare.safetensors", lambda state: None))
-    asked = ask(farm, supernet)
+    job = ask(farm, supernet)
     assert work_off(farm, LocalExporter()) == 1
-    done = farm.ok("GET", asked["url"])
+    done = farm.ok("GET", job["url"])
     assert done["status"] == "succeeded", done["error"]
     model = farm.ok("GET", done["result"]["url"])
     assert model["accuracy"] == {"value": None, "source": None} and model["manifest"]["accuracy"] is None
@@ -136,13 +136,13 @@ def test_a_limit_that_is_passed_is_one_failed_job(farm: Farm, supernet: str, lim
     nothing_stored(farm)
 
 
-def test_what_is_wrong_with_a_supernet_or_an_arch_is_said_once(farm: Farm, tmp_path: Path) -> None:
+def test_an_invalid_supernet_or_arch_fails_as_the_users_fault(farm: Farm, tmp_path: Path) -> None:
     here = LocalExporter()
     for change, says in ((with_nan, "NaN"), (with_one_image, "2 or more")):
         supernet = served(farm, damaged(tmp_path / f"{says[:1]}.safetensors", change))
-        asked = ask(farm, supernet)
+        queued = ask(farm, supernet)
         assert work_off(farm, here) == 1
-        job = farm.ok("GET", asked["url"])
+        job = farm.ok("GET", queued["url"])
         assert job["status"] == "failed" and job["error"]["kind"] == "user" and says in job["error"]["detail"]
     outside = ask(farm, served(farm, supernet_file(tmp_path / "b.safetensors", data=NOWHERE)), published("S1"))
     assert work_off(farm, here) == 1
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_supernet_or_an_arch_is_said_once(farm: Farm, tmp_p
 
 
 def test_a_store_that_cannot_be_written_fails_without_a_model(farm: Farm, supernet: str) -> None:
-    asked = ask(farm, supernet)
+    queued = ask(farm, supernet)
     blobs = farm.home / "blobs"
     if os.geteuid() == 0:
         blobs.rmdir()
@@ -160,34 +160,34 @@ def test_a_store_that_cannot_be_written_fails_without_a_model(farm: Farm, supern
     else:
         blobs.chmod(0o555)
     work_off(farm, LocalExporter())
-    job = farm.ok("GET", asked["url"])
+    job = farm.ok("GET", queued["url"])
     assert job["status"] == "failed" and job["error"]["kind"] == "infra"
     assert "ELASTICVIT_HOME" in job["error"]["detail"] or "cannot be used" in job["error"]["detail"]
     assert farm.ok("GET", "/models")["items"] == [] and len(farm.ok("GET", "/jobs")["items"]) == 1
 
 
 def test_a_cancelled_job_ends_its_export_and_stores_nothing(farm: Farm, supernet: str, child: ChildExporter) -> None:
-    asked = ask(farm, supernet)
+    job = ask(farm, supernet)
 
     def cancel() -> None:
-        farm.ok("POST", f"/jobs/{asked['id']}/cancel")
+        farm.ok("POST", f"/jobs/{job['id']}/cancel")
 
     assert work_off(farm, Meddled(child, "extracting", cancel)) == 1
-    assert farm.ok("GET", asked["url"])["status"] == "cancelled"
+    assert farm.ok("GET", job["url"])["status"] == "cancelled"
     nothing_stored(farm)
 
 
 @pytest.mark.medium
 def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, child: ChildExporter) -> None:
-    asked = ask(farm, supernet)
+    job = ask(farm, supernet)
     compute, stop = compute_of(farm), threading.Event()
     with farm.database.write() as session:
         claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
     assert claimed is not None
     worker.run_job(Task(compute, claimed, stop), executing(compute, Meddled(child, "extracting", stop.set)))
-    assert farm.ok("GET", asked["url"])["status"] == "queued"
+    assert farm.ok("GET", job["url"])["status"] == "queued"
     nothing_stored(farm)
-    assert work_off(farm, child) == 1 and farm.ok("GET", asked["url"])["status"] == "succeeded"
+    assert work_off(farm, child) == 1 and farm.ok("GET", job["url"])["status"] == "succeeded"
 
 
 def test_an_order_has_the_precision_of_the_request(farm: Farm, supernet: str) -> None:

@@ -63,18 +63,18 @@ def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: 
     assert "| host |" in card and "1.700 to 2.100" in card
 
 
-def test_two_words_at_once_are_both_kept(farm: Farm, model_id: str) -> None:
-    """Neither transaction writes over what the other one has told meanwhile."""
+def test_concurrent_updates_of_a_manifest_are_both_kept(farm: Farm, model_id: str) -> None:
+    """Neither transaction overwrites what the other one wrote in the meantime."""
     both = threading.Barrier(2)
 
-    def tell(device: str) -> None:
+    def add(device: str) -> None:
         both.wait(30)
         for number in range(10):
             with farm.database.write() as session:
                 models.get(session, model_id)
                 model_latency.add_predicted(session, model_id, f"{device}{number}", None, PREDICTED)
 
-    threads = [threading.Thread(target=tell, args=(device,)) for device in ("a", "b")]
+    threads = [threading.Thread(target=add, args=(device,)) for device in ("a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -87,7 +87,7 @@ def test_a_later_word_replaces_an_earlier_one(farm: Farm, model_id: str) -> None
     agent_id = farm.agent()
     _measure(farm, agent_id, model_id, model_ms=2.0)
     _measure(farm, agent_id, model_id, model_ms=3.0)
-    assert [round(each["measured_ms"], 1) for each in _latency(farm, model_id)] == [3.0, 3.0]
+    assert [round(row["measured_ms"], 1) for row in _latency(farm, model_id)] == [3.0, 3.0]
 
 
 def test_what_is_unstable_emulated_or_uncalibrated_is_not_in_the_manifest(farm: Farm, model_id: str) -> None:

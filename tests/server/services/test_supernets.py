@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elasticvit.accuracy.evaluate import calibrated
+from elasticvit.accuracy.evaluate import recalibrated
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from elasticvit.nn.supernet_file import load_supernet
@@ -102,18 +102,19 @@ def test_what_cannot_be_served_is_refused_with_a_reason(farm: Farm, tmp_path: Pa
 
 
 def test_files_of_the_home_folder_are_known_at_a_start_and_one_is_the_default(farm: Farm) -> None:
-    folder, said = farm.home / "supernets", list[str]()
+    folder, messages = farm.home / "supernets", list[str]()
     first, second = (supernet_file(folder / f"{name}.safetensors") for name in ("first", "second"))
     supernet_file(folder / "bare.safetensors", table=False)
     for default in (second, first, first):
-        bootstrap.register_supernets(farm.database, folder, default, said.append, farm.clock)
+        bootstrap.register_supernets(farm.database, folder, default, messages.append, farm.clock)
         known = {row["name"]: row["is_default"] for row in farm.ok("GET", "/supernets")["items"]}
         assert known == {"first": default == first, "second": default == second}
         with farm.database.read() as session:
             assert supernets.resolve(session, None).name == default.stem
-    assert len(said) == 3 and all("not serving bare.safetensors" in words and "tabulate" in words for words in said)
+    assert len(messages) == 3
+    assert all("not serving bare.safetensors" in message and "tabulate" in message for message in messages)
     with pytest.raises(BadValue, match="tabulate"):
-        bootstrap.register_supernets(farm.database, folder, folder / "bare.safetensors", said.append, farm.clock)
+        bootstrap.register_supernets(farm.database, folder, folder / "bare.safetensors", messages.append, farm.clock)
 
 
 def test_a_replaced_file_is_known_as_it_is_now(farm: Farm) -> None:
@@ -149,7 +150,7 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     codes = served_supernet.space.sample(np.random.default_rng(1), 100)
     loaded = LoadedSupernet.load(served_supernet.ref)
     arch = served_supernet.space.decode(next(code for code in codes if tuple(code) not in known))
-    accuracy = loaded.known_accuracy(calibrated(loaded.weights.net, arch))
+    accuracy = loaded.known_accuracy(recalibrated(loaded.weights.net, arch))
     assert accuracy is not None and accuracy.source == "measured" and loaded.weights.images is not None
     correct = (accuracy.value or 0.0) * len(loaded.weights.images.search)
     assert correct > 0 and correct == pytest.approx(round(correct), abs=1e-6), "a fraction of whole images"
@@ -177,12 +178,12 @@ def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Far
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
     served_supernet = _served_supernet(farm, file)
     model = export_subnet(_compute(farm), LocalExporter(), served_supernet, served_supernet.space.largest(), "subnet")
-    told = LatencyAnswer(predicted_ms=1.0, lower_ms=0.9, upper_ms=1.1, confidence=0.9)
+    answer = LatencyAnswer(predicted_ms=1.0, lower_ms=0.9, upper_ms=1.1, confidence=0.9)
     with farm.database.write() as session:
-        model_latency.add_predicted(session, model.id, "host", None, told)
+        model_latency.add_predicted(session, model.id, "host", None, answer)
     farm.blobs.path(model.sha256).unlink()
     again = export_subnet(_compute(farm), LocalExporter(), served_supernet, served_supernet.space.largest(), "subnet")
-    assert again.id == model.id and [each["predicted_ms"] for each in again.manifest["latency"]] == [1.0]
+    assert again.id == model.id and [row["predicted_ms"] for row in again.manifest["latency"]] == [1.0]
 
 
 @pytest.mark.medium
@@ -198,7 +199,7 @@ def test_a_downloaded_file_answers_as_torch_does(farm: Farm, tmp_path: Path) -> 
 
 
 @pytest.mark.medium
-def test_a_downloaded_file_of_other_weights_is_told_apart(farm: Farm, tmp_path: Path) -> None:
+def test_a_downloaded_file_with_other_weights_is_recognised(farm: Farm, tmp_path: Path) -> None:
     arch: Arch = tiny_space().largest()
     model = export_subnet(
         _compute(farm),
@@ -220,5 +221,5 @@ def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None
     append(file.with_suffix(".accuracy.jsonl"), table.space, table.images, table.codes[:1], [0.125])
     served_supernet = _served_supernet(farm, file)
     loaded = LoadedSupernet.load(served_supernet.ref)
-    accuracy = loaded.known_accuracy(calibrated(loaded.weights.net, served_supernet.space.decode(table.codes[0])))
+    accuracy = loaded.known_accuracy(recalibrated(loaded.weights.net, served_supernet.space.decode(table.codes[0])))
     assert accuracy is not None and accuracy.value == 0.125 and accuracy.source == "measured"

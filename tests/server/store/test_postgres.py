@@ -25,7 +25,7 @@ from tests.server.compute.test_export_cache import test_only_what_was_measured_i
 from tests.server.server_farm import Farm
 from tests.server.services.test_model_latency import (  # noqa: F401
     model_id,
-    test_two_words_at_once_are_both_kept,
+    test_concurrent_updates_of_a_manifest_are_both_kept,
 )
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Transactions: what a read sees, and what two that meet are told."""
+"""Transactions: what a read sees, and the errors of two that conflict."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_after_a_read_the_same_connection_writes(database: Database) -> None:
         queue(database)
 
 
-def test_of_two_writes_that_lock_each_other_out_one_is_told_to_try_again(database: Database) -> None:
+def test_of_two_deadlocked_writes_one_fails_and_may_be_retried(database: Database) -> None:
     """PostgreSQL ends one of them; in SQLite they come one after the other."""
     ids = [queue(database), queue(database)]
     both = Barrier(2)

@@ -28,7 +28,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def listener(host: str) -> Iterator[tuple[int, list[str]]]:
-    """The port of a server that answers every GET, and the targets that it was asked for."""
+    """The port of a server that answers every GET, and the targets of the requests."""
     targets: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

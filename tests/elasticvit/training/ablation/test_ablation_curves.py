@@ -29,9 +29,9 @@ def test_curves_are_read_as_they_were_written(results: Results, tmp_path: Path) 
     append(path, results.conditions)
     append(path, results.teacher)
     append(path, replace(results.trials[0], device="CPU"))
-    found = load(path)
-    assert found and found.teacher == results.teacher
-    assert found.trials == [replace(results.trials[0], device="CPU")]
+    loaded = load(path)
+    assert loaded and loaded.teacher == results.teacher
+    assert loaded.trials == [replace(results.trials[0], device="CPU")]
 
 
 def test_lines_of_the_short_plan_are_what_they_were(tmp_path: Path) -> None:

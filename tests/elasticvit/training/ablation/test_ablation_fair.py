@@ -67,7 +67,7 @@ def _first_runs(whole: Path, out: Path, lines: int) -> None:
     (out / TEACHER_FILE).write_bytes((whole / TEACHER_FILE).read_bytes())
 
 
-def test_the_fair_plan_is_what_was_asked_for() -> None:
+def test_the_fair_plan_has_the_specified_settings() -> None:
     plan, short = fair_plan(), short_plan()
     cheapest, dearest = paper_mflops(plan.space.smallest()), paper_mflops(plan.space.largest())
     assert dearest / cheapest >= 40

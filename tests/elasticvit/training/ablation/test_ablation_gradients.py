@@ -39,9 +39,9 @@ def test_a_network_is_like_itself_and_less_like_another(supernet: SuperNet, batc
 def test_what_a_network_uses_is_exactly_its_parameters(supernet: SuperNet, batch: tuple[Tensor, Tensor]) -> None:
     rng = np.random.default_rng(0)
     for arch in [supernet.space.decode(code) for code in supernet.space.sample(rng, 3)]:
-        found = Gradients(supernet, *batch).of(arch)
-        assert int(found.used.sum()) == params(arch)
-        assert not found.values[~found.used].any()
+        gradient = Gradients(supernet, *batch).of(arch)
+        assert int(gradient.used.sum()) == params(arch)
+        assert not gradient.values[~gradient.used].any()
 
 
 def test_gradients_are_those_of_the_plain_network(supernet: SuperNet, batch: tuple[Tensor, Tensor]) -> None:
@@ -49,9 +49,9 @@ def test_gradients_are_those_of_the_plain_network(supernet: SuperNet, batch: tup
     net = supernet.extract(arch).train()
     loss = F.cross_entropy(net(batch[0]), batch[1])
     plain = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))])
-    found = Gradients(supernet, *batch).of(arch)
-    assert torch.allclose(found.values.norm(), plain.norm(), rtol=1e-4)
-    assert torch.allclose(found.values.sum(), plain.sum(), rtol=1e-3, atol=1e-4)
+    gradient = Gradients(supernet, *batch).of(arch)
+    assert torch.allclose(gradient.values.norm(), plain.norm(), rtol=1e-4)
+    assert torch.allclose(gradient.values.sum(), plain.sum(), rtol=1e-3, atol=1e-4)
 
 
 def test_measuring_changes_nothing(supernet: SuperNet, batch: tuple[Tensor, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""docs/ablation.md says what its committed results say."""
+"""docs/ablation.md agrees with its committed results."""
 
 from pathlib import Path
 

@@ -28,8 +28,8 @@ def test_a_line_torn_by_a_kill_is_dropped_and_the_next_one_stands(tmp_path: Path
     with path.open("a") as file:
         file.write('{"kind": "trial", "conf')
     append(path, results.trials[1])
-    found = load(path)
-    assert found and found.trials == results.trials[:2]
+    loaded = load(path)
+    assert loaded and loaded.trials == results.trials[:2]
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ def test_a_run_makes_all_there_is(made: tuple[Plan, Results, Path]) -> None:
 
 
 @pytest.mark.medium
-def test_all_configurations_are_asked_for_the_same_networks(made: tuple[Plan, Results, Path]) -> None:
+def test_all_configurations_measure_the_same_networks(made: tuple[Plan, Results, Path]) -> None:
     plan, results, _ = made
-    asked = {tuple(level.candidates for level in trial.levels) for trial in results.trials}
-    assert len(asked) == 1
+    measured = {tuple(level.candidates for level in trial.levels) for trial in results.trials}
+    assert len(measured) == 1
     assert results.floors
     floors = as_floors(plan, results.floors)
     assert floors[0][1] == plan.space.smallest()
@@ -57,9 +57,9 @@ def test_a_run_goes_on_where_it_stopped(made: tuple[Plan, Results, Path], tmp_pa
     lines = (out / RESULTS).read_text().splitlines(keepends=True)
     # Conditions, floors and two trials are there; the third stops in the middle of its training.
     (tmp_path / RESULTS).write_text("".join(lines[:4]))
-    asked = count()
+    calls = count()
     with pytest.raises(StoppedError, match="step 1 of 2"):
-        run(plan, 1, tmp_path, stop=lambda: next(asked) == 1)
+        run(plan, 1, tmp_path, stop=lambda: next(calls) == 1)
     assert [path.name for path in tmp_path.glob(".*")] == [".hss-0.checkpoint"]
     run(plan, 1, tmp_path)
     assert not list(tmp_path.glob(".*"))

@@ -14,7 +14,7 @@ def test_an_interval_is_students() -> None:
     assert mean_of([1.0, 2.0, 3.0], 0.9).half == pytest.approx(2.919986 / math.sqrt(3), abs=1e-5)
 
 
-def test_one_value_says_nothing_about_its_spread() -> None:
+def test_one_value_has_no_spread() -> None:
     assert mean_of([5.0]).half == math.inf
     with pytest.raises(ValueError, match="values"):
         mean_of([])

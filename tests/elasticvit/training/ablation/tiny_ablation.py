@@ -48,17 +48,17 @@ def tiny_fair_plan(**changes: object) -> Plan:
 
 def made_up(plan: Plan) -> Results:
     """Results of two seeds with round numbers."""
-    found = Results(Conditions(plan.identity(), "2026-01-02", "CPU", 1, "2"), FloorsFound(((0.2, (0,)),), 1.0))
+    results = Results(Conditions(plan.identity(), "2026-01-02", "CPU", 1, "2"), FloorsFound(((0.2, (0,)),), 1.0))
     for number, config in enumerate(CONFIGS):
-        found.trials += [made_up_trial(plan, config, seed, 0.1 * number) for seed in (0, 1)]
-    found.scratch += [Scratch(seed, target, 2, 0.2, 0.5, 1.0) for seed in (0, 1) for target in plan.scratch]
-    return found
+        results.trials += [made_up_trial(plan, config, seed, 0.1 * number) for seed in (0, 1)]
+    results.scratch += [Scratch(seed, target, 2, 0.2, 0.5, 1.0) for seed in (0, 1) for target in plan.scratch]
+    return results
 
 
 def with_curves(plan: Plan, results: Results) -> Results:
     """The same with measurements after 1 and 2 steps: 10 points less on the way, at 1 and 4 times 10^12 MACs; adjacent
     step at half of that."""
-    found = Results(results.conditions, results.floors, [], results.scratch)
+    extended = Results(results.conditions, results.floors, [], results.scratch)
     for trial in results.trials:
         scale = 1 if trial.config == "sandwich" else 0.5
         curve = tuple(
@@ -74,8 +74,8 @@ def with_curves(plan: Plan, results: Results) -> Results:
             )
             for steps, tera, less in ((1, 1.0, 0.1), (plan.steps, 4.0, 0.0))
         )
-        found.trials.append(replace(trial, curve=curve))
-    return found
+        extended.trials.append(replace(trial, curve=curve))
+    return extended
 
 
 def made_up_trial(plan: Plan, config: Config, seed: int, plus: float) -> Trial:

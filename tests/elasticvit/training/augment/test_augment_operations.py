@@ -21,15 +21,16 @@ def _batch(count: int = 6, side: int = 24) -> Tensor:
     """Pictures (count, 3, side, side) from 0 to 1 whose levels are bytes."""
     pictures = [image(i, (side, side)).resize((side, side)) for i in range(count)]
     smooth = [
-        each.resize((7, 7), Image.Resampling.BICUBIC).resize((side, side), Image.Resampling.BICUBIC)
-        for each in pictures
+        picture.resize((7, 7), Image.Resampling.BICUBIC).resize((side, side), Image.Resampling.BICUBIC)
+        for picture in pictures
     ]
-    return torch.stack([torch.from_numpy(np.array(each)).permute(2, 0, 1) for each in smooth]).float() / 255
+    return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in smooth]).float() / 255
 
 
 def _pillow(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    pictures = [Image.fromarray((each.permute(1, 2, 0) * 255).round().byte().numpy()) for each in images]
-    return torch.stack([torch.from_numpy(np.array(change(each))).permute(2, 0, 1) for each in pictures]).float() / 255
+    pictures = [Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy()) for picture in images]
+    changed = [torch.from_numpy(np.array(change(picture))).permute(2, 0, 1) for picture in pictures]
+    return torch.stack(changed).float() / 255
 
 
 def _strength(value: float, count: int = 6) -> Tensor:
@@ -62,7 +63,7 @@ def test_values_stay_between_black_and_white(augment: Augment) -> None:
         assert out.min() >= -1 - 1e-5 and out.max() <= 1 + 1e-5
 
 
-def test_black_and_white_are_what_the_set_says() -> None:
+def test_black_and_white_are_scaled_by_the_sets_mean_and_std() -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     offset, factor = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
     plain = Augment(randaugment=(2, 9.0))(_batch() * 2 - 1, _generator())
@@ -182,7 +183,7 @@ def test_moves_go_as_far_as_they_say() -> None:
 def test_randaugment_gives_each_image_its_own_operations() -> None:
     images = _batch(1).expand(300, -1, -1, -1)
     out = randaugment(images, 1, 8.0, _generator())
-    kinds = {each.numpy().tobytes() for each in out.round(decimals=4)}
+    kinds = {picture.numpy().tobytes() for picture in out.round(decimals=4)}
     # Eleven operations of two signs, and three without strength.
     assert 20 <= len(kinds) <= 25
     untouched = (out == images).flatten(1).all(1).float().mean()
@@ -190,4 +191,4 @@ def test_randaugment_gives_each_image_its_own_operations() -> None:
     assert torch.equal(randaugment(images, 0, 8.0, _generator()), images)
     assert torch.equal(randaugment(images, 3, 8.0, _generator(), chance=0.0), images)
     spread = randaugment(images, 1, 5.0, _generator(), spread=2.0)
-    assert len({each.numpy().tobytes() for each in spread}) > 150
+    assert len({picture.numpy().tobytes() for picture in spread}) > 150

@@ -69,16 +69,16 @@ def test_cutmix_counts_the_pixels_that_are_there() -> None:
             assert other[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
 
 
-@pytest.mark.parametrize(("share", "most"), [(0.75, 16), (0.0, 64), (1.0, 0)])
-def test_a_cut_takes_the_other_share_of_the_area_unless_the_border_cuts_it(share: float, most: int) -> None:
+@pytest.mark.parametrize(("share", "max_pixels"), [(0.75, 16), (0.0, 64), (1.0, 0)])
+def test_a_cut_takes_the_other_share_of_the_area_unless_the_border_cuts_it(share: float, max_pixels: int) -> None:
     images, _ = _batch(2)
     taken = []
     for seed in range(100):
         mixed, kept = cut_together(images, share, np.random.default_rng(seed))
         taken.append(int((mixed[0, 0] == 1).sum()))
         assert kept == pytest.approx(1 - taken[-1] / 64)
-    assert max(taken) == most
-    assert most in (0, 64) or min(taken) < most
+    assert max(taken) == max_pixels
+    assert max_pixels in (0, 64) or min(taken) < max_pixels
 
 
 def test_switch_is_how_often_it_is_cutmix() -> None:

@@ -69,14 +69,15 @@ def tuned(base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     command = ["finetune", str(folder), "--supernet", str(base), "--out", str(out), "--lr", "8e-3"]
     done = CliRunner().invoke(app, [*command, "--steps", str(STEPS), "--evaluated", str(EVALUATED)])
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["file"] == str(out) and (said["classes"], said["train_images"], said["search_images"]) == (3, 72, 9)
-    assert said["networks"]["largest"]["search"] > 0.6
+    summary = json.loads(done.stdout)
+    assert summary["file"] == str(out)
+    assert (summary["classes"], summary["train_images"], summary["search_images"]) == (3, 72, 9)
+    assert summary["networks"]["largest"]["search"] > 0.6
     assert "9 held-out images only" in done.stderr
     return out
 
 
-def test_the_supernet_has_the_users_classes_and_says_where_it_is_from(tuned: Path, base: Path, folder: Path) -> None:
+def test_the_supernet_has_the_users_classes_and_its_provenance(tuned: Path, base: Path, folder: Path) -> None:
     card = load_supernet(tuned).card
     assert (card.name, card.class_names, card.data) == ("colours", CLASSES, f"{folder}@32")
     assert card.terms == "For research only." and card.mean == (0.4, 0.4, 0.4)
@@ -238,7 +239,7 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("out", "options", "words"),
+    ("out", "options", "message"),
     [
         ("mine.tflite", Options(), "must end with .safetensors"),
         ("caf\udce9.safetensors", Options(), r"the name 'caf\\xe9\.safetensors' is not UTF-8"),
@@ -247,10 +248,10 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
         ("mine.safetensors", Options(lr=1e18, steps=5), "lower learning rate"),
     ],
 )
-def test_what_cannot_work_is_said(
-    base: Path, folder: Path, tmp_path: Path, out: str, options: Options, words: str
+def test_impossible_settings_are_refused(
+    base: Path, folder: Path, tmp_path: Path, out: str, options: Options, message: str
 ) -> None:
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         finetune(str(folder), base, tmp_path / out, options=options)
     assert not (tmp_path / out).exists()
 

@@ -69,7 +69,7 @@ def test_cutting_and_new_classes_may_come_in_either_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message"),
     [
         (_images([0] * 20, [0] * 2, 1), "1 class"),
         (_images([0] * 20 + [1], [0] * 2, 3), "'class1', 'class2'"),
@@ -77,8 +77,8 @@ def test_cutting_and_new_classes_may_come_in_either_order() -> None:
         (_images([0, 0, 1, 1], [0, 1], 2, black=True), "all 4 training images of mine look the same"),
     ],
 )
-def test_images_that_cannot_be_learnt_are_refused(data: ImageSet, words: str) -> None:
-    with pytest.raises(DataError, match=words):
+def test_images_that_cannot_be_learnt_are_refused(data: ImageSet, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         check_images(data)
 
 
@@ -127,7 +127,7 @@ def test_a_card_names_folders_so_that_they_are_found_from_anywhere(
 
 
 @pytest.mark.medium
-def test_a_probe_tells_features_that_know_from_labels_that_mean_nothing() -> None:
+def test_a_linear_probe_separates_real_labels_from_random_ones() -> None:
     torch.manual_seed(0)
     net = SuperNet(tiny_space()).extract(tiny_space().largest())
     data = digits()
@@ -150,16 +150,16 @@ def test_a_network_is_judged_on_three_splits() -> None:
     data = digits()
     measured = report_on(net, data, probe=0.5)
     # With a last layer of zeros the answer is always the first class.
-    for found, labels in ((measured.search, data.search.labels), (measured.val, data.val.labels)):
-        assert found == pytest.approx(float((labels == 0).double().mean()))
+    for top1, labels in ((measured.search, data.search.labels), (measured.val, data.val.labels)):
+        assert top1 == pytest.approx(float((labels == 0).double().mean()))
     assert measured.train == pytest.approx(float((data.train.labels[:512] == 0).double().mean()))
     assert measured.search_error == pytest.approx(0.0163, abs=0.001)
 
 
-def test_doubts_are_said_only_where_there_is_reason() -> None:
+def test_warnings_appear_only_with_a_reason() -> None:
     fine = NetworkReport(probe=0.5, train=0.8, search=0.75, search_error=0.03, val=0.74, val_error=0.02)
     assert not list(fine.doubts())
     (worse,) = replace(fine, probe=0.9).doubts()
     assert "90.0%" in worse and "75.0%" in worse
-    (by_heart,) = replace(fine, train=0.95).doubts()
-    assert "95.0%" in by_heart
+    (overfitted,) = replace(fine, train=0.95).doubts()
+    assert "95.0%" in overfitted

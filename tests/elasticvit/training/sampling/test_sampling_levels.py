@@ -56,10 +56,10 @@ def test_networks_of_a_step_are_of_its_level(name: str) -> None:
 )
 def test_the_walk_goes_to_neighbours_with_equal_chance(level: int, expected: dict[int, int]) -> None:
     rng = np.random.default_rng(0)
-    found = np.bincount([walk(level, 8, rng) for _ in range(6000)], minlength=8)
-    assert set(found.nonzero()[0]) == set(expected)
+    counts = np.bincount([walk(level, 8, rng) for _ in range(6000)], minlength=8)
+    assert set(counts.nonzero()[0]) == set(expected)
     for to, thirds in expected.items():
-        assert found[to] == pytest.approx(2000 * thirds, rel=0.1)
+        assert counts[to] == pytest.approx(2000 * thirds, rel=0.1)
 
 
 def test_a_long_walk_visits_all_levels_alike() -> None:
@@ -114,18 +114,18 @@ def test_the_sandwich_has_both_ends_and_any_size_between() -> None:
     space = small()
     sampler, rng = Sampler(space, Sampling(strategy="sandwich", subnets=2)), np.random.default_rng(0)
     state, costs = sampler.start(), CostTable.of_macs(space)
-    found = []
+    sampled = []
     for _ in range(300):
         choice = sampler.step(state, rng)
         assert choice.roles == ("largest", "uniform", "uniform", "smallest")
         assert (choice.archs[0], choice.archs[-1]) == (space.largest(), space.smallest())
-        found += [space.encode(arch) for arch in choice.archs[1:-1]]
+        sampled += [space.encode(arch) for arch in choice.archs[1:-1]]
     plain = costs.total(space.sample(np.random.default_rng(1), 5000))
-    below = (costs.total(np.stack(found)) < np.median(plain)).mean()
+    below = (costs.total(np.stack(sampled)) < np.median(plain)).mean()
     assert below == pytest.approx(0.5, abs=0.08)
 
 
-def test_the_largest_is_only_there_when_asked_for() -> None:
+def test_the_largest_is_included_only_on_request() -> None:
     rng = np.random.default_rng(0)
     sampler = Sampler(small(), Sampling(include=("largest", "smallest")))
     assert sampler.step(sampler.start(), rng).roles == ("largest", "uniform", "uniform", "uniform", "smallest")

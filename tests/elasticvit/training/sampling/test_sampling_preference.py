@@ -27,9 +27,9 @@ def picks(preference: Preference | None, best: str, filled: int) -> Codes:
         SPACE, Sampling(levels=(100.0, 400.0), subnets=PICKS, bank=Bank(capacity=20, q=0.0), preference=preference)
     )
     state = SamplerState(1, [[Entry(tuple(SPACE.encode(PUBLISHED[best]).tolist()), -0.5)] for _ in range(2)])
-    others = sampler.space.sample(np.random.default_rng(0), filled - 1)
+    codes = sampler.space.sample(np.random.default_rng(0), filled - 1)
     for bank in state.banks:
-        bank += [Entry(tuple(code.tolist()), -1.0) for code in others]
+        bank += [Entry(tuple(code.tolist()), -1.0) for code in codes]
     rng = np.random.default_rng(1)
     while (choice := sampler.step(state, rng)).level != 1:
         pass
