@@ -9,7 +9,7 @@ JOBS ?= auto
 SOURCES := elasticvit server device_agent android_bench tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-fast check bench format
+.PHONY: help setup run demo test test-all test-fast check bench format
 
 help:  ## Show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,9 +34,12 @@ demo: $(STAMP)  ## One search, measured on this machine, against a server of its
 
 # In random order, on all cores; `pytest -p randomly --randomly-seed=N` repeats the order of a run. Services are tested alone,
 # one after another, because each takes a core.
-test: $(STAMP)  ## Run the tests
+test: $(STAMP)  ## Run the tests, but for the longest
 	@$(BIN)/python -m pytest -n $(JOBS) --ignore tests/service
 	@$(BIN)/python -m pytest tests/service
+
+test-all: $(STAMP)  ## Run all tests
+	@ELASTICVIT_TEST_LONG=1 $(MAKE) test
 
 test-fast: $(STAMP)  ## Run the tests that take less than a second each
 	@$(BIN)/python -m pytest -n $(JOBS) --ignore tests/service -m "not slow and not medium"

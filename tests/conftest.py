@@ -12,6 +12,16 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SEED = 0
+LONG = "ELASTICVIT_TEST_LONG"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip long tests, with the reason, unless they are wanted."""
+    if os.environ.get(LONG):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes about a minute; run by `make test-all`"))
 
 
 @pytest.fixture(autouse=True)

@@ -51,8 +51,8 @@ def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
 def postgres() -> Iterator[PostgresServer]:
     """A real PostgreSQL server, from PyPI.
 
-    As root, it runs as a user of its own. Its data are outside of pytest's folder, which every further pytest that starts on the
-    machine closes to other users again.
+    Started by root, it runs as another user. Its data are outside pytest's folder, because every other pytest that root
+    starts on the machine closes that folder to other users.
     """
     try:
         server = get_server(tempfile.mkdtemp(prefix="elasticvit-postgres-"), cleanup_mode="delete")

@@ -32,6 +32,9 @@ from elasticvit.nn.random_net import random_net
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+QUICK = ("smallest", "S1")
+
+
 def _archs() -> dict[str, Arch]:
     """Both ends of the small space, one between them on the odd grid 3×3, and two of the paper."""
     code = small().sample(np.random.default_rng(5), 1)[0]
@@ -56,7 +59,9 @@ def test_the_module_is_the_network(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _archs())
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in _archs()]
+)
 def test_both_writers_write_the_same_function(name: str) -> None:
     net = random_net(_archs()[name], seed=1)
     graph = fold(net)

@@ -93,7 +93,9 @@ def _archs() -> dict[str, Arch]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
-@pytest.mark.parametrize("name", _archs())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "largest" else name for name in _archs()]
+)
 def test_networks_of_all_sizes(name: str, kind: Format) -> None:
     net = random_net(_archs()[name], seed=1)
     data = other_format(net, None, kind)
