@@ -4,6 +4,7 @@ import numpy as np
 
 from elasticvit.accuracy.predictor import AccuracyPredictor
 from elasticvit.accuracy.table import Values
+from elasticvit.archs.distinct import distinct
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.search.evolution import evolve
@@ -25,4 +26,4 @@ def best_predicted(predictor: AccuracyPredictor, steps: int, per_step: int, seed
     for max_macs in size_steps(space, steps)[1:]:
         limits = [table_limit("macs", macs, float(max_macs))]
         codes.append(evolve(space, predictor.predict, limits, rng, count=per_step).best)
-    return np.unique(np.concatenate(codes), axis=0)
+    return distinct(np.concatenate(codes))

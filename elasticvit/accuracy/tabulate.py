@@ -20,6 +20,7 @@ from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append, table_path
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
+from elasticvit.archs.distinct import distinct
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.data.image_set import ImageSet, load_named
@@ -167,7 +168,7 @@ def spread(space: Space, n: int) -> Codes:
     by rank of MACs. Raises `DataError` for fewer than two."""
     if n < 2:
         raise DataError(f"at least 2 sub-networks are evaluated, the smallest and the largest, not {n}")
-    codes = np.unique(space.sample(np.random.default_rng(0), 100 * n), axis=0)
+    codes = distinct(space.sample(np.random.default_rng(0), 100 * n))
     codes = codes[np.argsort(CostTable.of_macs(space).total(codes), kind="stable")]
     ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
     inner = codes[~(codes[:, None] == ends).all(axis=2).any(axis=1)]

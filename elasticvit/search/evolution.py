@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from elasticvit.archs.distinct import distinct, first_rows
 from elasticvit.archs.space import Codes, Space
 from elasticvit.errors import SearchError
 from elasticvit.search.limits import CostOfCodes, Limit, LimitError, Values, check_limits, excess
@@ -57,8 +58,7 @@ class _Group:
             np.concatenate([self.accuracy, other.accuracy]),
             np.concatenate([self.excess, other.excess]),
         )
-        _, first = np.unique(joined.codes, axis=0, return_index=True)
-        return joined.take(np.sort(first))
+        return joined.take(np.sort(first_rows(joined.codes)))
 
     def ranked(self, n: int) -> "_Group":
         """The n best: those within the limits first, then by accuracy, then by latency."""
@@ -109,7 +109,7 @@ def evolve(
         return _Group(codes, costs[0], accuracy(codes), excess(limits, costs))
 
     seeds = np.stack([limit.smallest for limit in limits])
-    group = evaluated(np.unique(np.concatenate([seeds, space.sample(rng, 4 * population)]), axis=0))
+    group = evaluated(distinct(np.concatenate([seeds, space.sample(rng, 4 * population)])))
     front, seen = group.front(), len(group.codes)
     group = group.ranked(population)
     for turn in range(rounds):
@@ -139,8 +139,7 @@ def _children(space: Space, group: _Group, front: _Group, rng: np.random.Generat
     spread = space.mutate(pool[rng.integers(0, len(pool), n // 2)], rng, 0.06)
     steps = _steps(space, group.codes[:8])
     swaps = _swaps(space, group.codes[:32], rng, n)
-    children: Codes = np.unique(np.concatenate([crossed, mutated, spread, steps, swaps]), axis=0)
-    return children
+    return distinct(np.concatenate([crossed, mutated, spread, steps, swaps]))
 
 
 def _steps(space: Space, codes: Codes) -> Codes:
