@@ -91,6 +91,7 @@ def test_the_stored_predictor_predicts_as_it_did(old: Farm) -> None:
     assert predicted_ms == pytest.approx(row.smallest["predicted_ms"])
 
 
+@pytest.mark.medium
 def test_a_search_on_the_old_home_gives_a_file_within_the_budget(old: Farm) -> None:
     body: dict[str, Any] = {"device": "host", "budget": {"latency_ms": 0.4}, "seed": 1}
     url = old.ok("POST", "/search", "user", json=body)["url"]

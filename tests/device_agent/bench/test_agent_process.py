@@ -61,6 +61,7 @@ def test_sigterm_while_the_server_is_away_keeps_the_word_for_later(agent_farm: F
     assert agent_farm.wait_for_report(2).session is not None
 
 
+@pytest.mark.medium
 def test_sigterm_while_idle(agent_farm: Farm) -> None:
     agent = agent_farm.start()
     wait_until("a heartbeat", lambda: agent_farm.server.beats)
@@ -171,6 +172,7 @@ def test_invalid_settings_are_refused_at_start(
     assert agent_farm.server.calls.total() == 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("token", ["evt_secret\r\nevt_secret", "evt_secret\x01", "é evt_secret"])
 def test_a_token_that_cannot_be_sent_is_refused_and_not_printed(agent_farm: Farm, token: str) -> None:
     ended = agent_farm.run(TOKEN=token)

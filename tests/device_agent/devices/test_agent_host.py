@@ -70,6 +70,7 @@ def test_a_real_model_is_measured(real_host: Host, tflite: Path) -> None:
     assert MeasurementSession.model_validate_json(session.model_dump_json()) == session
 
 
+@pytest.mark.medium
 def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
     cut = tflite.with_name("cut.tflite")
     cut.write_bytes(tflite.read_bytes()[:100])

@@ -138,6 +138,7 @@ class TestAgentProtocol:
     def test_a_wrong_token_is_401(self, side: Side, method: str, path: str) -> None:
         is_problem(side.call(method, path, {} if method == "POST" else None, token="wrong"), 401)
 
+    @pytest.mark.medium
     @pytest.mark.parametrize(
         "body", [{}, {"name": "a", "version": "1"}, {"name": "a", "version": "1", "devices": [], "new": 1}]
     )

@@ -13,6 +13,7 @@ from elasticvit.cli.console import EXIT_USAGE, errors
 ASCII = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("module", ["elasticvit.cli", "server.cli.main"])
 def test_help_is_printed_where_stdout_is_ascii(module: str) -> None:
     run = (

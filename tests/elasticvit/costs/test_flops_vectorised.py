@@ -24,6 +24,7 @@ def test_both_costs_of_3000_networks(name: str) -> None:
     assert (CostTable.of_paper_flops(space).total(codes) / 1e6).tolist() == [paper_mflops(arch) for arch in archs]
 
 
+@pytest.mark.medium
 def test_both_costs_of_every_published_network_and_of_the_ends() -> None:
     archs = [*PUBLISHED.values(), PAPER.smallest(), PAPER.largest()]
     codes = np.stack([PAPER.encode(arch) for arch in archs])
@@ -31,6 +32,7 @@ def test_both_costs_of_every_published_network_and_of_the_ends() -> None:
     assert (CostTable.of_paper_flops(PAPER).total(codes) / 1e6).tolist() == [paper_mflops(arch) for arch in archs]
 
 
+@pytest.mark.medium
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(PRESETS)), st.integers(0, 2**32))
 def test_the_formula_against_its_closed_form(name: str, seed: int) -> None:

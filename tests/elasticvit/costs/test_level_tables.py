@@ -111,6 +111,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         load_level_tables(tmp_path / "nothing")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float32])
 def test_codes_that_are_not_in_the_space_are_damage(tmp_path: Path, dtype: type) -> None:
     """Files of others whose hashes fit: index 200 is none of int8, and -56 once it is read as one."""
@@ -134,6 +135,7 @@ def test_more_networks_than_there_are_is_an_error(tmp_path: Path) -> None:
         build_level_tables(space, tmp_path, (paper_mflops(space.smallest()),), floors=(), band=0.01, per_level=100_000)
 
 
+@pytest.mark.medium
 def test_training_draws_from_the_tables_up_to_its_own_band(built: LevelTables) -> None:
     space = paper()
     sampler = Sampler(space, Sampling(levels=PAPER_LEVELS, floors=PAPER_FLOORS), built.folder)

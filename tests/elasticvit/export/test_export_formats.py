@@ -160,6 +160,7 @@ def test_pt2_metadata_describes_the_network(made: Made) -> None:
     _check_metadata(json.loads(extra[DESCRIPTION]))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", OTHERS)
 def test_no_path_of_this_machine_is_in_a_file(made: Made, kind: Format) -> None:
     data = made.file(kind).data

@@ -106,6 +106,7 @@ def _run(*args: str | Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.medium
 def test_export_command_from_a_supernet(supernet_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.tflite"
     status, shown, _ = _run("export", "--arch", "smallest", "--supernet", supernet_file, "--out", out)

@@ -28,6 +28,7 @@ def test_the_version_that_this_was_written_for() -> None:
     assert version("nn-meter") == VERSION == load().version
 
 
+@pytest.mark.medium
 def test_its_training_function_is_what_trains() -> None:
     """What comes back is what `build_predictor_by_data` returned: called here directly, it gives the same forest."""
     rows = [BlockRow("a", block, _ms(block)) for block in FFNS]
@@ -60,6 +61,7 @@ def test_a_forest_learns_what_the_baseline_cannot() -> None:
     assert forest.acc10 is not None and forest.acc10 > 0.7
 
 
+@pytest.mark.medium
 def test_training_twice_gives_the_same_forest() -> None:
     rows = [BlockRow("a", block, _ms(block)) for block in FFNS]
     baseline = fit_prior(rows).predict_ms

@@ -231,6 +231,7 @@ def test_code_in_a_file_never_runs(zipped: bool, tmp_path: Path) -> None:
     assert mark.exists()  # the file would have done it
 
 
+@pytest.mark.medium
 def test_what_training_scripts_leave_in_a_file_is_passed_over(tmp_path: Path) -> None:
     extras = {"best": np.float32(0.5), "n": np.int64(3), "order": np.dtype(">f8").type(2), "yes": np.bool_(True)}
     weight = torch.nn.Parameter(torch.zeros(1))

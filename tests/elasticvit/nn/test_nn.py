@@ -143,6 +143,7 @@ def test_gradients_of_a_step_are_those_of_plain_networks_and_add_up() -> None:
         assert torch.allclose(gradient, expected[name], rtol=1e-6, atol=1e-6 * float(expected[name].abs().max())), name
 
 
+@pytest.mark.medium
 def test_a_step_works_deterministically_under_autocast_and_without_gradients() -> None:
     space, images = small(), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     supernet, arch = _supernet(space).train(), _archs(space, 1, seed=2)[0]

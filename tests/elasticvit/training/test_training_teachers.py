@@ -78,6 +78,7 @@ def test_a_teacher_gets_images_scaled_by_its_own_card(tmp_path: Path, whole: boo
         assert not torch.allclose(expected, net(_images()), atol=1e-2)
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_and_exported_programs_teach(tmp_path: Path) -> None:
     other = Pooled().eval()

@@ -159,6 +159,7 @@ def test_failures_are_tried_again_unless_the_user_has_to_act(farm: Farm) -> None
     assert farm.report(leased(farm, agent_id), outcome="failed", failure=bad).json()["status"] == "failed"
 
 
+@pytest.mark.medium
 def test_a_cancelled_job_refuses_its_report(farm: Farm) -> None:
     agent_id = farm.agent()
     job_id = farm.measure_job()
@@ -204,6 +205,7 @@ def test_devices_are_idle_busy_and_offline(farm: Farm) -> None:
     assert farm.ok("GET", "/devices/host")["state"] == "busy"
 
 
+@pytest.mark.medium
 def test_a_device_shows_the_newest_predictor_of_the_default_supernet(farm: Farm) -> None:
     """The one that answers a search that names no supernet, whichever was fitted last."""
     farm.supernet("first")

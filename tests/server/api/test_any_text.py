@@ -64,6 +64,7 @@ def test_a_report_with_any_text_is_stored(any_farm: Farm, text: str, kept: str) 
         assert jobs.get_attempt(reading, lease["lease_id"]).log == kept
 
 
+@pytest.mark.medium
 @EVERY_TEXT
 def test_failures_progress_heartbeats_and_registrations_with_any_text_are_stored(
     any_farm: Farm, text: str, kept: str
@@ -91,6 +92,7 @@ def test_failures_progress_heartbeats_and_registrations_with_any_text_are_stored
     assert farm.ok("GET", f"/jobs/{job_id}")["error"] == {"kind": "user", "detail": kept}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
 def test_a_refusal_that_quotes_any_text_is_a_problem(any_farm: Farm, text: str) -> None:
     assert problem(send(any_farm, "/search", {text: 1}, "user"), 422)["errors"]

@@ -44,6 +44,7 @@ def test_a_search_is_queued_with_all_that_its_worker_needs(ready: Farm) -> None:
     assert view["status"] == "failed" and view["error"] == {"kind": failure.kind, "detail": failure.detail}
 
 
+@pytest.mark.medium
 def test_a_finished_search_shows_its_models(ready: Farm) -> None:
     accepted = ready.ok("POST", "/search", json=BUDGET)
     latency = {"host": {"predicted_ms": 4.0, "lower_ms": 3.5, "upper_ms": 4.5, "confidence": 0.9}}

@@ -35,6 +35,7 @@ def stored_rows(farm: Farm) -> dict[tuple[str, int], tuple[str, float]]:
     return {(row.measurement_id, row.position): (row.block, row.latency_ms) for row in rows}
 
 
+@pytest.mark.medium
 def test_block_rows_are_made_once_and_read_by_later_calibrations(calibrations: CalibrationFarm) -> None:
     first = calibrations.calibrate(COUNT)
     assert first["status"] == "succeeded", first["error"]
@@ -53,6 +54,7 @@ def test_block_rows_are_made_once_and_read_by_later_calibrations(calibrations: C
     assert len(stored_rows(calibrations.farm)) == 2 * len(rows)
 
 
+@pytest.mark.medium
 def test_stored_rows_are_what_is_fitted(calibrations: CalibrationFarm) -> None:
     """A row that is changed in the store is fitted as it is stored, not made of the profile once more."""
     calibrations.calibrate(COUNT)
@@ -67,6 +69,7 @@ def test_stored_rows_are_what_is_fitted(calibrations: CalibrationFarm) -> None:
     assert second == first | {ms for _, ms in changed.values()}
 
 
+@pytest.mark.medium
 def test_rows_of_a_home_that_has_none_are_made_once(calibrations: CalibrationFarm) -> None:
     calibrations.calibrate(COUNT)
     before = stored_rows(calibrations.farm)
@@ -79,6 +82,7 @@ def test_rows_of_a_home_that_has_none_are_made_once(calibrations: CalibrationFar
     assert calibrations.exporter.orders[ListOps] == COUNT
 
 
+@pytest.mark.medium
 def test_rows_of_blocks_that_are_divided_otherwise_today_are_made_again(calibrations: CalibrationFarm) -> None:
     calibrations.calibrate(COUNT)
     before = stored_rows(calibrations.farm)
@@ -91,6 +95,7 @@ def test_rows_of_blocks_that_are_divided_otherwise_today_are_made_again(calibrat
     assert before.items() <= stored_rows(calibrations.farm).items()
 
 
+@pytest.mark.medium
 def test_a_session_that_cannot_be_aligned_is_skipped_and_named(calibrations_anywhere: CalibrationFarm) -> None:
     """Later calibrations succeed without it, and do not align it again."""
     calibrations = calibrations_anywhere
@@ -119,6 +124,7 @@ def test_a_session_that_cannot_be_aligned_is_skipped_and_named(calibrations_anyw
     assert [predictor["summary"]["skipped_sessions"] for predictor in listed] == [[skipped], [skipped]]
 
 
+@pytest.mark.medium
 def test_another_version_of_the_server_tries_to_align_once_more(calibrations: CalibrationFarm) -> None:
     calibrations.calibrate(COUNT)
     before = stored_rows(calibrations.farm)
@@ -140,6 +146,7 @@ def test_another_version_of_the_server_tries_to_align_once_more(calibrations: Ca
         assert session.exec(select(UnalignedSession)).all() == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("broken", "reason"), [("arch", "not an architecture"), ("export", "cannot be written")])
 def test_a_session_of_a_model_that_is_no_longer_understood_is_skipped(
     calibrations: CalibrationFarm, broken: str, reason: str
@@ -161,6 +168,7 @@ def test_a_session_of_a_model_that_is_no_longer_understood_is_skipped(
     assert reason in skipped[old]
 
 
+@pytest.mark.medium
 def test_an_unstable_network_is_measured_again_until_it_is_stable(calibrations: CalibrationFarm) -> None:
     calibrations.device.change = lambda _arch, number, body: shaken(body) if number < 3 else body
     done = calibrations.calibrate(COUNT)
@@ -168,6 +176,7 @@ def test_an_unstable_network_is_measured_again_until_it_is_stable(calibrations: 
     assert set(calibrations.device.sessions.values()) == {4}
 
 
+@pytest.mark.medium
 def test_a_network_that_is_stable_at_once_is_measured_once(calibrations: CalibrationFarm) -> None:
     calibrations.calibrate(COUNT)
     assert set(calibrations.device.sessions.values()) == {1} and len(calibrations.device.sessions) == COUNT
@@ -196,6 +205,7 @@ def test_a_job_with_too_many_unstable_networks_fails_and_is_retried(calibrations
     assert sorted(calibrations.device.sessions.values()) == [1, 1, 1, 1, 5, 5, 5, 5]
 
 
+@pytest.mark.medium
 def test_a_device_that_fails_is_named(calibrations: CalibrationFarm) -> None:
     failure = {"kind": "user", "detail": "the model does not load: update the runtime"}
     calibrations.device.change = lambda _arch, _number, _body: {"outcome": "failed", "failure": failure}

@@ -119,6 +119,7 @@ def test_a_model_whose_file_is_another_or_gone_is_not_converted(farm: Farm, supe
     stale(farm, model)
 
 
+@pytest.mark.medium
 def test_a_model_of_other_norms_is_not_converted(farm: Farm, tmp_path: Path) -> None:
     """It has those of its supernet's file, as there were no images; now there are."""
     supernet = served(farm, damaged(tmp_path / "bare.safetensors", lambda state: None))

@@ -58,6 +58,7 @@ def test_a_subnet_is_exported_once_and_then_answered_at_once(farm: Farm, superne
     assert work_off(farm, Never()) == 0 and len(farm.ok("GET", "/models")["items"]) == 1
 
 
+@pytest.mark.medium
 def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, supernet: str) -> None:
     compute, here, arch = compute_of(farm), LocalExporter(), tiny_space().largest()
     served_supernet = SupernetCache(compute).get(supernet)
@@ -182,6 +183,7 @@ def void(_value: object) -> None:
     return
 
 
+@pytest.mark.medium
 def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm, tmp_path: Path) -> None:
     """As the worker finds at its start."""
     far = served(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
@@ -203,6 +205,7 @@ def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm
     assert ask(farm, near, arch)["status"] == "succeeded"
 
 
+@pytest.mark.medium
 def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Farm, tmp_path: Path) -> None:
     """Also of a network whose accuracy stands in the table."""
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
@@ -238,6 +241,7 @@ UNMEASURED: list[tuple[str, AccuracySource | None, str | None, bool]] = [
 ]
 
 
+@pytest.mark.medium
 def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
     supernet = farm.supernet()
     with farm.database.write() as session:

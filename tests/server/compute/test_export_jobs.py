@@ -64,6 +64,7 @@ def test_a_precision_that_costs_too_much_is_refused(farm: Farm, supernet: str) -
     assert "0.0300 of top-1 (measured on something)" in only_failure(farm, "user")
 
 
+@pytest.mark.medium
 def test_what_was_exported_before_is_refused_where_it_costs_too_much(farm: Farm, supernet: str) -> None:
     """By the queue, and without another export."""
     first = ask(farm, supernet, precision="float16", max_accuracy_drop=0.03)
@@ -81,6 +82,7 @@ def test_what_was_exported_before_is_refused_where_it_costs_too_much(farm: Farm,
     assert len(farm.ok("GET", "/models")["items"]) == 1
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("change", [None, 0.5, -0.01])
 def test_what_costs_no_more_than_a_point_or_nothing_known_is_answered(
     farm: Farm, supernet: str, change: float | None
@@ -151,6 +153,7 @@ def test_an_invalid_supernet_or_arch_fails_as_the_users_fault(farm: Farm, tmp_pa
     nothing_stored(farm)
 
 
+@pytest.mark.medium
 def test_a_store_that_cannot_be_written_fails_without_a_model(farm: Farm, supernet: str) -> None:
     queued = ask(farm, supernet)
     blobs = farm.home / "blobs"

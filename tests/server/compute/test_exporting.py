@@ -116,6 +116,7 @@ def test_a_signal_without_a_name_is_named_by_its_number(child: ChildExporter, fi
         child.run(export(file), Meddler("calibrating", lambda: os.kill(killed, 40)))
 
 
+@pytest.mark.medium
 def test_errors_of_the_project_keep_their_class(child: ChildExporter, file: Path, tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="192"):
         child.run(export(file, published("S1")), UNWATCHED)
@@ -209,6 +210,7 @@ def test_it_ends_with_its_parent(end: str, file: Path) -> None:
     assert gone(int(done.stdout), within=30.0)
 
 
+@pytest.mark.medium
 def test_exporters_take_turns_and_may_be_left_waiting(child: ChildExporter, file: Path) -> None:
     def ask_again() -> None:
         with pytest.raises(Stopped):

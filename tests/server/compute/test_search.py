@@ -163,6 +163,7 @@ def latency(answer: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.medium
 def test_without_verify_nothing_is_measured(setting: Setting) -> None:
     task, exporter = setting.task(never, count=3), StandInExporter()
     result = setting.run(task, exporter)
@@ -176,6 +177,7 @@ def test_without_verify_nothing_is_measured(setting: Setting) -> None:
     assert model.manifest["latency"] == [], "an uncalibrated estimate is not written into manifests"
 
 
+@pytest.mark.medium
 def test_a_measurement_within_the_budget_verifies_the_file(setting: Setting) -> None:
     task = setting.task(lambda model, _key: measured(model, 0.9 * setting.budget_ms), verify=True)
     (answer,) = setting.run(task)["models"]
@@ -185,6 +187,7 @@ def test_a_measurement_within_the_budget_verifies_the_file(setting: Setting) -> 
     assert latency(answer)["measured_raw_ms"] == pytest.approx(1.8 * setting.budget_ms)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("statistic", "verified"), [("p50", True), ("p90", False)])
 def test_the_statistic_of_the_request_is_held_to_the_budget(setting: Setting, statistic: str, verified: bool) -> None:
     def measure(model: Model, _key: str) -> Measurement:
@@ -195,6 +198,7 @@ def test_the_statistic_of_the_request_is_held_to_the_budget(setting: Setting, st
     assert latency(answer)["verified"] is verified
 
 
+@pytest.mark.medium
 def test_a_miss_lowers_the_bound_of_the_next_choice_by_its_ratio(setting: Setting) -> None:
     exporter, budget_ms = StandInExporter(), setting.budget_ms
 
@@ -213,6 +217,7 @@ def test_a_miss_lowers_the_bound_of_the_next_choice_by_its_ratio(setting: Settin
     )
 
 
+@pytest.mark.medium
 def test_bounds_multiply_over_the_rounds_which_are_limited(setting: Setting) -> None:
     exporter, ratios = StandInExporter(), (1.1, 1.2, 1.3, 1.4)
 
@@ -230,6 +235,7 @@ def test_bounds_multiply_over_the_rounds_which_are_limited(setting: Setting) -> 
     assert answer["arch_id"] == exporter.archs[0].id, "of those that miss the budget the most accurate is returned"
 
 
+@pytest.mark.medium
 def test_a_bound_below_the_smallest_network_ends_the_rounds(setting: Setting) -> None:
     task = setting.task(lambda model, _key: measured(model, 1000 * setting.budget_ms), verify=True)
     (answer,) = setting.run(task)["models"]
@@ -237,6 +243,7 @@ def test_a_bound_below_the_smallest_network_ends_the_rounds(setting: Setting) ->
     assert latency(answer)["measured_ms"] == pytest.approx(1000 * setting.budget_ms)
 
 
+@pytest.mark.medium
 def test_an_unstable_session_is_repeated_once(setting: Setting) -> None:
     def measure(model: Model, key: str) -> Measurement:
         return measured(model, 0.9 * setting.budget_ms, stable=key == "verify-again")
@@ -247,6 +254,7 @@ def test_an_unstable_session_is_repeated_once(setting: Setting) -> None:
     assert latency(answer)["verified"] is True
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("ratio", "rounds"), [(0.9, 1), (1.1, VERIFY_ROUNDS)])
 def test_an_unstable_measurement_never_verifies(setting: Setting, ratio: float, rounds: int) -> None:
     """But one above the budget lowers the bound all the same."""
@@ -256,6 +264,7 @@ def test_an_unstable_measurement_never_verifies(setting: Setting, ratio: float, 
     assert latency(answer)["verified"] is False and latency(answer)["measured_ms"] is not None
 
 
+@pytest.mark.medium
 def test_sessions_that_fail_leave_the_answer_unverified(setting: Setting) -> None:
     task = setting.task(lambda _model, _key: None, verify=True)
     (answer,) = setting.run(task)["models"]
@@ -263,6 +272,7 @@ def test_sessions_that_fail_leave_the_answer_unverified(setting: Setting) -> Non
     assert latency(answer)["verified"] is False and latency(answer)["measured_ms"] is None
 
 
+@pytest.mark.medium
 def test_without_an_anchor_reference_nothing_is_verified(setting: Setting) -> None:
     """As on an uncalibrated profile: there are raw latencies only, which the budget does not speak of."""
     task = setting.task(lambda model, _key: measured(model, None), verify=True)
@@ -271,6 +281,7 @@ def test_without_an_anchor_reference_nothing_is_verified(setting: Setting) -> No
     assert latency(answer)["measured_ms"] is None and latency(answer)["measured_raw_ms"] is not None
 
 
+@pytest.mark.medium
 def test_verified_answers_come_first_then_the_more_accurate(setting: Setting) -> None:
     exporter = StandInExporter()
 
@@ -295,6 +306,7 @@ def test_several_verified_answers_stay_in_order_of_accuracy(setting: Setting) ->
     assert len(values) == len(task.sessions) == 4 and values == sorted(values, reverse=True)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("change", "allowed"), [(-0.05, False), (-0.03, True), (0.01, True), (None, True)])
 def test_a_precision_that_costs_more_top1_than_allowed_is_refused(
     setting: Setting, change: float | None, allowed: bool
@@ -317,6 +329,7 @@ def test_a_budget_that_no_network_keeps_is_infeasible(setting: Setting) -> None:
     assert caught.value.extras["smallest_ms"] == pytest.approx(setting.smallest_ms)
 
 
+@pytest.mark.medium
 def test_a_lost_job_ends_in_the_middle_of_its_exports(setting: Setting) -> None:
     task, exporter = setting.task(never, count=3), StandInExporter()
     task.ended = Lost()
@@ -338,6 +351,7 @@ def chosen(setting: Setting, **more: Any) -> Codes:  # noqa: ANN401
     return choose(request, setting.served, setting.predictor, setting.budget_ms).best
 
 
+@pytest.mark.medium
 def test_choices_keep_every_bound_of_the_request(setting: Setting) -> None:
     space, free = setting.served.space, chosen(setting)
     sizes_mb = size_mb(space)
@@ -350,6 +364,7 @@ def test_choices_keep_every_bound_of_the_request(setting: Setting) -> None:
     assert not all(macs(space.decode(code)) <= bound_macs for code in free), "the bound binds"
 
 
+@pytest.mark.medium
 def test_choices_stay_within_the_accuracy_drop(setting: Setting) -> None:
     """Of the predicted top-1, below the best of the space; where the budget does not allow that, it binds."""
     predict = setting.served.accuracy.predict
@@ -363,6 +378,7 @@ def test_choices_stay_within_the_accuracy_drop(setting: Setting) -> None:
     assert "max_accuracy_drop" in caught.value.binding
 
 
+@pytest.mark.medium
 def test_choices_depend_on_the_seed_alone(setting: Setting) -> None:
     assert np.array_equal(chosen(setting, seed=3), chosen(setting, seed=3))
     assert np.array_equal(chosen(setting, seed=None), chosen(setting, seed=0))

@@ -187,6 +187,7 @@ class TestQueue:
                 jobs.release(session, taken.lease_id, attempt, clock())
         assert job(database, job_id).status == JobStatus.QUEUED
 
+    @pytest.mark.medium
     def test_cancel_takes_the_children_along_and_is_final(self, database: Database, clock: Clock) -> None:
         parent = queue(database)
         taken = claimed(database, clock)

@@ -90,6 +90,7 @@ def test_a_later_word_replaces_an_earlier_one(farm: Farm, model_id: str) -> None
     assert [round(row["measured_ms"], 1) for row in _latency(farm, model_id)] == [3.0, 3.0]
 
 
+@pytest.mark.medium
 def test_what_is_unstable_emulated_or_uncalibrated_is_not_in_the_manifest(farm: Farm, model_id: str) -> None:
     farm.predictor(farm.supernet())
     agent_id = farm.agent()

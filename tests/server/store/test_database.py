@@ -208,6 +208,7 @@ def small_disk(max_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.medium
 def test_a_full_disk_is_507_with_nothing_left_behind(farm: Farm) -> None:
     farm.secret("user")
     with small_disk(2_000_000):

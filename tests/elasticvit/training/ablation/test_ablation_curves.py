@@ -75,6 +75,7 @@ def test_runs_that_are_missing_are_named(plan: Plan, results: Results) -> None:
     assert "Not finished: + HSS 1." in rendered(plan, results, 2)
 
 
+@pytest.mark.medium
 def test_curves_are_drawn_beside_the_other_plots(plan: Plan, results: Results, tmp_path: Path) -> None:
     names = [path.name for path in plot(plan, results, tmp_path)]
     assert names == [

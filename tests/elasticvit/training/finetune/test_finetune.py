@@ -87,6 +87,7 @@ def test_the_supernet_has_the_users_classes_and_its_provenance(tuned: Path, base
     assert hidden == {"colours.safetensors", "colours.accuracy.jsonl"}
 
 
+@pytest.mark.medium
 def test_its_table_holds_what_its_networks_do_on_its_own_data(tuned: Path) -> None:
     supernet, table = load_supernet(tuned), AccuracyTable.load(tuned.with_suffix(".accuracy.jsonl"))
     assert (table.space, table.images, len(table.top1)) == (tiny_space(3), 9, EVALUATED)
@@ -142,6 +143,7 @@ def test_one_network_alone_becomes_a_model(base: Path, folder: Path, tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {out.name, *beside, "mine.train.jsonl"}
 
 
+@pytest.mark.medium
 def test_one_network_alone_becomes_weights(base: Path, folder: Path, tmp_path: Path) -> None:
     run = _run(base, folder, tmp_path / "mine.safetensors")
     run.single(tiny_space().smallest())
@@ -177,6 +179,7 @@ def test_a_checkpoint_is_not_continued_from_another_base(base: Path, folder: Pat
         _run(other, folder, tmp_path / "mine.safetensors").whole()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("single", [False, True])
 def test_a_checkpoint_is_not_continued_with_other_class_names_or_images(
     base: Path, tmp_path: Path, single: bool
@@ -200,6 +203,7 @@ def test_a_checkpoint_is_not_continued_with_other_class_names_or_images(
     assert not out.exists()
 
 
+@pytest.mark.medium
 def test_a_checkpoint_of_an_earlier_version_has_the_class_names_of_its_card(base: Path, tmp_path: Path) -> None:
     photos, out = colour_folder(tmp_path / "photos", images=12), tmp_path / "mine.safetensors"
     with pytest.raises(StoppedError):
@@ -216,6 +220,7 @@ def test_a_checkpoint_of_an_earlier_version_has_the_class_names_of_its_card(base
     assert load_supernet(out).card.class_names == CLASSES
 
 
+@pytest.mark.medium
 def test_accuracy_is_not_measured_with_labels_of_other_classes(base: Path, tmp_path: Path) -> None:
     photos, out = colour_folder(tmp_path / "photos", images=12), tmp_path / "mine.safetensors"
     _run(base, photos, out).whole()
