@@ -85,6 +85,9 @@ def test_any_number_of_images(made: Made, kind: Format, batch: int) -> None:
     assert _difference(made.net, made.file(kind).data, kind, batch) <= 1e-5
 
 
+LONG = ("largest", "T1")
+
+
 def _archs() -> dict[str, Arch]:
     drawn = small().decode(small().sample(np.random.default_rng(5), 1)[0])
     # 176 pixels reach an odd grid, whose shortcut is padded.
@@ -94,7 +97,7 @@ def _archs() -> dict[str, Arch]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name == "largest" else name for name in _archs()]
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in _archs()]
 )
 def test_networks_of_all_sizes(name: str, kind: Format) -> None:
     net = random_net(_archs()[name], seed=1)
