@@ -24,7 +24,7 @@ void device_put_clocks(struct json* json, const char* key, const char* sysfs);
 /* Adds `key: [{"type": text, "mc": millidegrees Celsius}, ...]` of the thermal zones that may be read. */
 void device_put_temperatures(struct json* json, const char* key, const char* sysfs);
 
-/* Largest resident size so far, in KiB; and times the kernel took the CPU away from any thread of ours. */
+/* Largest resident size so far, in KiB; and times the kernel took the CPU away from any of our threads. */
 long device_peak_rss_kb(void);
 long device_involuntary_switches(void);
 
