@@ -132,7 +132,7 @@ class Arch:
             a, b = (_conv_stage(stage) for stage in conv)
             w, x, y, z = (_vit_stage(stage) for stage in vit)
             return cls(resolution, _conv_stage(stem), (a, b), (w, x, y, z), **head)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ArchError(f"not an architecture: {error}; compare with GET /supernets or Arch.to_json()") from error
 
     @classmethod
