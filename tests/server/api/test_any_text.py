@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.services import jobs
+from server.services import claims
 from tests.server.server_farm import Farm, describe, problem, session_body
 
 LITERAL = "\\u0000"  # six characters: a backslash, u, 0, 0, 0, 0
@@ -61,7 +61,7 @@ def test_a_report_with_any_text_is_stored(any_farm: Farm, text: str, kept: str) 
     assert session["device"]["model"] == kept and session["device"]["properties"] == {kept: kept}
     assert farm.ok("GET", f"/profiles/{measurement['profile_id']}")["key"]["model"] == kept
     with farm.database.read() as reading:
-        assert jobs.get_attempt(reading, lease["lease_id"]).log == kept
+        assert claims.get_attempt(reading, lease["lease_id"]).log == kept
 
 
 @EVERY_TEXT

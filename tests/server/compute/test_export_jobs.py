@@ -21,7 +21,7 @@ from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.errors import ServerError
-from server.services import jobs
+from server.services import claims
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
@@ -182,7 +182,7 @@ def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, ch
     asked = ask(farm, supernet)
     compute, stop = compute_of(farm), threading.Event()
     with farm.database.write() as session:
-        claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
+        claimed = claims.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
     assert claimed is not None
     worker.run_job(Task(compute, claimed, stop), executing(compute, Meddled(child, "extracting", stop.set)))
     assert farm.ok("GET", asked["url"])["status"] == "queued"

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 from server.errors import DatabaseTooNew, DiskFull, ForeignDatabase, InfraError, ReadOnlyHome, SettingsError
-from server.services import jobs
+from server.services import claims
 from server.services.home import prepare
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
@@ -68,7 +68,7 @@ def test_an_older_home_is_migrated_with_its_data_and_a_copy(tmp_path: Path, make
         assert copy.execute("SELECT id FROM job").fetchall() == [("job-old",)]
         assert "priority" not in [row[1] for row in copy.execute("PRAGMA table_info(job)")]
     with farm.database.write() as session:
-        claimed = jobs.claim_compute(session, "worker", (JobKind.CALIBRATE,), farm.clock())
+        claimed = claims.claim_compute(session, "worker", (JobKind.CALIBRATE,), farm.clock())
     assert claimed is not None and claimed.job.id == "job-old" and claimed.job.priority == 0
     assert not farm.left_behind()
 
