@@ -23,7 +23,8 @@ from device_agent.uplink.registration import Registration
 from device_agent.uplink.spool import Spool
 from server.wire import BenchRun, DeviceDescription, Lease, MeasurementSession, Round
 from server.wire.connect import http_client
-from tests.device_agent.agent_farm import TOKEN, Farm, wait_until
+from tests.device_agent.agent_farm import Farm, wait_until
+from tests.device_agent.fake_server import TOKEN
 from tests.server.server_farm import describe
 
 

@@ -19,7 +19,7 @@ from device_agent.errors import (
 from device_agent.uplink.api import Server
 from server.wire import BlobRef, Heartbeat, LeaseRenewal, LeaseRequest
 from server.wire.connect import http_client
-from tests.device_agent.agent_farm import TOKEN, FakeServer
+from tests.device_agent.fake_server import TOKEN, FakeServer
 
 PROBLEM = b'{"title": "t", "status": 1, "kind": "user", "detail": "do this instead"}'
 
