@@ -81,7 +81,7 @@ def test_a_queued_search_survives_a_restart(make_farm: Callable[..., Farm]) -> N
 
 @pytest.mark.parametrize(
     ("path", "body", "other"),
-    [("/search", BUDGET, {**BUDGET, "count": 2}), ("/subnets", {"arch": "largest"}, {"arch": "smallest"})],
+    [("/search", BUDGET, {**BUDGET, "count": 2}), ("/subnets", {"arch": "S1"}, {"arch": "S2"})],
 )
 def test_an_idempotency_key_makes_one_thing(
     ready: Farm, path: str, body: dict[str, Any], other: dict[str, Any]

@@ -21,12 +21,11 @@ from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.errors import ServerError
-from server.services import claims
+from server.services import claims, jobs
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     MEMORY,
-    NOWHERE,
     Meddled,
     Meddler,
     Never,
@@ -144,9 +143,11 @@ def test_what_is_wrong_with_a_supernet_or_an_arch_is_said_once(farm: Farm, tmp_p
         assert work_off(farm, here) == 1
         job = farm.ok("GET", asked["url"])
         assert job["status"] == "failed" and job["error"]["kind"] == "user" and says in job["error"]["detail"]
-    outside = ask(farm, served(farm, supernet_file(tmp_path / "b.safetensors", data=NOWHERE)), published("S1"))
+    outside = {"arch": published("S1").to_json(), "supernet": served(farm, supernet_file(tmp_path / "b.safetensors"))}
+    with farm.database.write() as session:  # as older versions queued it
+        job_id = jobs.enqueue(session, kind=JobKind.SUBNET, now=farm.clock(), payload=outside).id
     assert work_off(farm, here) == 1
-    job = farm.ok("GET", outside["url"])
+    job = farm.ok("GET", f"/jobs/{job_id}")
     assert job["status"] == "failed" and job["error"]["kind"] == "user" and "'b'" in job["error"]["detail"]
     nothing_stored(farm)
 

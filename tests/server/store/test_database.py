@@ -219,14 +219,14 @@ def test_a_full_disk_is_507_with_nothing_left_behind(farm: Farm) -> None:
 
 
 def test_a_full_disk_under_the_database_is_507(farm: Farm) -> None:
-    farm.secret("user")
-    big = {"arch": {"x": "y" * 3_000_000}}
-    farm.supernet()
+    beat = {"name": "host", "state": "idle"}
+    body = {"agent_id": farm.agent(), "devices": [beat]}
     with small_disk(2_000_000):
-        answer = farm.call("POST", "/subnets", "user", json=big)
+        big = {**body, "devices": [{**beat, "state": "busy", "conditions": {"x": "y" * 3_000_000}}]}
+        answer = farm.call("POST", "/agents/heartbeat", "agent", json=big)
     problem(answer, 507, "infra")
-    assert farm.ok("GET", "/jobs")["items"] == []
-    farm.ok("POST", "/subnets", "user", json={"arch": "small"})
+    assert farm.ok("GET", "/devices/host")["state"] == "idle"
+    farm.ok("POST", "/agents/heartbeat", "agent", json=body)
 
 
 def test_blobs_are_whole_or_not_there(tmp_path: Path) -> None:
