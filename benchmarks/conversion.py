@@ -11,8 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ from benchmarks.attention_blocks import BLOCKS, attention_block
 from benchmarks.interleave import say
 from benchmarks.official import official_path
 from benchmarks.peer_models import NAIVE, TIMM, VARIABLE, peer, peers_path, torch_macs, zero_scales
+from elasticvit.atomic import atomic_folder
 from elasticvit.data.readers.cache import cache_folder
 from elasticvit.errors import ExportError
 from elasticvit.export.tflite.reader import tflite_macs
@@ -103,19 +102,12 @@ def _key(name: str) -> str:
 def _convert_apart(name: str, kept: Path) -> None:
     """Into a passing folder, which is then renamed: two at once both end with a whole one."""
     say(f"  converting {name} (up to three minutes, kept for the next run)")
-    fresh = kept.with_name(f".{kept.name}-{secrets.token_hex(4)}")
-    fresh.mkdir(parents=True)
-    try:
+    with atomic_folder(kept, lambda folder: (folder / FACTS).is_file()) as fresh:
         command = [sys.executable, "-m", "benchmarks.conversion", name, str(fresh)]
         root = Path(__file__).parent.parent
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_CONVERSION_S, check=False)
         if done.returncode != 0:
             raise ExportError(f"converting {name} failed:\n{done.stderr.strip()[-2000:]}")
-        if not (kept / FACTS).is_file():
-            shutil.rmtree(kept, ignore_errors=True)
-            fresh.rename(kept)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def module(name: str) -> tuple[nn.Module, Tensor, int]:

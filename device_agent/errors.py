@@ -95,7 +95,7 @@ class WorkError(AgentError):
         self.log = log
 
     def failure(self) -> Failure:
-        return Failure(kind=self.kind, detail=str(self)[:MAX_DETAIL])
+        return Failure(kind=self.kind, detail=str(self)[:MAX_DETAIL] or "no reason is known: read the agent's log")
 
 
 class BadModel(WorkError):

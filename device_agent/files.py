@@ -1,4 +1,7 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there.
+
+`elasticvit.atomic` does the same. The agent has its own, because it imports nothing of `elasticvit`.
+"""
 
 from __future__ import annotations
 

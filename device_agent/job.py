@@ -15,16 +15,17 @@ from device_agent.bench.session import Files
 from device_agent.cancellation import Cancellation
 from device_agent.devices.device import Device
 from device_agent.errors import AgentError, Cancelled, InfraFault, ServerAway, StaleLease, WorkError
+from device_agent.logs import log_end
 from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache, CorruptDownload
 from server.wire import BlobRef, Failure, Lease, LeaseRenewal, Progress, Report
+from server.wire.measurements import MAX_LOG_CHARS
 
 log = structlog.get_logger()
 
 # Renewals may fail twice in a row before the lease runs out.
 RENEWALS_PER_LEASE = 3
 RETRY_SECONDS = 1.0
-MAX_LOG = 64_000
 
 
 class Renewal:
@@ -94,9 +95,8 @@ def run_lease(
 
 def failed(lease: Lease, error: WorkError) -> Report:
     failure: Failure = error.failure()
-    return Report(
-        lease_id=lease.lease_id, attempt=lease.attempt, outcome="failed", failure=failure, log=error.log[-MAX_LOG:]
-    )
+    log_text = log_end(error.log, MAX_LOG_CHARS)
+    return Report(lease_id=lease.lease_id, attempt=lease.attempt, outcome="failed", failure=failure, log=log_text)
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""Log lines: one event a line, `key=value` after it, on stderr."""
+"""Log lines: one event a line, `key=value` after it, on stderr. And the logs of other programs, cut to a length."""
 
 from __future__ import annotations
 
@@ -23,3 +23,12 @@ def configure(level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def log_end(text: str, max_chars: int) -> str:
+    """The end of a log, at most `max_chars` long; a first line says how much was cut."""
+    if len(text) <= max_chars:
+        return text
+    note = f"[{len(text)} characters of log, only the end is kept]\n"
+    kept_chars = max_chars - len(note)
+    return note + text[-kept_chars:] if kept_chars > 0 else text[-max_chars:]

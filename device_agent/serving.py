@@ -50,6 +50,7 @@ class ServedDevice:
         self._stop = Cancellation(agent_stop)
         self._predecessor = predecessor
         self._busy = False
+        self._ready = True
         self._held: str | None = None
         self._spooled: Path | None = None
         # A daemon: a call to a server that hangs must not keep the process from ending.
@@ -70,8 +71,8 @@ class ServedDevice:
         return self._thread.is_alive()
 
     def beat(self) -> DeviceBeat:
-        """The device in a heartbeat."""
-        state = DeviceState.BUSY if self._busy else DeviceState.IDLE
+        """The device in a heartbeat: busy also while it is not ready, because no job is claimed for it then."""
+        state = DeviceState.IDLE if self._ready and not self._busy else DeviceState.BUSY
         try:
             conditions = self.device.conditions()
         except Exception:  # the heartbeat of the other devices must not fail with it
@@ -115,7 +116,8 @@ class ServedDevice:
         if self._spooled is not None and self._spooled.exists():
             return False  # another thread is sending it: no claim before it is delivered
         self._release()
-        lease = registration.claim(self.name) if self.device.ready() else None
+        self._ready = self.device.ready()
+        lease = registration.claim(self.name) if self._ready else None
         if lease is None:
             return False
         self._held = lease.lease_id

@@ -1,17 +1,19 @@
-"""Files that appear whole or not at all: the one writer of this package, for others to use too.
+"""Files and folders that appear whole or not at all: the one writer of this package and of the server.
 
 Data goes to a hidden file in the target's folder, is synchronised to the disk, and gets its name by a rename. A reader
 sees the old file or the new one, also after a power cut; a writer that fails leaves nothing behind.
 
-Every function takes `error`, the type that the caller raises where the disk refuses. Without it, `OSError` comes
-through as it is, for callers with a message of their own.
+`part_file` and `atomic_folder` raise `OSError`. The other functions take `error`, the type that the caller raises where
+the disk refuses; without it, `OSError` comes through as it is, for callers with a message of their own.
 """
 
+import glob
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +21,7 @@ from elasticvit.errors import ExportError
 
 ErrorType = Callable[[str], Exception]
 _READABLE = 0o666  # before the umask, as `open` has it
+_FOLDER_DIGITS = 8
 
 
 def write_atomically(
@@ -88,27 +91,85 @@ def atomic_file(
         raise (error or OSError)(_cannot_write(path, why))
     hidden = path.name if path.name.startswith(".") else f".{path.name}"
     part = path.with_name(f"{hidden}.part" if single_writer else f"{hidden}.{secrets.token_hex(8)}")
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if single_writer else os.O_EXCL)
-    with _translated(path, error):
+    with _translated(path, error), part_file(part, mode, overwrite=single_writer) as unnamed:
+        yield unnamed.file
+        unnamed.keep(path)
+
+
+@dataclass
+class PartFile:
+    """An open file under a temporary name, `path`."""
+
+    file: BinaryIO
+    path: Path
+    _kept: bool = field(default=False, init=False)
+
+    @property
+    def is_kept(self) -> bool:
+        return self._kept
+
+    def keep(self, target: Path) -> None:
+        """Synchronise it and rename it to `target`, on the same disk; an older file is replaced. Raises `OSError`."""
+        _synchronise(self.file)
+        self.path.replace(target)
+        self._kept = True
+        _synchronise_path(target.parent)
+
+
+@contextmanager
+def part_file(path: Path, mode: int = _READABLE, *, overwrite: bool = False) -> Iterator[PartFile]:
+    """A new file under a temporary name, for callers that learn its own name late; removed at the end unless kept.
+
+    Args:
+        mode: permissions, less the umask.
+        overwrite: a file of this name is overwritten. Without it, one raises `FileExistsError`.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
+    with os.fdopen(os.open(path, flags, mode), "wb") as file:
+        part = PartFile(file, path)
         try:
-            with os.fdopen(os.open(part, flags, mode), "wb") as file:
-                yield file
-                _synchronise(file)
-            part.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+            yield part
+        finally:
+            if not part.is_kept:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut. Raises `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def atomic_folder(path: Path, is_complete: Callable[[Path], bool] = Path.is_dir) -> Iterator[Path]:
+    """An empty folder that gets the name `path` when the block ends, and disappears if the block raises.
+
+    A folder `path` that `is_complete` by then stays as it is, because another process was faster; one that is not is
+    removed first.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    part = path.with_name(f".{path.name}-{secrets.token_hex(_FOLDER_DIGITS // 2)}")
+    part.mkdir(parents=True)
     try:
-        os.fsync(descriptor)
+        yield part
+        for file in part.rglob("*"):
+            _synchronise_path(file)
+        if path.exists() and not is_complete(path):
+            shutil.rmtree(path)
+        try:
+            part.rename(path)
+        except OSError:
+            if not is_complete(path):
+                raise
+        _synchronise_path(path.parent)
     finally:
-        os.close(descriptor)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_part_folders(path: Path) -> None:
+    """Remove what killed writers of the folder `path` left. Only for a caller who knows that no other writes it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}-" + "[0-9a-f]" * _FOLDER_DIGITS):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def check_out(out: Path, inputs: Iterable[Path] = (), error: ErrorType = ExportError) -> None:
@@ -157,6 +218,15 @@ def _translated(path: Path, error: ErrorType | None) -> Iterator[None]:
         if error is None:
             raise
         raise error(_cannot_write(path, refused)) from refused
+
+
+def _synchronise_path(path: Path) -> None:
+    """Of a folder: make the renames in it survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _synchronise(file: BinaryIO) -> None:

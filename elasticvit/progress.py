@@ -20,10 +20,16 @@ class Step:
 
 Report = Callable[[Step], None]
 Stop = Callable[[], bool]
+Say = Callable[[str], None]
+"""Gets a sentence for the user."""
 
 
 def silent(_: Step) -> None:
     """Report nothing."""
+
+
+def unheard(_: str) -> None:
+    """Print nothing."""
 
 
 def never() -> bool:

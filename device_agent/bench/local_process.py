@@ -19,6 +19,7 @@ from device_agent.bench.find import Bench
 from device_agent.bench.runner import BenchOutput
 from device_agent.cancellation import Cancellation
 from device_agent.errors import DeviceFault, InfraFault
+from device_agent.logs import log_end
 from device_agent.settings import PREFIX
 
 log = structlog.get_logger()
@@ -103,7 +104,7 @@ def _watch(process: subprocess.Popen[bytes], limit_s: float, cancellation: Cance
     while True:
         try:
             _, stderr = process.communicate(timeout=POLL_SECONDS)
-            return stderr.decode(errors="replace")[-MAX_STDERR_CHARS:]
+            return log_end(stderr.decode(errors="replace"), MAX_STDERR_CHARS)
         except subprocess.TimeoutExpired:
             cancellation.check()
             if time.monotonic() > deadline:

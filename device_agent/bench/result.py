@@ -5,16 +5,17 @@ android_bench/README.md defines it; fields that are not listed here are ignored.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from device_agent.errors import InfraFault
 from server.wire import BenchRun, OpTime
+from server.wire.text import MAX_TEXT_CHARS, plain_value
 
 # Of more samples than this, evenly spaced ones are kept, which preserves the quantiles and bounds the report.
 MAX_KEPT_SAMPLES = 5000
-MAX_TAG = 500
 
 
 class _Read(BaseModel):
@@ -83,7 +84,7 @@ class BenchResult(_Read):
         return [
             OpTime(
                 node=op.node,
-                tag=op.tag[:MAX_TAG],
+                tag=op.tag[:MAX_TEXT_CHARS],
                 count=op.count,
                 total_us=op.total_us,
                 avg_us=op.total_us / runs,
@@ -103,16 +104,25 @@ class BenchResult(_Read):
 
 
 def read_result(data: bytes) -> BenchResult:
-    """Raises InfraFault if the file is not a result of this schema."""
+    """The result in a file; U+FFFD stands for what is no text in it, which must not cost a measurement.
+
+    Raises InfraFault if the file is not a result of this schema.
+    """
     try:
-        return BenchResult.model_validate_json(data)
+        # Not pydantic's own reader of JSON, which refuses lone surrogates.
+        return BenchResult.model_validate(plain_value(json.loads(data.decode(errors="replace"))))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InfraFault(
-            f"android_bench wrote a result that this agent cannot read ({where}: {first['msg']}): "
-            "use android_bench and agent of the same version"
-        ) from error
+        raise _unreadable(f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(f"the file: {error}") from error
+
+
+def _unreadable(reason: str) -> InfraFault:
+    return InfraFault(
+        f"android_bench wrote a result that this agent cannot read ({reason}): "
+        "use android_bench and agent of the same version"
+    )
 
 
 def _ms(us: float | None) -> float | None:

@@ -22,7 +22,7 @@ class Device(Protocol):
         ...
 
     def ready(self) -> bool:
-        """Whether the device can do a job now. While it cannot, no job is claimed for it."""
+        """Whether the device can do a job now. While it cannot, no job is claimed for it and it shows as busy."""
         return True
 
     def measure(

@@ -18,12 +18,12 @@ from device_agent.cancellation import Cancellation
 from device_agent.devices import linux_cpu
 from device_agent.devices.device import Device
 from server.wire import DeviceDescription, Lease, MeasurementSession
+from server.wire.text import MAX_TEXT_CHARS
 
 # How long idle times are watched before CPUs are chosen; the kernel counts in hundredths of a second.
 WATCH_SECONDS = 0.2
 # The field of /proc/cpuinfo with the processor's name differs between architectures.
 MODEL_FIELDS = ("model name", "Model", "Hardware", "cpu model", "CPU part")
-MAX_TEXT = 500
 
 
 @dataclass(frozen=True)
@@ -125,4 +125,4 @@ def _distribution() -> str:
 
 
 def _text(value: str) -> str:
-    return value[:MAX_TEXT] or "unknown"
+    return value[:MAX_TEXT_CHARS] or "unknown"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import NoReturn, TypeVar
@@ -52,7 +52,9 @@ class Server:
         self._token = token
 
     def register(self, body: AgentRegister) -> AgentRegistered:
-        return _read(self._post("/agents/register", body, {}), AgentRegistered)
+        # An older server does not know `leases`, and refuses fields that it does not know.
+        exclude = set() if body.leases else {"leases"}
+        return _read(self._post("/agents/register", body, {}, exclude), AgentRegistered)
 
     def heartbeat(self, body: Heartbeat) -> HeartbeatReply:
         """Raises UnknownAgent."""
@@ -89,10 +91,13 @@ class Server:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}", "Accept-Encoding": "identity"}
 
-    def _post(self, path: str, body: BaseModel, special: dict[int, type[ApiError]]) -> httpx.Response:
+    def _post(
+        self, path: str, body: BaseModel, special: dict[int, type[ApiError]], exclude: Set[str] = frozenset()
+    ) -> httpx.Response:
         headers = self._headers() | {"Content-Type": "application/json"}
+        content = body.model_dump_json(exclude=set(exclude))
         try:
-            response = self._client.post(path, content=body.model_dump_json(), headers=headers)
+            response = self._client.post(path, content=content, headers=headers)
         except httpx.TransportError as error:
             raise _away(error) from error
         if not response.is_success:

@@ -114,7 +114,7 @@ def _report_refused(path: Path, report: Report, send: Send, reason: str) -> None
 
 
 def _set_aside(path: Path, why: str) -> Path:
-    """Rename a file to a free name that the spool ignores."""
+    """Rename a complete file to a free name that the spool ignores."""
     number = 0
     while (aside := path.with_name(f"{path.stem}-{number}.{why}")).exists():
         number += 1

@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,15 +75,25 @@ def table_path(supernet: Path) -> Path:
     return supernet.with_suffix(".accuracy.jsonl")
 
 
-def append(path: Path, space: Space, images: int, codes: Codes, top1: Sequence[float] | Values) -> None:
+def append(
+    path: Path,
+    space: Space,
+    images: int,
+    codes: Codes,
+    top1: Sequence[float] | Values,
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Append evaluations, codes (n, D) and top1 (n,), to an accuracy table, which is created if needed; synced to disk.
+
+    `fields` are further fields of its header, which `AccuracyTable.load` ignores.
 
     A crash leaves at most an incomplete line, which the next `append` removes and `AccuracyTable.load` ignores.
 
     Raises:
-        PredictorError: the file is of another space or number of images.
+        PredictorError: the file is of another space or number of images, or has other `fields`.
     """
-    header = json.dumps({"format": FORMAT, "images": images, "space": json.loads(space.to_json())}, sort_keys=True)
+    values = {"format": FORMAT, "images": images, "space": json.loads(space.to_json()), **fields}
+    header = json.dumps(values, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)

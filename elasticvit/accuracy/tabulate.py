@@ -17,7 +17,8 @@ import torch
 from elasticvit.accuracy.best_predicted import best_predicted
 from elasticvit.accuracy.evaluate import as_trained, recalibrated, top1_of
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, append, table_path
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
+from elasticvit.accuracy.unfinished_table import UnfinishedTable
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.distinct import distinct
@@ -28,7 +29,7 @@ from elasticvit.errors import DataError, PredictorError, StoppedError
 from elasticvit.nn.device import best_device
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet
-from elasticvit.progress import Report, Step, Stop, never
+from elasticvit.progress import Report, Say, Step, Stop, never, unheard
 
 EVALUATED = 40
 STEPS = 12
@@ -77,37 +78,43 @@ def in_processes(file: Path, processes: int, split: Held = "search") -> Evaluate
 def tabulate(
     supernet: SuperNet,
     data: ImageSet,
-    path: Path,
+    file: Path,
     n: int,
     report: Report,
     stop: Stop = never,
     evaluate: Evaluate | None = None,
     best: int = 0,
-) -> None:
-    """Evaluate n sub-networks of all sizes into an accuracy table, which appears when it is complete.
+    say: Say = unheard,
+) -> Path:
+    """Evaluate n sub-networks of all sizes into the accuracy table beside a supernet file; returns the table's path.
+
+    The table appears when it is complete. Finished evaluations of an interrupted call are kept for the next one, unless
+    the supernet file has changed.
 
     Args:
+        file: the supernet file that holds `supernet`.
         evaluate: runs the evaluations, by default in this process.
         best: maximum number of further sub-networks, those with the best accuracy predicted from the n. Searches return
             such networks, which random ones do not resemble; a predictor fitted without them predicts too little.
+        say: gets a sentence if the evaluations of an interrupted call are of another supernet and are discarded.
 
     Raises:
-        StoppedError: `stop` returned True; finished evaluations are kept for the next call.
-        PredictorError: the file cannot be written.
+        StoppedError: `stop` returned True.
+        SupernetFileError: the supernet file cannot be read.
+        PredictorError: the table cannot be written.
     """
-    unfinished, space = path.with_name(f".{path.name}"), supernet.space
-    if not evaluated_codes(unfinished, space):
-        unfinished.unlink(missing_ok=True)
+    space = supernet.space
+    table = UnfinishedTable.open(file, space, say)
     work = evaluate or here(supernet, data)
     codes = spread(space, n)
-    _evaluate_into(unfinished, space, codes, work, Stage("evaluate", report, stop))
+    _evaluate_into(table, codes, work, Stage("evaluate", report, stop))
     if best:
-        predictor = fit_accuracy(_rows(AccuracyTable.load(unfinished), codes))
+        predictor = fit_accuracy(_rows(table.load(), codes))
         # The first step of size is the smallest network alone, which is evaluated already.
         steps = min(STEPS, best + 1)
         more = best_predicted(predictor, steps, best // (steps - 1), seed=0)
-        _evaluate_into(unfinished, space, more, work, Stage("best", report, stop))
-    unfinished.replace(path)
+        _evaluate_into(table, more, work, Stage("best", report, stop))
+    return table.finish()
 
 
 @dataclass(frozen=True)
@@ -119,18 +126,17 @@ class Stage:
     stop: Stop
 
 
-def _evaluate_into(path: Path, space: Space, codes: Codes, evaluate: Evaluate, stage: Stage) -> None:
+def _evaluate_into(table: UnfinishedTable, codes: Codes, evaluate: Evaluate, stage: Stage) -> None:
     """Append the codes that an accuracy table does not have. Raises `StoppedError`."""
-    done = evaluated_codes(path, space)
-    missing = [space.decode(code) for code in codes if tuple(code) not in done]
+    done = evaluated_codes(table.path, table.space)
+    missing = [table.space.decode(code) for code in codes if tuple(code) not in done]
     # Closed at the end, which ends the processes whose results are no longer needed.
     with closing(evaluate(missing)) as accuracies:
         for i, code in enumerate(codes, start=1):
             if tuple(code) not in done:
                 if stage.stop():
                     raise StoppedError(f"stopped after evaluating {i - 1} of {len(codes)} sub-networks")
-                accuracy = next(accuracies)
-                append(path, space, accuracy.images, code[None], [accuracy.value])
+                table.append(code, next(accuracies))
             stage.report(Step(stage.name, i, len(codes)))
 
 
@@ -141,7 +147,9 @@ def _rows(table: AccuracyTable, codes: Codes) -> AccuracyTable:
     return replace(table, codes=table.codes[rows], top1=table.top1[rows])
 
 
-def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop = never, best: int = 0) -> Path:
+def tabulate_file(
+    file: Path, n: int, processes: int, report: Report, stop: Stop = never, best: int = 0, say: Say = unheard
+) -> Path:
     """Evaluate n sub-networks of a supernet file, and the `best`, into the accuracy table beside it; returns its path.
 
     Raises:
@@ -149,9 +157,7 @@ def tabulate_file(file: Path, n: int, processes: int, report: Report, stop: Stop
         SupernetFileError, DataError, PredictorError: file, images or accuracy table cannot be used.
     """
     supernet, data = _loaded(file)
-    table = table_path(file)
-    tabulate(supernet, data, table, n, report, stop, in_processes(file, processes), best)
-    return table
+    return tabulate(supernet, data, file, n, report, stop, in_processes(file, processes), best, say)
 
 
 def evaluated_codes(path: Path, space: Space) -> set[tuple[int, ...]]:

@@ -132,7 +132,7 @@ class Arch:
             a, b = (_conv_stage(stage) for stage in conv)
             w, x, y, z = (_vit_stage(stage) for stage in vit)
             return cls(resolution, _conv_stage(stem), (a, b), (w, x, y, z), **head)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ArchError(f"not an architecture: {error}; compare with GET /supernets or Arch.to_json()") from error
 
     @classmethod
@@ -147,6 +147,8 @@ class Arch:
             resolution, widths, depths, ratios, kernels, mlps, heads, windows, scales, values = lists
             total_conv, total_vit = sum(depths[:3]), sum(depths[3:])
             lengths = [len(ratios), len(kernels), *map(len, (mlps, heads, windows, scales, values))]
+            if min(depths) < 1:
+                raise ArchError(f"the 10-list's depths must be 1 or more, got {min(depths)}")
             if len(widths) != 7 or len(depths) != 7 or lengths != [total_conv] * 2 + [total_vit] * 5:
                 raise ArchError("the 10-list's lengths do not fit its depths")
             if any(value != 1 for value in chain(windows, scales)):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.archs.arch import PAPER_CLASSES, PAPER_HIDDEN, Arch, ConvBlock, ConvStage, VitLayer, VitStage
+from elasticvit.archs.arch import MAX_DEPTH, PAPER_CLASSES, PAPER_HIDDEN, Arch, ConvBlock, ConvStage, VitLayer, VitStage
 from elasticvit.errors import ArchError, SpaceError
 
 Codes = NDArray[np.int8]
@@ -66,6 +66,9 @@ class Space:
                 raise SpaceError(f"{name} has {len(choices)} choices; a dimension may have at most {MAX_CHOICES}")
             if not choices or list(choices) != sorted(set(choices)):
                 raise SpaceError(f"choices of {name} must be ascending and not empty, got {choices}")
+            # Before a stage of that many blocks is built.
+            if name.endswith(".depth") and choices[-1] > MAX_DEPTH:
+                raise SpaceError(f"{name} must be 1 to {MAX_DEPTH}, got {choices[-1]}")
         try:
             self._check_values()
         except ArchError as error:
@@ -229,7 +232,7 @@ class Space:
             w, x, y, z = (_choices(VitChoices, stage) for stage in data.pop("vit"))
             resolutions = tuple(data.pop("resolutions"))
             return cls(resolutions=resolutions, stem=stem, conv=(a, b), vit=(w, x, y, z), **data)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
             raise SpaceError(f"not a space: {error}") from error
 
 

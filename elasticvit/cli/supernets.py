@@ -93,10 +93,14 @@ def tabulate(
 
     with errors(), stop_on_signals() as stop, bars() as report:
         try:
-            table = tabulate_file(supernet, n, processes, report, stop, best)
+            table = tabulate_file(supernet, n, processes, report, stop, best, say=_warn)
             say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
         except StoppedError as stopped:
-            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
+            _warn(f"{stopped}; the same command goes on from there")
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"elasticvit: {message}", err=True)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
@@ -16,6 +17,12 @@ from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError, SupernetFileError
 
 FORMAT = "elasticvit-supernet/1"
+_CARD_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "name": str,
+    "data": str,
+    "terms": (str, NoneType),
+    "provenance": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,16 @@ def open_safetensors(path: Path, framework: Literal["numpy", "pt"] = "numpy") ->
     """An open safetensors file, to be used in a `with` statement.
 
     Raises:
-        SupernetFileError: the file is missing, cut off, or of another format.
+        SupernetFileError: the file is missing, cut off, or of another format; its cause is an `OSError` if the disk
+            refuses.
     """
     try:
         return safe_open(path, framework=framework)
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
+        raise SupernetFileError(
+            f"{path} is not a whole safetensors file, it is cut off or of another kind: {error}"
+        ) from error
+    except OSError as error:
         raise SupernetFileError(f"{path} is not a whole safetensors file: {error}") from error
 
 
@@ -55,9 +67,16 @@ def parse_supernet_header(path: Path, metadata: Mapping[str, str] | None) -> Sup
     if metadata.get("format") != FORMAT:
         raise SupernetFileError(f"{path} is no supernet file of format {FORMAT}: found {metadata.get('format')!r}")
     try:
-        card = json.loads(metadata["card"])
-        if not isinstance(card, dict):
-            raise TypeError("its card is not a JSON object")
-        return SupernetHeader(Space.from_json(metadata["space"]), card)
-    except (KeyError, TypeError, ValueError, SpaceError) as error:
+        return SupernetHeader(Space.from_json(metadata["space"]), _checked_card(json.loads(metadata["card"])))
+    except (KeyError, TypeError, ValueError, RecursionError, SpaceError) as error:
         raise SupernetFileError(f"{path} has a damaged header: {error}") from error
+
+
+def _checked_card(card: object) -> dict[str, Any]:
+    """Raises `TypeError` for a card that is no object, or that has a field of another type."""
+    if not isinstance(card, dict):
+        raise TypeError("its card is not a JSON object")
+    for field, types in _CARD_TYPES.items():
+        if field in card and not isinstance(card[field], types):
+            raise TypeError(f"{field} of its card has the wrong type, {type(card[field]).__name__}")
+    return card

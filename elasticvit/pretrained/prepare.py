@@ -3,7 +3,6 @@
 Files have hidden names until they are complete, and an interrupted run continues where it stopped.
 """
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,16 +13,10 @@ from elasticvit.atomic import write_atomically
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet
-from elasticvit.progress import Report, Stop, bars, never
+from elasticvit.progress import Report, Say, Stop, bars, never, unheard
 from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.loop import train
 from elasticvit.training.recipes import Recipe, card, digits_minutes
-
-Say = Callable[[str], None]
-
-
-def unheard(_: str) -> None:
-    """Print nothing."""
 
 
 def prepare_default(
@@ -99,7 +92,7 @@ def _trained(folder: Path, recipe: Recipe, evaluated: int, say: Say, report: Rep
         _remove(folder, f".{recipe.name}.checkpoint*", f".{path.name}.*")
         if len(evaluated_codes(table_path(path), supernet.space)) < evaluated:
             say(f"evaluating {evaluated} of its sub-networks, to fit the accuracy predictor")
-            tabulate(supernet, load_named(supernet.card.data), table_path(path), evaluated, report, stop)
+            tabulate(supernet, load_named(supernet.card.data), path, evaluated, report, stop, say=say)
     return path
 
 
@@ -113,7 +106,7 @@ def _train_into(path: Path, recipe: Recipe, report: Report, stop: Stop) -> Loade
         checkpoint.unlink()
         supernet = train(recipe, data, checkpoint=checkpoint, report=report, stop=stop, card=supernet_card)
     # The accuracy table of an older supernet does not apply to this one.
-    _remove(path.parent, table_path(path).name, f".{table_path(path).name}")
+    _remove(path.parent, table_path(path).name)
     save_supernet(path, supernet, supernet_card)
     return load_supernet(path)
 

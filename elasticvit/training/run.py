@@ -68,15 +68,12 @@ def train(
     chosen = named_recipe(recipe)
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
     chosen = replace(chosen, data=data or chosen.data)
-    checkpoint, table = checkpoint_path(out), table_path(out)
+    checkpoint = checkpoint_path(out)
     keep_freed_memory()
     with stop_on_signals() as stop, bars() as report:
         with joined(timeout_s) as world, logs_to(logs or out.with_suffix(".train.jsonl"), tensorboard) as log:
             images = world.in_turn(lambda: load_named(chosen.data))
             chosen = replace(chosen, space=replace(chosen.space, classes=len(images.class_names)))
-            if world.first and not checkpoint.exists():
-                # An incomplete table of an earlier command is of another supernet.
-                table.with_name(f".{table.name}").unlink(missing_ok=True)
             try:
                 supernet = run(
                     chosen,
@@ -95,10 +92,10 @@ def train(
                     raise
         if not world.first:
             return None
-        table.unlink(missing_ok=True)
+        table_path(out).unlink(missing_ok=True)
         save_supernet(out, supernet, card(chosen, images))
         if evaluated:
-            tabulate(supernet, images, table, evaluated, report, stop)
+            tabulate(supernet, images, out, evaluated, report, stop)
         checkpoint.unlink(missing_ok=True)
     return out
 

@@ -21,7 +21,7 @@ from server.api.routes import agents, devices, health, jobs, measurements, model
 from server.api.routes.deps import State
 from server.clock import Clock, utc_now
 from server.errors import ServerError
-from server.services import jobs as job_queue
+from server.services import job_ends, lease_expiry
 from server.services.home import prepare
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
@@ -97,7 +97,7 @@ async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> No
 
     def sweep() -> tuple[int, int]:
         with database.write() as session:
-            return job_queue.sweep(session, clock()), job_queue.sweep_orphans(session, clock())
+            return lease_expiry.sweep(session, clock()), job_ends.sweep_orphans(session, clock())
 
     while True:
         try:

@@ -9,13 +9,14 @@ import json
 import os
 import stat
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import httpx
 import typer
 
+from elasticvit.atomic import write_atomically
+from elasticvit.errors import ElasticVitError
 from server.wire import JobStatus
 from server.wire.connect import AddressError, http_client
 
@@ -136,19 +137,10 @@ def open_upload(file: Path) -> IO[bytes]:
 
 def write_download(path: Path, data: bytes) -> None:
     """Write a whole file or none, and say so on stderr."""
-    part = path.with_name(f".{path.name}.part") if path.name else path
     try:
-        if path.is_dir() or not path.name:
-            end(f"cannot write {path}: it is a folder; give a file name")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        except OSError:
-            with suppress(OSError):  # the error to report is that of writing
-                part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        end(f"cannot write {path}: {error.strerror}")
+        write_atomically(path, data, error=ElasticVitError)
+    except ElasticVitError as error:
+        end(str(error))
     except ValueError as error:
         end(f"cannot write {str(path)!r}: {error}")
     typer.echo(f"wrote {path} ({len(data) / 1e6:.2f} MB)", err=True)

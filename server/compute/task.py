@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from server.clock import Clock
 from server.errors import NotFound, StaleLease
-from server.services import jobs, measurements, submissions
-from server.services.jobs import Claimed
+from server.services import claims, jobs, measurements, submissions
+from server.services.claims import Claimed
 from server.services.storable import digest
 from server.settings import Settings
 from server.store.blobs import Blobs
@@ -158,7 +158,7 @@ class Task:
     def _renew(self) -> None:
         try:
             with self.compute.database.write() as session:
-                jobs.renew(
+                claims.renew(
                     session,
                     self.claimed.lease_id,
                     self.claimed.attempt,

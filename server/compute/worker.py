@@ -27,7 +27,7 @@ from server.clock import utc_now
 from server.compute.exporting.exporter import ChildExporter, limits_of
 from server.compute.task import Compute, Lost, Stopped, Task
 from server.errors import Finished, NotFound, ServerError, StaleLease
-from server.services import host_calibration, jobs
+from server.services import claims, host_calibration, job_ends, jobs, lease_expiry
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
@@ -71,7 +71,7 @@ def run(settings: Settings, alone: bool = False) -> None:
     compute = Compute(settings, database, Blobs(settings.blobs_folder), utc_now)
     if alone:
         with database.write() as session:
-            jobs.expire(session, jobs.COMPUTE_KINDS, utc_now())
+            lease_expiry.expire(session, jobs.COMPUTE_KINDS, utc_now())
     # Threads that spin while they wait make a busy machine many times slower, and disturb measurements on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
@@ -187,23 +187,23 @@ def run_job(task: Task, execute: Execute) -> None:
 def _finish(task: Task, result: Mapping[str, Any]) -> None:
     """Write the result. Raises StaleLease."""
     with task.compute.database.write() as session:
-        jobs.finish(session, task.claimed.lease_id, task.claimed.attempt, result, task.compute.clock())
+        job_ends.finish(session, task.claimed.lease_id, task.claimed.attempt, result, task.compute.clock())
 
 
 def _fail(task: Task, failure: Failure, trace: str = "", final: bool = False) -> None:
     log.warning("job failed", job=task.job.id, failure=failure.kind, detail=failure.detail)
     with task.compute.database.write() as session:
-        jobs.fail(session, task.claimed.lease_id, task.claimed.attempt, failure, task.compute.clock(), trace, final)
+        job_ends.fail(session, task.claimed.lease_id, task.claimed.attempt, failure, task.compute.clock(), trace, final)
 
 
 def _release(task: Task) -> None:
     with task.compute.database.write() as session:
-        jobs.release(session, task.claimed.lease_id, task.claimed.attempt, task.compute.clock())
+        job_ends.release(session, task.claimed.lease_id, task.claimed.attempt, task.compute.clock())
 
 
-def _claim(compute: Compute, worker_id: str, kinds: tuple[JobKind, ...]) -> jobs.Claimed | None:
+def _claim(compute: Compute, worker_id: str, kinds: tuple[JobKind, ...]) -> claims.Claimed | None:
     with compute.database.read() as session:
-        if not jobs.waiting(session, kinds):
+        if not claims.waiting(session, kinds):
             return None
     with compute.database.write() as session:
-        return jobs.claim_compute(session, worker_id, kinds, compute.clock(), compute.settings.lease_seconds)
+        return claims.claim_compute(session, worker_id, kinds, compute.clock(), compute.settings.lease_seconds)

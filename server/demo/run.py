@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import typer
 
+from elasticvit.atomic import atomic_folder, remove_part_folders
 from server.demo import precisions
 from server.demo.model import Tried, try_model
 from server.demo.precisions import PrecisionError
@@ -177,13 +178,11 @@ def _borrow_supernet(settings: Settings, home: Path) -> None:
     target = home / "supernets"
     if not settings.supernets_folder.is_dir() or target.exists():
         return
-    part = home / ".supernets.part"
-    shutil.rmtree(part, ignore_errors=True)
-    files = [file for file in settings.supernets_folder.iterdir() if not file.name.startswith(".")]
-    part.mkdir(parents=True)
-    for file in files:
-        shutil.copy2(file, part)
-    part.rename(target)
+    remove_part_folders(target)
+    with atomic_folder(target) as part:
+        for file in settings.supernets_folder.iterdir():
+            if not file.name.startswith("."):
+                shutil.copy2(file, part)
 
 
 def _start(home: Path) -> Service:

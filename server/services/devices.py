@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
-from server.services import jobs
+from server.services import lease_expiry
 from server.services.pages import page
 from server.services.storable import storable
 from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet, new_id
@@ -47,7 +47,7 @@ def register(session: Session, body: AgentRegister, token_id: str, now: datetime
     agent.token_id, agent.version, agent.last_seen_at = token_id, body.version, now
     session.add(agent)
     session.flush()
-    jobs.expire_of(session, agent.id, now, kept=body.leases)
+    lease_expiry.expire_of(session, agent.id, now, kept=body.leases)
     for description in body.devices:
         _register_device(session, agent, description, now)
     for device in session.exec(select(Device).where(Device.agent_id == agent.id)):

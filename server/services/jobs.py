@@ -13,6 +13,9 @@
                its parent finishes            cancelled  with the reason as its failure
     queued     finish by the last attempt     succeeded  late, but no other attempt has begun: the work is not lost
 
+Claims, renewals and fencing are in `claims`; how a job ends, and its children with it, in `job_ends`; what happens to
+leases that nobody renews in `lease_expiry`. Here: what is queued, and how it is shown.
+
 Finished (succeeded, failed, cancelled) is final. However a job finishes, its open children are cancelled in the same
 transaction. Every change is one conditional UPDATE: of two that try, one succeeds.
 All functions take a session inside a transaction that the caller commits, and the present time.
@@ -20,35 +23,21 @@ All functions take a session inside a transaction that the caller commits, and t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Update, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, CursorResult, Update
 from sqlmodel import Session, col, select
 
-from server.errors import Finished, NotFound, StaleLease
-from server.services.host_exclusion import undisturbed
+from server.errors import Finished, NotFound
 from server.services.pages import page
-from server.store.tables import Attempt, Job, new_id
+from server.store.tables import Job, new_id
 from server.wire import Failure, JobKind, JobStatus, JobView, Page, Progress
 
 OPEN = (JobStatus.QUEUED, JobStatus.LEASED, JobStatus.RUNNING)
 TAKEN = (JobStatus.LEASED, JobStatus.RUNNING)
 COMPUTE_KINDS = (JobKind.SEARCH, JobKind.SUBNET, JobKind.CALIBRATE, JobKind.CONVERT)
-DEFAULT_LEASE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """The right to do `job` until `expires_at`; renewals and the report name `attempt`."""
-
-    job: Job
-    lease_id: str
-    attempt: int
-    expires_at: datetime
 
 
 def enqueue(
@@ -139,159 +128,6 @@ def children(session: Session, parent_id: str) -> Sequence[Job]:
     return session.exec(select(Job).where(Job.parent_id == parent_id).order_by(col(Job.id))).all()
 
 
-def waiting(session: Session, kinds: Collection[JobKind], devices: Collection[str] | None = None) -> bool:
-    """Whether a claim could succeed: a cheap read, so that idle polling writes nothing."""
-    return session.exec(select(Job.id).where(*_claimable(kinds, devices)).limit(1)).first() is not None
-
-
-def claim_compute(
-    session: Session,
-    worker_id: str,
-    kinds: Collection[JobKind],
-    now: datetime,
-    lease_seconds: float = DEFAULT_LEASE_SECONDS,
-) -> Claimed | None:
-    """Take the next compute job, None when no job is queued."""
-    return _claim(session, worker_id, _claimable(kinds, None), now, lease_seconds)
-
-
-def claim_device(
-    session: Session, agent_id: str, devices: Collection[str], now: datetime, lease_seconds: float
-) -> Claimed | None:
-    """Take the next measuring job for one of an agent's devices, None when no job is queued."""
-    return _claim(session, agent_id, _claimable((JobKind.MEASURE,), devices), now, lease_seconds)
-
-
-def renew(
-    session: Session,
-    lease_id: str,
-    attempt: int,
-    now: datetime,
-    lease_seconds: float = DEFAULT_LEASE_SECONDS,
-    progress: Progress | None = None,
-) -> datetime:
-    """Extend the lease and store the progress; returns when the lease expires. Raises NotFound, StaleLease."""
-    expires_at = now + timedelta(seconds=lease_seconds)
-    job = get(session, get_attempt(session, lease_id).job_id)
-    change: dict[str, Any] = {"status": JobStatus.RUNNING.value, "lease_expires_at": expires_at}
-    if progress is not None:
-        change["progress"] = progress.model_dump()
-    _held(session, job, lease_id, attempt, change, TAKEN)
-    return expires_at
-
-
-def finish(session: Session, lease_id: str, attempt: int, result: Mapping[str, Any], now: datetime) -> Job:
-    """Store the result; the job has succeeded. Raises NotFound, StaleLease."""
-    attempt_row = get_attempt(session, lease_id)
-    job = get(session, attempt_row.job_id)
-    change = {"status": JobStatus.SUCCEEDED.value, "result": dict(result), "failure": None} | _ended(now)
-    _held(session, job, lease_id, attempt, change, OPEN)
-    _close(attempt_row, "succeeded", now)
-    _cancel_children(session, job, now)
-    return job
-
-
-def fail(
-    session: Session,
-    lease_id: str,
-    attempt: int,
-    failure: Failure,
-    now: datetime,
-    log: str = "",
-    final: bool = False,
-) -> Job:
-    """The attempt failed. The job is queued again, unless the user has to act, all attempts have failed, or the failure
-    is `final`: known to repeat itself.
-
-    Raises NotFound, StaleLease.
-    """
-    attempt_row = get_attempt(session, lease_id)
-    job = get(session, attempt_row.job_id)
-    final = final or failure.kind == "user" or job.failures + 1 >= job.max_attempts
-    change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
-    change |= {
-        "status": (JobStatus.FAILED if final else JobStatus.QUEUED).value,
-        "failures": job.failures + 1,
-        "failure": failure.model_dump(),
-    }
-    _held(session, job, lease_id, attempt, change, TAKEN)
-    _close(attempt_row, "failed", now, failure, log)
-    if final:
-        _cancel_children(session, job, now)
-    return job
-
-
-def release(session: Session, lease_id: str, attempt: int, now: datetime) -> Job:
-    """Put the job back into the queue, for instance at shutdown; counts no failure. Raises NotFound, StaleLease."""
-    attempt_row = get_attempt(session, lease_id)
-    job = get(session, attempt_row.job_id)
-    _held(session, job, lease_id, attempt, {"status": JobStatus.QUEUED.value, "lease_expires_at": None}, TAKEN)
-    _close(attempt_row, "released", now)
-    return job
-
-
-def cancel(session: Session, job_id: str, now: datetime) -> Job:
-    """Cancel the job and its open children; their holders learn it when they next renew or report.
-
-    Raises NotFound, Finished.
-    """
-    job = get(session, job_id)
-    if not _cancel(session, job, now):
-        raise Finished(f"job '{job_id}' is {job.status} already and stays so")
-    return job
-
-
-def sweep(session: Session, now: datetime) -> int:
-    """Put jobs whose lease has expired back into the queue, or into quarantine; returns how many there were."""
-    # Parents are older than their children: every transaction locks them first, so that none waits for another's.
-    expired = select(Job).where(col(Job.status).in_(TAKEN), col(Job.lease_expires_at) <= now).order_by(col(Job.id))
-    jobs = session.exec(expired).all()
-    for job in jobs:
-        _expire(session, job, now)
-    return len(jobs)
-
-
-def sweep_orphans(session: Session, now: datetime) -> int:
-    """Cancel open jobs whose parent is finished: left by versions that did not; returns how many it cancelled."""
-    parent = aliased(Job)
-    statement = (
-        select(Job, parent)
-        .join(parent, col(parent.id) == col(Job.parent_id))
-        .where(col(Job.status).in_(OPEN), col(parent.status).not_in(OPEN))
-        .order_by(col(Job.id))
-    )
-    orphans = session.exec(statement).all()
-    return sum(_cancel(session, child, now, _parent_finished(parent_job)) for child, parent_job in orphans)
-
-
-def expire(session: Session, kinds: Collection[JobKind], now: datetime) -> int:
-    """Expire every lease on jobs of these kinds now: for when their holders are known to be dead."""
-    taken = (col(Job.kind).in_([kind.value for kind in kinds]), col(Job.status).in_(TAKEN))
-    session.execute(update(Job).where(*taken).values(lease_expires_at=now))
-    return sweep(session, now)
-
-
-def expire_of(session: Session, owner: str, now: datetime, kept: Collection[str] = ()) -> int:
-    """Expire every lease of an agent or worker now, but those `kept`: for when it is known to have lost its work."""
-    mine = select(Attempt.id).where(Attempt.owner == owner, col(Attempt.ended_at).is_(None))
-    mine = mine.where(col(Attempt.id).not_in(kept))
-    taken = (col(Job.lease_id).in_(mine), col(Job.status).in_(TAKEN))
-    session.execute(update(Job).where(*taken).values(lease_expires_at=now))
-    return sweep(session, now)
-
-
-def get_attempt(session: Session, lease_id: str) -> Attempt:
-    """Raises NotFound."""
-    attempt = session.get(Attempt, lease_id)
-    if attempt is None:
-        raise NotFound(f"there is no lease '{lease_id}'")
-    return attempt
-
-
-def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
-    return session.exec(select(Attempt).where(Attempt.job_id == job_id).order_by(col(Attempt.number))).all()
-
-
 def listing(
     session: Session,
     page_token: str | None,
@@ -335,124 +171,9 @@ def error(job: Job) -> Failure | None:
     return Failure.model_validate(job.failure) if final and job.failure else None
 
 
-def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None) -> list[ColumnElement[bool]]:
-    where = [col(Job.status) == JobStatus.QUEUED.value, col(Job.kind).in_([kind.value for kind in kinds])]
-    if devices is not None:
-        where += [col(Job.device).in_(list(devices)), undisturbed()]
-    return where
-
-
-def _claim(
-    session: Session, owner: str, where: list[ColumnElement[bool]], now: datetime, lease_seconds: float
-) -> Claimed | None:
-    lease_id = new_id("lease", now)
-    expires_at = now + timedelta(seconds=lease_seconds)
-    # skip_locked lets PostgreSQL's claimers pass each other; SQLite has one writer at a time and ignores it.
-    chosen = select(Job.id).where(*where).order_by(col(Job.priority).desc(), col(Job.id)).limit(1)
-    take = (
-        update(Job)
-        .where(
-            col(Job.id) == chosen.with_for_update(skip_locked=True).scalar_subquery(),
-            col(Job.status) == JobStatus.QUEUED.value,
-        )
-        .values(
-            status=JobStatus.LEASED.value,
-            attempts=Job.attempts + 1,
-            lease_id=lease_id,
-            lease_expires_at=expires_at,
-            progress=None,
-        )
-        .returning(col(Job.id))
-    )
-    job_id = session.execute(take).scalar_one_or_none()
-    if job_id is None:
-        return None
-    job = session.get_one(Job, job_id, populate_existing=True)
-    job.started_at = job.started_at or now
-    session.add(Attempt(id=lease_id, job_id=job.id, number=job.attempts, owner=owner, leased_at=now))
-    session.flush()
-    return Claimed(job=job, lease_id=lease_id, attempt=job.attempts, expires_at=expires_at)
-
-
-def _held(
-    session: Session, job: Job, lease_id: str, attempt: int, change: dict[str, Any], states: tuple[JobStatus, ...]
-) -> None:
-    """Change the job if this lease and attempt still hold it. Raises StaleLease."""
-    held = (col(Job.id) == job.id, col(Job.lease_id) == lease_id, col(Job.attempts) == attempt)
-    if not _changed(session, update(Job).where(*held, col(Job.status).in_(states)).values(change)):
-        session.refresh(job)
-        raise StaleLease(
-            f"lease '{lease_id}', attempt {attempt}, no longer holds job '{job.id}' "
-            f"({job.status}, attempt {job.attempts}): drop this work"
-        )
-    session.refresh(job)
-
-
-def _expire(session: Session, job: Job, now: datetime) -> None:
-    assert job.lease_id is not None
-    attempt_row = get_attempt(session, job.lease_id)
-    final = job.failures + 1 >= job.max_attempts
-    detail = f"'{attempt_row.owner}' stopped renewing its lease in attempt {job.attempts}"
-    if final:
-        detail += f"; quarantined after {job.failures + 1} failed attempts: read their logs, then queue the work again"
-    failure = Failure(kind="infra", detail=detail)
-    change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
-    change |= {
-        "status": (JobStatus.FAILED if final else JobStatus.QUEUED).value,
-        "failures": job.failures + 1,
-        "failure": failure.model_dump(),
-    }
-    same = (col(Job.id) == job.id, col(Job.lease_id) == job.lease_id, col(Job.lease_expires_at) <= now)
-    if _changed(session, update(Job).where(*same, col(Job.status).in_(TAKEN)).values(change)):
-        _close(attempt_row, "expired", now, failure)
-        session.refresh(job)
-        if final:
-            _cancel_children(session, job, now)
-
-
-def _cancel(session: Session, job: Job, now: datetime, reason: Failure | None = None) -> bool:
-    """Cancel an open job and its open children; False where it is finished already."""
-    failure = reason.model_dump() if reason else None
-    change = {"status": JobStatus.CANCELLED.value, "failure": failure} | _ended(now)
-    changed = _changed(session, update(Job).where(col(Job.id) == job.id, col(Job.status).in_(OPEN)).values(change))
-    session.refresh(job)
-    if not changed:
-        return False
-    if job.lease_id is not None and (attempt := get_attempt(session, job.lease_id)).ended_at is None:
-        _close(attempt, "cancelled", now, reason)
-    _cancel_children(session, job, now)
-    return True
-
-
-def _cancel_children(session: Session, parent: Job, now: datetime) -> None:
-    """Cancel the open children of a job that has just finished."""
-    for child in children(session, parent.id):
-        if not JobStatus(child.status).finished:
-            _cancel(session, child, now, _parent_finished(parent))
-
-
-def _parent_finished(parent: Job) -> Failure:
-    """Why the children of a finished job are cancelled."""
-    failure = error(parent)
-    detail = f"its parent job '{parent.id}' {parent.status if parent.status != 'cancelled' else 'was cancelled'}"
-    if failure is not None:
-        detail += f": {failure.detail}"
-    return Failure(kind=failure.kind if failure else "user", detail=detail[:4000])
-
-
-def _changed(session: Session, statement: Update) -> bool:
+def changed(session: Session, statement: Update) -> bool:
+    """Execute an UPDATE; whether it changed a row."""
     session.flush()
     result = session.execute(statement, execution_options={"synchronize_session": False})
     assert isinstance(result, CursorResult)
     return result.rowcount > 0
-
-
-def _ended(now: datetime) -> dict[str, Any]:
-    return {"finished_at": now, "lease_expires_at": None}
-
-
-def _close(attempt: Attempt, outcome: str, now: datetime, failure: Failure | None = None, log: str = "") -> None:
-    attempt.ended_at = now
-    attempt.outcome = outcome
-    attempt.failure = failure.model_dump() if failure else attempt.failure
-    attempt.log = log or attempt.log

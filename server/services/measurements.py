@@ -17,7 +17,7 @@ from sqlalchemy import exists
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound, StaleLease
-from server.services import devices, jobs, model_latency, models
+from server.services import claims, devices, job_ends, jobs, model_latency, models
 from server.services.pages import page
 from server.services.statistics import figures
 from server.services.storable import digest, storable
@@ -54,7 +54,7 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
 
     The same report again changes nothing and gets the same answer. Raises NotFound, StaleLease, BadValue.
     """
-    attempt = jobs.get_attempt(session, report.lease_id)
+    attempt = claims.get_attempt(session, report.lease_id)
     jobs.lock(session, attempt.job_id)  # the same report may come twice at once
     session.refresh(attempt)
     fingerprint = digest(report.model_dump())
@@ -66,7 +66,7 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
         job = _measured(session, report, report.session, now)
     else:
         assert report.failure is not None
-        job = jobs.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
+        job = job_ends.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
     attempt.report_sha256, attempt.log = fingerprint, report.log
     session.add(attempt)
     session.flush()
@@ -186,11 +186,11 @@ def detail(session: Session, measurement: Measurement) -> MeasurementDetail:
 
 
 def _measured(session: Session, report: Report, measured: MeasurementSession, now: datetime) -> Job:
-    job = jobs.get(session, jobs.get_attempt(session, report.lease_id).job_id)
+    job = jobs.get(session, claims.get_attempt(session, report.lease_id).job_id)
     if measured.device.name != job.device:
         raise BadValue(f"this lease is for device '{job.device}', the report is from '{measured.device.name}'")
     measurement_id = new_id("measurement", now)
-    job = jobs.finish(session, report.lease_id, report.attempt, {"measurement_id": measurement_id}, now)
+    job = job_ends.finish(session, report.lease_id, report.attempt, {"measurement_id": measurement_id}, now)
     row = _row(session, job, report.lease_id, measurement_id, measured, now)
     session.add(row)
     session.flush()

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, Infeasible, NoPredictor, NotFound
-from server.services import devices, jobs, predictors, supernets
+from server.services import devices, job_ends, jobs, predictors, supernets
 from server.services.pages import page
 from server.store.tables import Job, Search, new_id
 from server.wire import (
@@ -98,7 +98,7 @@ def get(session: Session, search_id: str) -> tuple[Search, Job]:
 def cancel(session: Session, search_id: str, now: datetime) -> SearchView:
     """Cancel the search and the jobs that it queued. Raises NotFound, Finished."""
     search, job = get(session, search_id)
-    return view(search, jobs.cancel(session, job.id, now))
+    return view(search, job_ends.cancel(session, job.id, now))
 
 
 def listing(session: Session, page_token: str | None, max_results: int) -> Page[SearchView]:

@@ -13,7 +13,7 @@ from sqlmodel import Session, select
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.published import PUBLISHED
 from elasticvit.archs.space import Space
-from elasticvit.errors import ArchError
+from elasticvit.errors import ArchError, SpaceError
 from server.errors import BadValue, NotFound
 from server.services import accuracy_drop, devices, jobs, models, supernets
 from server.services.export_key import export_key
@@ -30,7 +30,8 @@ UNKNOWN_ACCURACY = (
 
 
 def submit(session: Session, request: JobRequest, now: datetime, max_attempts: int) -> Accepted:
-    """Queue a `measure` or `calibrate` job. Raises NotFound, Conflict."""
+    """Queue a `measure` or `calibrate` job. Raises NotFound, Conflict, and BadValue for a device that cannot be
+    calibrated."""
     assert request.device is not None
     device = devices.get(session, request.device)
     if request.kind is JobKind.MEASURE:
@@ -39,6 +40,10 @@ def submit(session: Session, request: JobRequest, now: datetime, max_attempts: i
         protocol = request.protocol or MeasureProtocol()
         return accepted(
             measure(session, model.id, device.name, protocol, now, priority=MEASURE_PRIORITY, max_attempts=max_attempts)
+        )
+    if device.kind == "emulated":
+        raise BadValue(
+            f"device '{device.name}' is emulated, and its times never enter a latency predictor: calibrate a real one"
         )
     supernet = supernets.resolve(session, request.supernet)
     payload = {"supernet": supernet.name, "count": request.count}
@@ -80,16 +85,21 @@ def subnet(
     session: Session, blobs: Blobs, folder: Path, request: SubnetRequest, now: datetime, max_attempts: int
 ) -> Accepted:
     """Queue the extraction and export of one arch; the payload is the request with the supernet's name. A model that
-    was exported before is returned by a job that has already succeeded. `folder` holds the supernets. Raises NotFound,
-    Conflict, BadValue."""
+    was exported before is returned by a job that has already succeeded. `folder` holds the supernets.
+
+    Raises NotFound for an unknown supernet or arch, BadValue for an arch outside the supernet's space, Conflict while
+    there is no supernet.
+    """
     supernet = supernets.resolve(session, request.supernet)
+    description = storable(request.arch)
+    arch = _member(supernet, find_arch(session, description))
     payload = {
-        "arch": storable(request.arch),
+        "arch": description,
         "supernet": supernet.name,
         "precision": request.precision,
         "max_accuracy_drop": request.max_accuracy_drop,
     }
-    if (model := _exported(session, blobs, folder, supernet, request)) is not None:
+    if arch is not None and (model := _exported(session, blobs, folder, supernet, arch, request)) is not None:
         return accepted(
             jobs.add_done(session, kind=JobKind.SUBNET, now=now, payload=payload, result=subnet_result(model))
         )
@@ -129,7 +139,7 @@ def find_arch(session: Session, description: dict[str, Any] | list[Any] | str) -
     except ArchError as error:
         raise BadValue(str(error)) from error
     raise NotFound(
-        f"there is no architecture '{description}': give a published name ({', '.join(PUBLISHED)}), an id from GET "
+        f"there is no architecture '{description[:200]}': give a published name ({', '.join(PUBLISHED)}), an id from GET "
         "/models, canonical JSON or the 10-list"
     )
 
@@ -138,15 +148,24 @@ def accepted(job: Job) -> Accepted:
     return Accepted(id=job.id, status=JobStatus(job.status), url=f"/jobs/{job.id}")
 
 
-def _exported(session: Session, blobs: Blobs, folder: Path, supernet: Supernet, request: SubnetRequest) -> Model | None:
-    """The stored model that answers this request, None if it has to be exported. Errors of the request are reported by
-    the job."""
+def _member(supernet: Supernet, arch: Arch) -> Arch | None:
+    """The arch with the supernet's head; None if only the name of the supernet's space is known, so that the job has
+    to check it. Raises BadValue for an arch outside the space."""
     if not isinstance(supernet.space, dict):
         return None
+    space = _space(json.dumps(supernet.space, sort_keys=True))
     try:
-        arch = _space(json.dumps(supernet.space, sort_keys=True)).adopt(find_arch(session, request.arch))
-    except (BadValue, NotFound, ArchError):
-        return None
+        member = space.adopt(arch)
+        space.encode(member)
+    except (ArchError, SpaceError) as error:
+        raise BadValue(f"supernet '{supernet.name}' does not contain this architecture: {error}") from error
+    return member
+
+
+def _exported(
+    session: Session, blobs: Blobs, folder: Path, supernet: Supernet, arch: Arch, request: SubnetRequest
+) -> Model | None:
+    """The stored model that answers this request, None if it has to be exported."""
     key = export_key(supernets.ref(supernet, folder), arch, precision=request.precision, recalibrate=True)
     model = models.exported(session, blobs, key)
     # A model that costs too much top-1 is refused by the job, as a new export would be.

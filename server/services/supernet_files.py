@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
 from elasticvit.archs.space import Space
 from elasticvit.errors import PredictorError
+from elasticvit.nn.supernet_header import SupernetHeader
 from server.errors import BadValue, from_os_error
 from server.services import supernets
+from server.services.storable import storable
 from server.settings import NAME
 from server.store.blobs import copy_file, file_sha256
 from server.store.db import Database
-from server.store.supernet_file import ENDING, Description, describe, table_of
+from server.store.supernet_file import ENDING, describe, table_of
 from server.store.tables import Supernet
 
 
@@ -38,16 +42,16 @@ def add(database: Database, file: Path, name: str | None, folder: Path, now: dat
 
 def register(database: Database, file: Path, now: datetime) -> Supernet:
     """Register a file of the supernets folder under its name there, as it is now. Raises BadValue."""
-    described = _check(file, file.stem)
+    header = _check(file, file.stem)
     with database.write() as session:
         return supernets.register(
             session,
             name=file.stem,
             file=file,
             now=now,
-            space=json.loads(described.space.to_json()),
-            classes=described.space.classes,
-            provenance=described.provenance,
+            space=json.loads(header.space.to_json()),
+            classes=header.space.classes,
+            provenance=_provenance(header.card),
         )
 
 
@@ -82,9 +86,18 @@ def bring(file: Path, folder: Path, name: str) -> Path:
     return to
 
 
-def _check(file: Path, name: str) -> Description:
+def _check(file: Path, name: str) -> SupernetHeader:
     if not re.match(NAME, name):
         raise BadValue(f"'{name}' cannot be a supernet's name: give one of letters, digits and ._:-")
-    described = describe(file)
-    check_table(file, described.space)
-    return described
+    header = describe(file)
+    try:
+        storable([header.card, header.space.name])
+    except BadValue as error:
+        raise BadValue(f"{file} has a damaged header: {error.detail}") from error
+    check_table(file, header.space)
+    return header
+
+
+def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a card that is stored in the database."""
+    return {**card.get("provenance", {}), "data": card.get("data"), "terms": card.get("terms")}

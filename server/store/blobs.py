@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from elasticvit.atomic import PartFile
 from server.errors import InfraError, NotFound, TooLarge, from_os_error
-from server.store.part_files import PartFile, part_file
+from server.store.part_files import part_file
 
 CHUNK = 1 << 20
 

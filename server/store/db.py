@@ -36,6 +36,7 @@ from server.errors import (
     Unavailable,
     from_os_error,
 )
+from server.store.part_files import part_file
 from server.wire.text import plain_value
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -184,19 +185,17 @@ def _backup(engine: Engine, revision: str) -> str | None:
         return None
     source = _file(engine)
     target = source.with_name(f"{source.name}.before-{revision}")
-    unfinished = source.with_name(f".part-{target.name}")
     number = 1
     while target.exists():
         number += 1
         target = source.with_name(f"{source.name}.before-{revision}-{number}")
     try:
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(unfinished)) as new:
-            old.backup(new)
-        unfinished.replace(target)
-    except sqlite3.OperationalError as error:
+        with part_file(source.parent) as part:
+            with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(part.path)) as new:
+                old.backup(new)
+            part.keep(target)
+    except (sqlite3.OperationalError, OSError) as error:
         raise InfraError(f"the older database cannot be copied to {target} before its migration: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return str(target)
 
 

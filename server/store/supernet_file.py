@@ -1,21 +1,16 @@
-"""A supernet file on the disk, read by its header without its weights, and the accuracy table beside it."""
+"""A supernet file on the disk, read by its header without its weights, and the accuracy table beside it. No torch."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from elasticvit.archs.space import Space
-from elasticvit.errors import SpaceError
+from elasticvit.errors import SupernetFileError
+from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header
 from server.errors import BadValue, from_os_error
 from server.store.blobs import file_sha256
 
-FORMAT = "elasticvit-supernet/1"
 ENDING = ".safetensors"
 
 
@@ -34,36 +29,25 @@ class SupernetRef:
     table_sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class Description:
-    """The header of a supernet file; `card` as it is written there."""
+def describe(file: Path) -> SupernetHeader:
+    """Read the header of a supernet file by `read_supernet_header`, which maps the file and reads no weights.
 
-    space: Space
-    card: dict[str, Any]
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The part of the card that is stored in the database."""
-        return {**self.card.get("provenance", {}), "data": self.card.get("data"), "terms": self.card.get("terms")}
-
-
-def describe(file: Path) -> Description:
-    """Read the header of a supernet file. Raises BadValue for another file, or one that is cut off."""
-    if not file.is_file():
+    Raises:
+        BadValue: there is no such regular file, or it is cut off, of another format, or has a damaged header.
+        InfraError: the disk refuses.
+    """
+    try:
+        is_file = file.is_file()
+    except OSError as error:
+        raise BadValue(f"{file} cannot be read on the server's machine: {error.strerror}") from error
+    if not is_file:
         raise BadValue(f"there is no file {file} on the server's machine")
     try:
-        with safe_open(file, framework="np") as opened:
-            metadata: dict[str, str] = opened.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-        card: dict[str, Any] = json.loads(metadata["card"])
-        return Description(Space.from_json(metadata["space"]), dict(card))
-    except SafetensorError as error:
-        raise BadValue(f"{file} is not a whole supernet file, it is cut off or of another kind: {error}") from error
-    except (KeyError, TypeError, ValueError, SpaceError) as error:
-        raise BadValue(f"{file} is not a whole supernet file: {error}") from error
-    except OSError as error:
-        raise from_os_error(error, str(file)) from error
+        return read_supernet_header(file)
+    except SupernetFileError as error:
+        if isinstance(error.__cause__, OSError):
+            raise from_os_error(error.__cause__, str(file)) from error
+        raise BadValue(f"this is not a whole supernet file: {error}") from error
 
 
 def table_of(file: Path) -> Path:

@@ -15,6 +15,8 @@ from server.wire.text import Plain, Text
 
 
 class DeviceState(StrEnum):
+    """`idle`: can take a job now. `busy`: does a job, or cannot take one now although its agent is there."""
+
     OFFLINE = "offline"
     IDLE = "idle"
     BUSY = "busy"

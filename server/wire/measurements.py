@@ -11,6 +11,8 @@ from server.wire.devices import DeviceDescription
 from server.wire.jobs import JobStatus
 from server.wire.text import Conditions, Plain, Text
 
+MAX_LOG_CHARS = 64_000
+
 
 class BenchRun(Request):
     """One benchmark process on one file: raw samples in ns; `conditions` are clocks, temperatures, affinity."""
@@ -67,7 +69,7 @@ class Report(Request):
     outcome: Literal["measured", "failed"]
     session: MeasurementSession | None = None
     failure: Failure | None = None
-    log: Annotated[str, Plain, StringConstraints(max_length=64_000)] = ""
+    log: Annotated[str, Plain, StringConstraints(max_length=MAX_LOG_CHARS)] = ""
 
     @model_validator(mode="after")
     def _matching(self) -> Report:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, StringConstraints
 
 REPLACEMENT = "\ufffd"
+MAX_TEXT_CHARS = 500
 
 
 def plain_text(text: str) -> str:
@@ -42,5 +43,5 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 
 Plain = BeforeValidator(plain_value)
-Text = Annotated[str, Plain, StringConstraints(max_length=500)]
+Text = Annotated[str, Plain, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Conditions = Annotated[dict[str, Any], Plain]

@@ -23,7 +23,8 @@ from device_agent.uplink.registration import Registration
 from device_agent.uplink.spool import Spool
 from server.wire import BenchRun, DeviceDescription, Lease, MeasurementSession, Round
 from server.wire.connect import http_client
-from tests.device_agent.agent_farm import TOKEN, Farm, wait_until
+from tests.device_agent.agent_farm import Farm, wait_until
+from tests.device_agent.fake_server import TOKEN
 from tests.server.server_farm import describe
 
 
@@ -142,6 +143,10 @@ def beating(farm: Farm) -> list[str]:
     return [beat.name for beat in farm.server.beats[-1].devices] if farm.server.beats else []
 
 
+def states(farm: Farm) -> dict[str, str]:
+    return {beat.name: beat.state.value for beat in farm.server.beats[-1].devices} if farm.server.beats else {}
+
+
 def test_a_device_is_registered_served_and_taken_off(agent_farm: Farm, shelf: DeviceShelf) -> None:
     first = shelf.attach("pixel4")
     wait_until("its heartbeat", lambda: beating(agent_farm) == ["pixel4"])
@@ -197,6 +202,9 @@ def test_a_device_that_is_not_ready_gets_no_job(agent_farm: Farm, shelf: DeviceS
         agent_farm.server.job(agent_farm.model())
     agent_farm.wait_for_report(3)
     assert not first.measuring.is_set()
+    wait_until("busy, because it takes no job", lambda: states(agent_farm) == {"pixel4": "busy", "pixel5": "idle"})
+    first.is_ready = True
+    wait_until("idle", lambda: states(agent_farm) == {"pixel4": "idle", "pixel5": "idle"})
 
 
 def test_a_device_that_cannot_be_described_harms_no_other(agent_farm: Farm, shelf: DeviceShelf) -> None:

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from elasticvit.atomic import atomic_file, check_out, copy_atomically, make_folder, write_atomically, write_files
+from elasticvit.atomic import (
+    atomic_file,
+    atomic_folder,
+    check_out,
+    copy_atomically,
+    make_folder,
+    part_file,
+    remove_part_folders,
+    write_atomically,
+    write_files,
+)
 from elasticvit.errors import DataError, ElasticVitError
 
 Write = Callable[..., None]
@@ -152,3 +162,54 @@ def test_a_killed_single_writer_leaves_one_file_that_the_next_overwrites(tmp_pat
         assert sorted(entry.name for entry in tmp_path.iterdir()) == [".file.part", "file"]
     write_atomically(path, b"new", single_writer=True)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"new"
+
+
+def test_a_part_file_gets_a_name_that_is_known_late(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with part_file(tmp_path / ".part", mode=0o600) as part:
+        part.file.write(LARGE)
+        assert path.read_bytes() == b"old" and stat.S_IMODE(part.path.stat().st_mode) == 0o600
+        part.keep(path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == LARGE
+    with part_file(tmp_path / ".part") as part:
+        part.file.write(b"not kept")
+        with pytest.raises(FileExistsError), part_file(tmp_path / ".part"):
+            pass
+        assert part.path.exists(), "a file of another writer is not removed"
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == LARGE
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "facts").is_file()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as part:
+        (part / "facts").touch()
+        raise ZeroDivisionError
+    assert list(path.parent.iterdir()) == []
+    path.mkdir()
+    (path / "torn").touch()
+    with atomic_folder(path, _is_complete) as part:
+        (part / "facts").write_bytes(b"first")
+        assert not _is_complete(path)
+    assert [file.name for file in path.iterdir()] == ["facts"] and list(path.parent.iterdir()) == [path]
+    with atomic_folder(path, _is_complete) as part:
+        (part / "facts").write_bytes(b"second")
+    assert (path / "facts").read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
+
+
+def test_what_killed_writers_of_a_folder_left_is_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from elasticvit.atomic import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as part:\n"
+        "    (part / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for name in ("a[b]", "a[b]-longer"):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+        assert done.returncode == -signal.SIGKILL
+    remove_part_folders(tmp_path / "a[b]")
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a[b]-longer-")

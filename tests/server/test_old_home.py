@@ -23,7 +23,7 @@ from server.clock import utc_now
 from server.compute import worker
 from server.compute.exporting.work import LocalExporter
 from server.compute.task import Compute, Task
-from server.services import jobs, predictors
+from server.services import claims, predictors
 from server.settings import Settings
 from server.wire import JobKind
 from tests.server.compute.exporting_farm import executing
@@ -57,7 +57,7 @@ def work_off(farm: Farm) -> None:
     run = executing(compute, LocalExporter())
     while True:
         with farm.database.write() as session:
-            claimed = jobs.claim_compute(session, "by-hand", KINDS, farm.clock())
+            claimed = claims.claim_compute(session, "by-hand", KINDS, farm.clock())
         if claimed is None:
             return
         worker.run_job(Task(compute, claimed, threading.Event()), run)

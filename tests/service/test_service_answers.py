@@ -143,13 +143,16 @@ def test_a_subnet_by_json_by_id_and_by_ten_list_is_one_model(running: Service) -
         assert again["result"]["model_id"] == model["id"]
 
 
-def test_what_is_no_architecture_of_the_supernet_fails_with_a_reason(running: Service) -> None:
-    assert "digits" in failed(running, subnet(running, "T1"))
-    assert "GET /models" in failed(running, subnet(running, "0123456789ab"))
-    assert failed(running, subnet(running, {"resolution": 32}))
-    assert failed(running, subnet(running, [1, 2, 3]))
+def test_what_is_no_architecture_of_the_supernet_is_refused_with_a_reason(running: Service) -> None:
+    def refused(arch: object, status: int = 422) -> str:
+        return str(problem(running.call("POST", "/subnets", json={"arch": arch}), status)["detail"])
+
+    assert "digits" in refused("T1")
+    assert "GET /models" in refused("0123456789ab", 404)
+    assert refused({"resolution": 32})
+    assert refused([1, 2, 3])
     wide = Arch.from_json({**as_object(SPACE.smallest()), "resolution": 224})
-    assert "224" in failed(running, subnet(running, json.loads(wide.to_json())))
+    assert "224" in refused(json.loads(wide.to_json()))
     problem(running.call("POST", "/subnets", json={"arch": as_object(SPACE.smallest()), "supernet": "none-such"}), 404)
 
 

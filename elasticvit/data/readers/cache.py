@@ -8,12 +8,11 @@ when no process uses it.
 
 import fcntl
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from elasticvit.atomic import atomic_folder, remove_part_folders
 from elasticvit.errors import DataError
 
 
@@ -37,8 +36,9 @@ def cached(key: str, is_complete: Callable[[Path], bool], build: Callable[[Path]
         with _locked(home / f".{key}.lock") as is_locked:
             if not is_complete(place):
                 if is_locked:
-                    _sweep(home, key)
-                _build(place, is_complete, build)
+                    remove_part_folders(place)
+                with atomic_folder(place, is_complete) as folder:
+                    build(folder)
     except OSError as e:
         raise DataError(
             f"cannot keep decoded images in {home}: {e.strerror or e}; free some space there, or set ELASTICVIT_CACHE "
@@ -56,25 +56,6 @@ def reserve(file: Path, size_bytes: int) -> None:
             opened.truncate(size_bytes)
 
 
-def _build(place: Path, is_complete: Callable[[Path], bool], build: Callable[[Path], None]) -> None:
-    fresh = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
-    fresh.mkdir()
-    try:
-        build(fresh)
-        for path in fresh.iterdir():
-            _sync(path)
-        if place.exists() and not is_complete(place):
-            shutil.rmtree(place)
-        try:
-            fresh.rename(place)
-        except OSError:
-            # Another process finished first, on a file system without locks.
-            if not is_complete(place):
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
 @contextmanager
 def _locked(lock: Path) -> Iterator[bool]:
     """Waits until no other process holds the lock; False if the file system has no locks."""
@@ -85,17 +66,3 @@ def _locked(lock: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _sweep(home: Path, key: str) -> None:
-    """Remove incomplete folders of this set that killed processes left."""
-    for path in home.glob(f".{key}-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

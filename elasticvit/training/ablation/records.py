@@ -199,9 +199,14 @@ def append(path: Path, record: Record | Conditions) -> None:
     append_line(path, {"kind": kind} | {k: v for k, v in asdict(record).items() if v not in LEFT_OUT})
 
 
+def encode_line(fields: Mapping[str, Any]) -> bytes:
+    """An object as a line of JSON, with its line break; floats are rounded to `DIGITS`."""
+    return json.dumps(_rounded(fields), separators=(",", ":")).encode() + b"\n"
+
+
 def append_line(path: Path, fields: Mapping[str, Any]) -> None:
     """Add an object as a line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
-    line = json.dumps(_rounded(fields), separators=(",", ":"))
+    line = encode_line(fields)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -209,7 +214,7 @@ def append_line(path: Path, fields: Mapping[str, Any]) -> None:
             # A torn line of a killed run ends here, so that this one stands on its own.
             if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
                 file.write(b"\n")
-            file.write(f"{line}\n".encode())
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from elasticvit.archs.arch import Arch
+from elasticvit.atomic import write_atomically
 from elasticvit.costs.flops import macs
 from elasticvit.errors import DataError
-from elasticvit.training.ablation.records import append_line, read_lines
+from elasticvit.training.ablation.records import append_line, encode_line, read_lines
 from elasticvit.training.logs import Record
 from elasticvit.training.sampling import Choice, SamplerState
 from elasticvit.training.single_net import Draws
@@ -98,10 +99,7 @@ class Work:
                 " start this run again"
             )
         # The lines before are not needed again.
-        part = self.path.with_name(f"{self.path.name}.part")
-        part.unlink(missing_ok=True)
-        append_line(part, asdict(self._spent))
-        part.replace(self.path)
+        write_atomically(self.path, encode_line(asdict(self._spent)), error=DataError, parents=True, single_writer=True)
         self._since = time.perf_counter(), time.process_time()
 
     def __call__(self, record: Record) -> None:

@@ -151,11 +151,8 @@ class Run:
         """Fine-tune the supernet, and evaluate its accuracy table."""
         start = supernet_with_classes(self.base, len(self.data.class_names))
         ends = {"smallest": start.space.smallest(), "largest": start.space.largest()}
-        recipe, table, checkpoint = self._recipe(start.space), table_path(self.out), self._checkpoint
+        recipe, checkpoint = self._recipe(start.space), self._checkpoint
         probes = self._probes(ends)
-        if not checkpoint.exists():
-            # An incomplete table of an earlier command is of another supernet.
-            table.with_name(f".{table.name}").unlink(missing_ok=True)
         with self._log() as log:
             tuned = train(
                 recipe,
@@ -168,12 +165,12 @@ class Run:
                 card=self._card(recipe),
             )
         carried = self.data.train.images[:CARRIED] if self.options.carry_images else None
-        table.unlink(missing_ok=True)
+        table_path(self.out).unlink(missing_ok=True)
         save_supernet(self.out, tuned, self._card(recipe), calibration=carried)
         # Evaluate the file as it will be loaded.
         saved = load_supernet(self.out)
         if self.options.evaluated:
-            tabulate(saved, self.data, table, self.options.evaluated, self.report, self.stop)
+            tabulate(saved, self.data, self.out, self.options.evaluated, self.report, self.stop)
         nets = {name: recalibrated(saved, arch, self.data) for name, arch in ends.items()}
         measured = {name: report_on(net, self.data, probes[name]) for name, net in nets.items()}
         checkpoint.unlink(missing_ok=True)

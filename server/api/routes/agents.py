@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from server.api.routes.deps import AgentToken, State, TheState
 from server.errors import BadValue
-from server.services import devices, jobs, leases, measurements
+from server.services import claims, devices, leases, measurements
 from server.wire import (
     AgentRegister,
     AgentRegistered,
@@ -45,7 +45,7 @@ def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noq
     """The next job for one of the idle devices; 204 when none is queued."""
     with state.database.read() as session:
         devices.get_agent(session, body.agent_id, token.id)
-        if not jobs.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices)):
+        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices)):
             return Response(status_code=204)
     with state.database.write() as session:
         given = leases.grant(session, body.agent_id, body.devices, state.now, state.settings.lease_seconds)
@@ -56,7 +56,9 @@ def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noq
 def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken) -> LeaseRenewed:
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        expires_at = jobs.renew(session, lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress)
+        expires_at = claims.renew(
+            session, lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress
+        )
         return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=expires_at)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from server.api.routes.deps import MaxResults, PageToken, Reader, TheState, Worker
-from server.services import jobs, submissions
+from server.services import job_ends, jobs, submissions
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
 router = APIRouter(tags=["jobs"])
@@ -47,4 +47,4 @@ def get_job(job_id: str, state: TheState, _token: Reader) -> JobView:
 @router.post("/jobs/{job_id}/cancel")
 def cancel_job(job_id: str, state: TheState, _token: Worker) -> JobView:
     with state.database.write() as session:
-        return jobs.view(jobs.cancel(session, job_id, state.now))
+        return jobs.view(job_ends.cancel(session, job_id, state.now))

@@ -58,7 +58,8 @@ def subnet(
     body: SubnetRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
     """Extract and export one architecture; the job's result names the model. For a model that was exported before, the
-    job has already succeeded."""
+    job has already succeeded. An unknown architecture, and one that is not in the supernet's space, are refused at
+    once."""
     now = state.now
     with state.database.write() as session:
         answer = idempotency.once(

@@ -8,9 +8,9 @@ from functools import cached_property
 from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.archs.space import Space
+from elasticvit.nn.supernet_header import SupernetHeader
 from server.errors import InfraError
-from server.store import supernet_file
-from server.store.supernet_file import SupernetRef, table_of
+from server.store.supernet_file import SupernetRef, describe, table_of
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class ServedSupernet:
         return self.ref.name
 
     @cached_property
-    def described(self) -> supernet_file.Description:
+    def header(self) -> SupernetHeader:
         """Raises BadValue."""
-        return supernet_file.describe(self.ref.file)
+        return describe(self.ref.file)
 
     @property
     def space(self) -> Space:
-        return self.described.space
+        return self.header.space
 
     @property
     def terms(self) -> str | None:
-        terms: str | None = self.described.card.get("terms")
+        terms: str | None = self.header.card.get("terms")
         return terms
 
     @property

@@ -17,9 +17,9 @@ from device_agent.errors import (
     UnknownAgent,
 )
 from device_agent.uplink.api import Server
-from server.wire import BlobRef, Heartbeat, LeaseRenewal, LeaseRequest
+from server.wire import AgentRegister, BlobRef, Heartbeat, LeaseRenewal, LeaseRequest
 from server.wire.connect import http_client
-from tests.device_agent.agent_farm import TOKEN, FakeServer
+from tests.device_agent.fake_server import TOKEN, FakeServer
 
 PROBLEM = b'{"title": "t", "status": 1, "kind": "user", "detail": "do this instead"}'
 
@@ -98,3 +98,12 @@ def test_the_token_goes_to_no_other_machine(fake_server: FakeServer, url: str) -
     with pytest.raises(Refused), server.download(BlobRef(sha256="0" * 64, size_bytes=1, url=url)):
         pass
     assert fake_server.calls.total() == 0
+
+
+def test_leases_are_only_named_if_there_are_any(fake_server: FakeServer) -> None:
+    """An older server does not know the field, and refuses fields that it does not know."""
+    server, body = connect(fake_server), AgentRegister(name="shelf", version="1", devices=[])
+    server.register(body)
+    server.register(body.model_copy(update={"leases": ["job-1-lease-1"]}))
+    without, with_leases = fake_server.agents.values()
+    assert "leases" not in without.model_fields_set and with_leases.leases == ["job-1-lease-1"]

@@ -12,7 +12,7 @@ import pytest
 from server.api.app import create_app
 from server.settings import Settings
 from server.wire import AgentRegistered, HeartbeatReply, Lease, LeaseRenewed, Problem, Reported
-from tests.device_agent.agent_farm import TOKEN, FakeServer
+from tests.device_agent.fake_server import TOKEN, FakeServer
 from tests.server.server_farm import Clock, Farm, TestClient, describe, session_body, tiny_tflite
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.wire import JobStatus
-from tests.device_agent.agent_farm import TOKEN, Farm, wait_until
+from tests.device_agent.agent_farm import Farm, wait_until
+from tests.device_agent.fake_server import TOKEN
 
 
 @pytest.mark.medium

@@ -27,8 +27,8 @@ from tests.elasticvit.training.tiny_training import tiny_space
 N = 10
 
 
-def _supernet(folder: Path) -> Path:
-    torch.manual_seed(0)
+def _supernet(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     card = Card("tiny", digits().class_names, "digits")
     file = folder / "tiny.safetensors"
     save_supernet(file, SuperNet(tiny_space()), card, calibration=digits().train.images[:64])
@@ -53,6 +53,19 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
     assert table_path(file).read_bytes() == table_path(tabulated).read_bytes()
     assert [step.done for step in steps] == list(range(1, N + 1))
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.accuracy.jsonl"}
+
+
+def test_accuracies_of_another_supernet_of_the_space_are_not_continued(tabulated: Path, tmp_path: Path) -> None:
+    file, messages, calls = _supernet(tmp_path, seed=1), list[str](), iter(range(1000))
+    with pytest.raises(StoppedError, match="after evaluating 3 of 10"):
+        tabulate_file(file, N, 1, silent, lambda: next(calls) >= 3, say=messages.append)
+    unfinished = file.with_name(".tiny.accuracy.jsonl")
+    assert unfinished.exists() and messages == []
+    _supernet(tmp_path)
+    tabulate_file(file, N, 1, silent, say=messages.append)
+    assert table_path(file).read_bytes() == table_path(tabulated).read_bytes() and not unfinished.exists()
+    (message,) = messages
+    assert "another supernet" in message and "starting over" in message
 
 
 @pytest.mark.medium

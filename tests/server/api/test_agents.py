@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from elasticvit.archs.published import PUBLISHED
-from server.services import jobs, measurements, models, submissions, supernets
+from server.services import claims, job_ends, jobs, lease_expiry, measurements, models, submissions, supernets
 from server.wire import JobKind, MeasurementSession, MeasureProtocol
 from tests.server.server_farm import Farm, describe, problem, session_body, tiny_tflite, usable_rows
 
@@ -25,7 +25,7 @@ def leased(farm: Farm, agent_id: str, *devices: str) -> dict[str, Any]:
 
 def sweep(farm: Farm) -> int:
     with farm.database.write() as session:
-        return jobs.sweep(session, farm.clock())
+        return lease_expiry.sweep(session, farm.clock())
 
 
 def test_a_job_is_leased_measured_and_stored(farm: Farm) -> None:
@@ -332,7 +332,7 @@ def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:
     body = {"device": "host", "budget": {"latency_ms": 5.0}, "allow_uncalibrated": True}
     farm.ok("POST", "/search", json=body)
     with farm.database.write() as session:
-        search = jobs.claim_compute(session, "worker", (JobKind.SEARCH,), farm.clock())
+        search = claims.claim_compute(session, "worker", (JobKind.SEARCH,), farm.clock())
     assert search is not None
     assert farm.lease(agent_id) is None
     with farm.database.write() as session:
@@ -342,5 +342,5 @@ def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:
     assert leased(farm, agent_id)["job_id"] == verify
     assert farm.lease(agent_id) is None
     with farm.database.write() as session:
-        jobs.finish(session, search.lease_id, search.attempt, {}, farm.clock())
+        job_ends.finish(session, search.lease_id, search.attempt, {}, farm.clock())
     assert leased(farm, agent_id)["job_id"] == probe

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from server.services import jobs
+from device_agent.bench.result import BenchResult, read_result
+from device_agent.bench.session import Measured
+from device_agent.bench.session import session as session_of
+from device_agent.errors import BadModel
+from device_agent.job import failed
+from server.services import claims
+from server.wire import DeviceDescription, Lease, Report
+from server.wire.measurements import MAX_LOG_CHARS
 from tests.server.server_farm import Farm, describe, problem, session_body
 
 LITERAL = "\\u0000"  # six characters: a backslash, u, 0, 0, 0, 0
@@ -61,7 +68,7 @@ def test_a_report_with_any_text_is_stored(any_farm: Farm, text: str, kept: str) 
     assert session["device"]["model"] == kept and session["device"]["properties"] == {kept: kept}
     assert farm.ok("GET", f"/profiles/{measurement['profile_id']}")["key"]["model"] == kept
     with farm.database.read() as reading:
-        assert jobs.get_attempt(reading, lease["lease_id"]).log == kept
+        assert claims.get_attempt(reading, lease["lease_id"]).log == kept
 
 
 @pytest.mark.medium
@@ -90,6 +97,58 @@ def test_failures_progress_heartbeats_and_registrations_with_any_text_are_stored
     reported = send(farm, f"/leases/{lease['lease_id']}/report", report)
     assert reported.status_code == 200, reported.text
     assert farm.ok("GET", f"/jobs/{job_id}")["error"] == {"kind": "user", "detail": kept}
+
+
+def benchmarked(text: str) -> BenchResult:
+    """What the agent reads of a benchmark's result with a text that comes from the model or the device."""
+    op = {"node": 0, "tag": text, "count": 5, "total_us": 60.0, "median_us": 12.0}
+    values = {
+        "schema": 1,
+        "samples_ns": [1_000_000 + i for i in range(10)],
+        "threads": {"asked": 1, "got": 1},
+        "affinity": {"asked": None, "got": "1"},
+        "temperature_mc_before": [{"zone": text, "value": 40_000}],
+        "profile": {"runs": 5, "ops": [op]},
+    }
+    return read_result(json.dumps(values).encode())
+
+
+def stored_profile(farm: Farm, result: BenchResult) -> list[dict[str, Any]]:
+    """The operators of a result, once the agent has reported it and the server stored it."""
+    agent_id = farm.agent()
+    farm.measure_job()
+    lease = leased(farm, agent_id)
+    about = DeviceDescription.model_validate(describe())
+    session = session_of(Measured((result,), (), result.op_times()), about, {})
+    report = Report(lease_id=lease["lease_id"], attempt=1, outcome="measured", session=session)
+    path = f"/leases/{lease['lease_id']}/report"
+    measurement_id = send(farm, path, json.loads(report.model_dump_json())).json()["measurement_id"]
+    profile: list[dict[str, Any]] = farm.ok("GET", f"/measurements/{measurement_id}")["session"]["profile"]
+    return profile
+
+
+@EVERY_TEXT
+def test_a_benchmark_result_with_any_text_is_measured(farm: Farm, text: str, kept: str) -> None:
+    (op,) = stored_profile(farm, benchmarked(text))
+    assert op["tag"] == kept
+
+
+def test_a_long_name_of_an_operator_is_cut(farm: Farm) -> None:
+    (op,) = stored_profile(farm, benchmarked("x" * 600))
+    assert op["tag"] == "x" * 500
+
+
+def test_of_a_long_log_the_end_is_kept(farm: Farm) -> None:
+    agent_id, job_id = farm.agent(), farm.measure_job()
+    lease = Lease.model_validate(leased(farm, agent_id))
+    log = "".join(f"line {number}\n" for number in range(10_000))
+    report = failed(lease, BadModel("the model cannot be measured", log=log))
+    answer = send(farm, f"/leases/{lease.lease_id}/report", json.loads(report.model_dump_json()))
+    assert answer.status_code == 200 and farm.ok("GET", f"/jobs/{job_id}")["status"] == "failed"
+    with farm.database.read() as session:
+        stored = claims.get_attempt(session, lease.lease_id).log
+    first, _, rest = stored.partition("\n")
+    assert len(stored) == MAX_LOG_CHARS and log.endswith(rest) and str(len(log)) in first
 
 
 @pytest.mark.medium

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from server.services import jobs
+from server.services import claims, job_ends
 from server.store.blobs import file_sha256
 from server.wire import Failure, JobKind
 from tests.server.server_farm import Farm, problem, tiny_tflite
@@ -32,14 +32,14 @@ def test_a_search_is_queued_with_all_that_its_worker_needs(ready: Farm) -> None:
     assert (view["status"], view["result"], view["error"], view["progress"]) == ("queued", None, None, None)
     assert view["request"]["confidence"] == 0.9 and view["request"]["seed"] == 7
     with ready.database.write() as session:
-        claimed = jobs.claim_compute(session, "worker", (JobKind.SEARCH,), ready.clock())
+        claimed = claims.claim_compute(session, "worker", (JobKind.SEARCH,), ready.clock())
     assert claimed is not None
     payload = claimed.job.payload
     assert payload["search_id"] == accepted["id"] and payload["supernet"] == "digits" and payload["predictor_id"]
     assert payload["request"]["budget"] == {"latency_ms": 5.0}
     with ready.database.write() as session:
         failure = Failure(kind="user", detail="the budget cannot be met: ask for more")
-        jobs.fail(session, claimed.lease_id, claimed.attempt, failure, ready.clock())
+        job_ends.fail(session, claimed.lease_id, claimed.attempt, failure, ready.clock())
     view = ready.ok("GET", accepted["url"])
     assert view["status"] == "failed" and view["error"] == {"kind": failure.kind, "detail": failure.detail}
 
@@ -59,9 +59,9 @@ def test_a_finished_search_shows_its_models(ready: Farm) -> None:
     model = {**candidate, "model_id": "m", "size_bytes": 3, "download_url": "/models/m/download?format=tflite"}
     result = {"models": [model], "frontier": [candidate], "predictor": None, "supernet": "digits"}
     with ready.database.write() as session:
-        claimed = jobs.claim_compute(session, "worker", (JobKind.SEARCH,), ready.clock())
+        claimed = claims.claim_compute(session, "worker", (JobKind.SEARCH,), ready.clock())
         assert claimed is not None
-        jobs.finish(session, claimed.lease_id, 1, result, ready.clock())
+        job_ends.finish(session, claimed.lease_id, 1, result, ready.clock())
     shown = ready.ok("GET", accepted["url"])["result"]["models"][0]
     assert shown["latency"]["host"]["upper_ms"] == 4.5 and shown["latency"]["host"]["verified"] is False
 
@@ -82,7 +82,7 @@ def test_a_queued_search_survives_a_restart(make_farm: Callable[..., Farm]) -> N
 
 @pytest.mark.parametrize(
     ("path", "body", "other"),
-    [("/search", BUDGET, {**BUDGET, "count": 2}), ("/subnets", {"arch": "largest"}, {"arch": "smallest"})],
+    [("/search", BUDGET, {**BUDGET, "count": 2}), ("/subnets", {"arch": "S1"}, {"arch": "S2"})],
 )
 def test_an_idempotency_key_makes_one_thing(
     ready: Farm, path: str, body: dict[str, Any], other: dict[str, Any]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.server_farm import Farm, problem, tiny_tflite
+from elasticvit.archs.space import PRESETS
+from tests.elasticvit.training.tiny_training import tiny_space
+from tests.server.server_farm import Farm, describe, problem, tiny_tflite
 
 
 def searched(farm: Farm, role: str | None = "user", **body: Any) -> Any:  # noqa: ANN401
@@ -107,6 +109,44 @@ def test_an_accuracy_drop_of_a_subnet_is_a_fraction(farm: Farm, max_drop: Any) -
     answer = farm.call("POST", "/subnets", "user", content=text, headers={"Content-Type": "application/json"})
     assert "max_accuracy_drop" in problem(answer, 422)["detail"]
     assert count(farm, "/jobs") == 0
+
+
+TEN_LIST = tiny_space().smallest().to_moonlit()
+
+
+@pytest.mark.parametrize(
+    ("arch", "status", "reason"),
+    [
+        ("S1", 422, "'tiny' does not contain this architecture"),
+        (PRESETS["small"]().largest().to_moonlit(), 422, "'tiny' does not contain this architecture"),
+        ("S9", 404, "GET /models"),
+        ("0123456789ab", 404, "GET /models"),
+        ({"resolution": 32}, 422, "not an architecture"),
+        ("{" * 20_000, 422, "not an architecture"),
+        ([1, 2, 3], 422, "not a 10-list"),
+        ([*TEN_LIST[:2], [sum(TEN_LIST[2][:3]) + 1, -2, 1, *TEN_LIST[2][3:]], *TEN_LIST[3:]], 422, "depths"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_architecture_of_the_supernet_is_refused_before_anything_is_queued(
+    farm: Farm, supernet: str, arch: object, status: int, reason: str
+) -> None:
+    body, headers = {"arch": arch, "supernet": supernet}, {"Idempotency-Key": "one"}
+    assert reason in problem(farm.call("POST", "/subnets", "user", json=body, headers=headers), status)["detail"]
+    assert count(farm, "/jobs") == 0
+    accepted = farm.call("POST", "/subnets", "user", json={"arch": TEN_LIST, "supernet": supernet}, headers=headers)
+    assert accepted.status_code == 202
+
+
+def test_an_emulated_device_is_not_calibrated(farm: Farm) -> None:
+    """Its times never enter a predictor, so the job could only fail."""
+    farm.supernet()
+    body = {"name": "beside-phones", "version": "1", "devices": [describe("pixel", "emulated"), describe("host")]}
+    farm.ok("POST", "/agents/register", "agent", json=body)
+    refused = problem(farm.call("POST", "/jobs", "user", json={"kind": "calibrate", "device": "pixel"}), 422)
+    assert "emulated" in refused["detail"] and count(farm, "/jobs") == 0
+    assert farm.call("POST", "/jobs", "user", json={"kind": "calibrate", "device": "host"}).status_code == 202
+    farm.measure_job("pixel")
 
 
 def test_unknown_fields_are_named(farm: Farm) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from server.services import jobs
+from server.services import claims, job_ends
 from server.wire import Failure, JobKind
 from tests.server.cli.conftest import PATIENCE_SECONDS, Run, Served
 from tests.server.server_farm import Farm
@@ -53,13 +53,13 @@ def cancel(farm: Farm) -> None:
 def fail_compute(farm: Farm, kind: JobKind) -> None:
     """Take a job as a worker does, and fail it."""
 
-    def claim() -> jobs.Claimed | None:
+    def claim() -> claims.Claimed | None:
         with farm.database.write() as session:
-            return jobs.claim_compute(session, "worker", (kind,), farm.clock())
+            return claims.claim_compute(session, "worker", (kind,), farm.clock())
 
     claimed = until_some(claim)
     with farm.database.write() as session:
-        jobs.fail(session, claimed.lease_id, claimed.attempt, Failure(kind="user", detail=REASON), farm.clock())
+        job_ends.fail(session, claimed.lease_id, claimed.attempt, Failure(kind="user", detail=REASON), farm.clock())
 
 
 def test_a_measurement_that_failed(run: Run, served: Served) -> None:

@@ -80,6 +80,13 @@ def test_a_download_that_cannot_be_written_is_refused(run: Run, served: Served, 
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_download_does_not_replace_a_pipe(run: Run, served: Served, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    environment = {"ELASTICVIT_HOME": str(served.farm.home), "ELASTICVIT_URL": served.url}
+    message = sentence(run("models", "download", served.farm.upload(), tmp_path / "pipe", **environment))
+    assert message.startswith("cannot write ") and (tmp_path / "pipe").is_fifo()
+
+
 def test_a_download_is_whole(run: Run, served: Served, tmp_path: Path) -> None:
     model_id = served.farm.upload(tiny_tflite(3.0))
     environment = {"ELASTICVIT_HOME": str(served.farm.home), "ELASTICVIT_URL": served.url}

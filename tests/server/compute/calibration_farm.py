@@ -23,7 +23,7 @@ from server.compute.jobs.calibrate import calibrate
 from server.compute.jobs.tools import Tools
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
-from server.services import jobs, measurements, models
+from server.services import claims, measurements, models
 from server.store.tables import Job, Model
 from server.wire import JobKind, Report
 from tests.server.compute.exporting_farm import compute_of, served
@@ -63,7 +63,7 @@ class FakeDevice:
     def measure_all(self) -> None:
         while True:
             with self.farm.database.write() as session:
-                claimed = jobs.claim_device(session, self.agent_id, ["host"], self.farm.clock(), 60)
+                claimed = claims.claim_device(session, self.agent_id, ["host"], self.farm.clock(), 60)
                 if claimed is None:
                     return
                 assert claimed.job.model_id is not None
@@ -131,7 +131,7 @@ class CalibrationFarm:
         compute = compute_of(self.farm)
         tools = Tools(SupernetCache(compute), self.exporter, self.exporter)
         with self.farm.database.write() as session:
-            claimed = jobs.claim_compute(session, "by-hand", (JobKind.CALIBRATE,), self.farm.clock())
+            claimed = claims.claim_compute(session, "by-hand", (JobKind.CALIBRATE,), self.farm.clock())
         assert claimed is not None
         task = MeasuredTask(compute, claimed, threading.Event(), device=self.device)
         worker.run_job(task, lambda task: calibrate(task, tools, self.fit))

@@ -25,7 +25,7 @@ from server.compute.exporting.order import Exporter, ExportTflite, Order, Result
 from server.compute.jobs.tools import Tools
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Task
-from server.services import jobs
+from server.services import claims
 from server.settings import Settings
 from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef, table_sha256
@@ -142,7 +142,7 @@ def work_off(farm: Farm, exporter: Exporter, converter: Exporter | None = None) 
     done = 0
     while True:
         with farm.database.write() as session:
-            claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET, JobKind.CONVERT), farm.clock())
+            claimed = claims.claim_compute(session, "by-hand", (JobKind.SUBNET, JobKind.CONVERT), farm.clock())
         if claimed is None:
             return done
         worker.run_job(Task(compute, claimed, threading.Event()), run)
@@ -189,5 +189,5 @@ def only_failure(farm: Farm, kind: str) -> str:
 def log_of(farm: Farm) -> str:
     (job,) = farm.ok("GET", "/jobs")["items"]
     with farm.database.read() as session:
-        (attempt,) = jobs.attempts(session, job["id"])
+        (attempt,) = claims.attempts(session, job["id"])
     return attempt.log

@@ -21,7 +21,7 @@ from server.compute.exports import export_for_timing, export_subnet
 from server.compute.jobs.warm import warm
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
-from server.services import export_key, jobs, models
+from server.services import claims, export_key, models
 from server.store.supernet_file import SupernetRef
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
@@ -134,7 +134,7 @@ def test_a_new_row_of_the_table_is_used_without_another_load(farm: Farm, superne
         job = ask(farm, supernet, arch)
         assert job["status"] == "queued"
         with farm.database.write() as session:
-            claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
+            claimed = claims.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
         assert claimed is not None
         worker.run_job(Task(compute_of(farm), claimed, threading.Event()), execute)
         return farm.ok("GET", farm.ok("GET", job["url"])["result"]["url"])

@@ -21,12 +21,11 @@ from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.errors import ServerError
-from server.services import jobs
+from server.services import claims, jobs
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     MEMORY,
-    NOWHERE,
     Meddled,
     Meddler,
     Never,
@@ -146,9 +145,11 @@ def test_an_invalid_supernet_or_arch_fails_as_the_users_fault(farm: Farm, tmp_pa
         assert work_off(farm, here) == 1
         job = farm.ok("GET", queued["url"])
         assert job["status"] == "failed" and job["error"]["kind"] == "user" and says in job["error"]["detail"]
-    outside = ask(farm, served(farm, supernet_file(tmp_path / "b.safetensors", data=NOWHERE)), published("S1"))
+    outside = {"arch": published("S1").to_json(), "supernet": served(farm, supernet_file(tmp_path / "b.safetensors"))}
+    with farm.database.write() as session:  # as older versions queued it
+        job_id = jobs.enqueue(session, kind=JobKind.SUBNET, now=farm.clock(), payload=outside).id
     assert work_off(farm, here) == 1
-    job = farm.ok("GET", outside["url"])
+    job = farm.ok("GET", f"/jobs/{job_id}")
     assert job["status"] == "failed" and job["error"]["kind"] == "user" and "'b'" in job["error"]["detail"]
     nothing_stored(farm)
 
@@ -185,7 +186,7 @@ def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, ch
     job = ask(farm, supernet)
     compute, stop = compute_of(farm), threading.Event()
     with farm.database.write() as session:
-        claimed = jobs.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
+        claimed = claims.claim_compute(session, "by-hand", (JobKind.SUBNET,), farm.clock())
     assert claimed is not None
     worker.run_job(Task(compute, claimed, stop), executing(compute, Meddled(child, "extracting", stop.set)))
     assert farm.ok("GET", job["url"])["status"] == "queued"

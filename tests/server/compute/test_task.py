@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from server.compute.task import Lost, Stopped, Task
-from server.services import jobs, measurements, submissions
+from server.services import claims, job_ends, jobs, measurements, submissions
 from server.store.tables import Job
 from server.wire import JobKind, MeasureProtocol
 from tests.server.compute.exporting_farm import compute_of
@@ -23,12 +23,12 @@ PROTOCOL = MeasureProtocol()
 def attempt(farm: Farm, job_id: str) -> Iterator[Task]:
     """The next attempt of the job; at the end it is given back, as by a worker that stops."""
     with farm.database.write() as session:
-        claimed = jobs.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
+        claimed = claims.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
     assert claimed is not None and claimed.job.id == job_id
     with Task(compute_of(farm), claimed, threading.Event()) as task:
         yield task
     with farm.database.write() as session:
-        jobs.release(session, claimed.lease_id, claimed.attempt, farm.clock())
+        job_ends.release(session, claimed.lease_id, claimed.attempt, farm.clock())
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_waiting_ends_with_a_stop_and_with_a_cancellation(farm: Farm, search_id:
             task.measured(model_id, "host", "verify", PROTOCOL, 10)
     farm.clock.now += timedelta(seconds=1)
     with farm.database.write() as session:
-        claimed = jobs.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
+        claimed = claims.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
         assert claimed is not None
-        jobs.cancel(session, search_id, farm.clock())
+        job_ends.cancel(session, search_id, farm.clock())
     with Task(compute_of(farm), claimed, threading.Event()) as task, pytest.raises(Lost):
         task.measured(model_id, "host", "verify", PROTOCOL, 10)

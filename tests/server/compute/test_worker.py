@@ -12,7 +12,7 @@ import pytest
 
 from server.compute import worker
 from server.compute.task import Compute, Task
-from server.services import jobs
+from server.services import claims, jobs
 from server.settings import Settings, load_settings
 from server.wakeup import WakeupListener
 from server.wire import JobKind, JobStatus
@@ -94,7 +94,7 @@ def test_two_threads_of_a_lane_do_two_jobs_at_once_under_names_of_their_own(farm
     with working(compute_of(farm, answer_threads=2), execute):
         assert statuses(farm, job_ids) == ["succeeded"] * 2
     with farm.database.read() as session:
-        owners = {attempt.owner for job_id in job_ids for attempt in jobs.attempts(session, job_id)}
+        owners = {attempt.owner for job_id in job_ids for attempt in claims.attempts(session, job_id)}
     assert len(owners) == 2
 
 

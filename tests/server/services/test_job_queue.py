@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from server.errors import Finished, NotFound, StaleLease
-from server.services import jobs
+from server.services import claims, job_ends, jobs, lease_expiry
 from server.store.db import Database
 from server.store.tables import Job
 from server.wire import Failure, JobKind, JobStatus, Progress
@@ -28,12 +28,12 @@ def queue(database: Database, kind: JobKind = JobKind.SEARCH, priority: int = 0,
         return jobs.enqueue(session, kind=kind, now=START, priority=priority, max_attempts=max_attempts).id
 
 
-def claim(database: Database, clock: Clock, worker: str = "worker-1") -> jobs.Claimed | None:
+def claim(database: Database, clock: Clock, worker: str = "worker-1") -> claims.Claimed | None:
     with database.write() as session:
-        return jobs.claim_compute(session, worker, KINDS, clock(), 60)
+        return claims.claim_compute(session, worker, KINDS, clock(), 60)
 
 
-def claimed(database: Database, clock: Clock) -> jobs.Claimed:
+def claimed(database: Database, clock: Clock) -> claims.Claimed:
     taken = claim(database, clock)
     assert taken is not None
     return taken
@@ -46,7 +46,7 @@ def job(database: Database, job_id: str) -> Job:
 
 def sweep(database: Database, clock: Clock) -> int:
     with database.write() as session:
-        return jobs.sweep(session, clock())
+        return lease_expiry.sweep(session, clock())
 
 
 def child_of(database: Database, parent: str, key: str) -> str:
@@ -54,15 +54,15 @@ def child_of(database: Database, parent: str, key: str) -> str:
         return jobs.enqueue(session, kind=JobKind.MEASURE, now=START, device="host", parent_id=parent, key=key).id
 
 
-def claim_children(database: Database, clock: Clock, *job_ids: str) -> dict[str, jobs.Claimed]:
+def claim_children(database: Database, clock: Clock, *job_ids: str) -> dict[str, claims.Claimed]:
     """Claim these measuring jobs, and give back the others."""
     leases = {}
     with database.write() as session:
-        while (taken := jobs.claim_device(session, "agent-1", ["host"], clock(), 60)) is not None:
+        while (taken := claims.claim_device(session, "agent-1", ["host"], clock(), 60)) is not None:
             leases[taken.job.id] = taken
         for job_id, taken in leases.items():
             if job_id not in job_ids:
-                jobs.release(session, taken.lease_id, taken.attempt, clock())
+                job_ends.release(session, taken.lease_id, taken.attempt, clock())
     return {job_id: leases[job_id] for job_id in job_ids}
 
 
@@ -99,15 +99,15 @@ class TestQueue:
         taken = claimed(database, clock)
         assert job(database, job_id).status == JobStatus.LEASED
         with database.write() as session:
-            jobs.renew(session, taken.lease_id, 1, clock(), 60, Progress(stage="searching", done=3, total=10))
+            claims.renew(session, taken.lease_id, 1, clock(), 60, Progress(stage="searching", done=3, total=10))
         assert job(database, job_id).status == JobStatus.RUNNING
         with database.write() as session:
-            jobs.finish(session, taken.lease_id, 1, {"models": []}, clock())
+            job_ends.finish(session, taken.lease_id, 1, {"models": []}, clock())
         done = job(database, job_id)
         assert (done.status, done.result, done.lease_expires_at) == (JobStatus.SUCCEEDED, {"models": []}, None)
         assert done.progress is not None and done.progress["done"] == 3
         with database.read() as session:
-            assert [attempt.outcome for attempt in jobs.attempts(session, job_id)] == ["succeeded"]
+            assert [attempt.outcome for attempt in claims.attempts(session, job_id)] == ["succeeded"]
 
     def test_an_expired_lease_is_a_new_attempt_and_the_old_holder_is_stale(
         self, database: Database, clock: Clock
@@ -123,14 +123,14 @@ class TestQueue:
         second = claimed(database, clock)
         assert second.job.id == job_id and second.attempt == 2
         with pytest.raises(StaleLease), database.write() as session:
-            jobs.finish(session, first.lease_id, first.attempt, {}, clock())
+            job_ends.finish(session, first.lease_id, first.attempt, {}, clock())
         with pytest.raises(StaleLease), database.write() as session:
-            jobs.renew(session, first.lease_id, first.attempt, clock())
+            claims.renew(session, first.lease_id, first.attempt, clock())
         with pytest.raises(StaleLease), database.write() as session:
-            jobs.fail(session, first.lease_id, first.attempt, INFRA, clock())
+            job_ends.fail(session, first.lease_id, first.attempt, INFRA, clock())
         assert job(database, job_id).status == JobStatus.LEASED
         with database.write() as session:
-            jobs.finish(session, second.lease_id, 2, {"by": 2}, clock())
+            job_ends.finish(session, second.lease_id, 2, {"by": 2}, clock())
         assert job(database, job_id).result == {"by": 2}
 
     def test_a_renewed_lease_does_not_expire(self, database: Database, clock: Clock) -> None:
@@ -139,7 +139,7 @@ class TestQueue:
         for _ in range(5):
             clock.pass_seconds(50)
             with database.write() as session:
-                jobs.renew(session, taken.lease_id, 1, clock(), 60)
+                claims.renew(session, taken.lease_id, 1, clock(), 60)
             assert sweep(database, clock) == 0
 
     def test_work_that_ends_late_is_kept_while_nobody_else_has_begun(self, database: Database, clock: Clock) -> None:
@@ -148,7 +148,7 @@ class TestQueue:
         clock.pass_seconds(100)
         sweep(database, clock)
         with database.write() as session:
-            jobs.finish(session, taken.lease_id, 1, {"late": True}, clock())
+            job_ends.finish(session, taken.lease_id, 1, {"late": True}, clock())
         assert job(database, job_id).status == JobStatus.SUCCEEDED
         assert claim(database, clock) is None
 
@@ -173,10 +173,10 @@ class TestQueue:
         taken = claimed(database, clock)
         with database.write() as session:
             failure = Failure.model_validate({"kind": kind, "detail": "it does not work"})
-            jobs.fail(session, taken.lease_id, 1, failure, clock(), log="the log")
+            job_ends.fail(session, taken.lease_id, 1, failure, clock(), log="the log")
         assert job(database, job_id).status == status
         with database.read() as session:
-            assert jobs.attempts(session, job_id)[0].log == "the log"
+            assert claims.attempts(session, job_id)[0].log == "the log"
 
     def test_a_job_given_back_is_no_failure(self, database: Database, clock: Clock) -> None:
         job_id = queue(database, max_attempts=1)
@@ -184,7 +184,7 @@ class TestQueue:
             taken = claimed(database, clock)
             assert taken.attempt == attempt
             with database.write() as session:
-                jobs.release(session, taken.lease_id, attempt, clock())
+                job_ends.release(session, taken.lease_id, attempt, clock())
         assert job(database, job_id).status == JobStatus.QUEUED
 
     @pytest.mark.medium
@@ -194,12 +194,12 @@ class TestQueue:
         with database.write() as session:
             child = jobs.enqueue(session, kind=JobKind.MEASURE, now=START, parent_id=parent, key="verify-0").id
         with database.write() as session:
-            jobs.cancel(session, parent, clock())
+            job_ends.cancel(session, parent, clock())
         assert job(database, parent).status == job(database, child).status == JobStatus.CANCELLED
         with pytest.raises(StaleLease), database.write() as session:
-            jobs.finish(session, taken.lease_id, 1, {}, clock())
+            job_ends.finish(session, taken.lease_id, 1, {}, clock())
         with pytest.raises(Finished), database.write() as session:
-            jobs.cancel(session, parent, clock())
+            job_ends.cancel(session, parent, clock())
         clock.pass_seconds(1000)
         assert sweep(database, clock) == 0
         assert job(database, parent).status == JobStatus.CANCELLED
@@ -221,14 +221,14 @@ class TestQueue:
         queue(database)
         taken = claimed(database, clock)
         with pytest.raises(StaleLease), database.write() as session:
-            jobs.finish(session, taken.lease_id, 2, {}, clock())
+            job_ends.finish(session, taken.lease_id, 2, {}, clock())
         with pytest.raises(NotFound), database.write() as session:
-            jobs.finish(session, "lease-unknown", 1, {}, clock())
+            job_ends.finish(session, "lease-unknown", 1, {}, clock())
 
     def test_a_failed_transaction_changes_nothing(self, database: Database, clock: Clock) -> None:
         job_id = queue(database)
         with pytest.raises(ZeroDivisionError), database.write() as session:
-            jobs.claim_compute(session, "worker-1", KINDS, clock())
+            claims.claim_compute(session, "worker-1", KINDS, clock())
             raise ZeroDivisionError
         assert job(database, job_id).attempts == 0
         assert claimed(database, clock).attempt == 1
@@ -243,20 +243,20 @@ class TestQueue:
         grandchild = child_of(database, children["queued"], "deeper")
         leases = claim_children(database, clock, children["leased"], children["done"])
         with database.write() as session:
-            jobs.finish(session, leases[children["done"]].lease_id, 1, {"measured": True}, clock())
+            job_ends.finish(session, leases[children["done"]].lease_id, 1, {"measured": True}, clock())
         if end == "quarantine":
             clock.pass_seconds(61)
             with database.write() as session:  # so that the parent's lease alone has expired
-                jobs.renew(session, leases[children["leased"]].lease_id, 1, clock())
+                claims.renew(session, leases[children["leased"]].lease_id, 1, clock())
             assert sweep(database, clock) == 1
         else:
             with database.write() as session:
                 if end == "finish":
-                    jobs.finish(session, taken.lease_id, 1, {}, clock())
+                    job_ends.finish(session, taken.lease_id, 1, {}, clock())
                 elif end == "fail":
-                    jobs.fail(session, taken.lease_id, 1, Failure(kind="user", detail="no such supernet"), clock())
+                    job_ends.fail(session, taken.lease_id, 1, Failure(kind="user", detail="no such supernet"), clock())
                 else:
-                    jobs.cancel(session, parent, clock())
+                    job_ends.cancel(session, parent, clock())
         for job_id in (children["queued"], children["leased"], grandchild):
             child = job(database, job_id)
             assert child.status == JobStatus.CANCELLED and child.finished_at == clock()
@@ -268,9 +268,9 @@ class TestQueue:
         assert job(database, children["done"]).status == JobStatus.SUCCEEDED
         lease = leases[children["leased"]]
         with pytest.raises(StaleLease), database.write() as session:
-            jobs.finish(session, lease.lease_id, 1, {}, clock())
+            job_ends.finish(session, lease.lease_id, 1, {}, clock())
         with database.read() as session:
-            (attempt,) = jobs.attempts(session, children["leased"])
+            (attempt,) = claims.attempts(session, children["leased"])
         assert attempt.outcome == "cancelled" and attempt.ended_at == clock()
 
     def test_an_attempt_that_is_tried_again_keeps_its_children(self, database: Database, clock: Clock) -> None:
@@ -280,11 +280,11 @@ class TestQueue:
             child = child_of(database, parent, end)
             with database.write() as session:
                 if end == "fail":
-                    jobs.fail(session, taken.lease_id, taken.attempt, INFRA, clock())
+                    job_ends.fail(session, taken.lease_id, taken.attempt, INFRA, clock())
                 elif end == "release":
-                    jobs.release(session, taken.lease_id, taken.attempt, clock())
+                    job_ends.release(session, taken.lease_id, taken.attempt, clock())
                 else:
-                    jobs.expire(session, KINDS, clock())
+                    lease_expiry.expire(session, KINDS, clock())
             assert job(database, parent).status == job(database, child).status == JobStatus.QUEUED
 
     def test_children_that_an_older_version_left_queued_are_swept(self, database: Database, clock: Clock) -> None:
@@ -299,9 +299,9 @@ class TestQueue:
                 row.status, row.finished_at = status.value, START
                 session.add(row)
         with database.write() as session:
-            assert jobs.sweep_orphans(session, clock()) == 3
+            assert job_ends.sweep_orphans(session, clock()) == 3
         with database.write() as session:
-            assert jobs.sweep_orphans(session, clock()) == 0
+            assert job_ends.sweep_orphans(session, clock()) == 0
         for parent, orphan in orphans.items():
             child = job(database, orphan)
             error = jobs.error(child)
@@ -312,7 +312,7 @@ class TestQueue:
         parent = queue(database)
         first = child_of(database, parent, "first")
         with database.write() as session:
-            jobs.cancel(session, parent, clock())
+            job_ends.cancel(session, parent, clock())
         with pytest.raises(Finished):
             child_of(database, parent, "second")
         assert child_of(database, parent, "first") == first
@@ -323,8 +323,8 @@ class TestQueue:
         job_id = queue(database)
         taken = claimed(database, clock)
         with database.write() as session:
-            jobs.fail(session, taken.lease_id, 1, INFRA, clock())
-            jobs.cancel(session, job_id, clock())
+            job_ends.fail(session, taken.lease_id, 1, INFRA, clock())
+            job_ends.cancel(session, job_id, clock())
         assert jobs.error(job(database, job_id)) is None
 
     def test_a_log_may_hold_any_character(self, database: Database, clock: Clock) -> None:
@@ -332,9 +332,9 @@ class TestQueue:
         taken = claimed(database, clock)
         failure = Failure(kind="infra", detail="a file named \udce9\0")
         with database.write() as session:
-            jobs.fail(session, taken.lease_id, 1, failure, clock(), log="\\u0000 \ud800 \0 é")
+            job_ends.fail(session, taken.lease_id, 1, failure, clock(), log="\\u0000 \ud800 \0 é")
         with database.read() as session:
-            (attempt,) = jobs.attempts(session, job_id)
+            (attempt,) = claims.attempts(session, job_id)
         assert attempt.log == "\\u0000 \ufffd \ufffd é"
         assert attempt.failure == {"kind": "infra", "detail": "a file named \ufffd\ufffd"}
 
@@ -342,5 +342,5 @@ class TestQueue:
         job_id = queue(database)
         taken = claimed(database, clock)
         with database.write() as session:
-            jobs.finish(session, taken.lease_id, 1, {"\0": ["\ud800", "\\u0000", "\\ud800", 1.5, None]}, clock())
+            job_ends.finish(session, taken.lease_id, 1, {"\0": ["\ud800", "\\u0000", "\\ud800", 1.5, None]}, clock())
         assert job(database, job_id).result == {"\ufffd": ["\ufffd", "\\u0000", "\\ud800", 1.5, None]}

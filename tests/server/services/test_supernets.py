@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from elasticvit.accuracy.evaluate import recalibrated
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
+from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet_file import load_supernet
+from elasticvit.nn.supernet_header import FORMAT
 from server.compute.exporting.loaded_supernet import LoadedSupernet
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.exporting.work import LocalExporter
@@ -99,6 +102,32 @@ def test_what_cannot_be_served_is_refused_with_a_reason(farm: Farm, tmp_path: Pa
     problem(farm.call("POST", "/supernets", json={"path": str(whole), "default": True}), 422)
     problem(_add(farm, whole, "user"), 403)
     assert {path.name for path in (farm.home / "supernets").iterdir()} == {"whole.safetensors", "whole.accuracy.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("card", '{"name": "tiny", "provenance": "mine"}'),
+        ("card", '{"name": "tiny", "terms": 5}'),
+        ("card", '{"name": "tiny", "terms": "\\ud800"}'),
+        ("card", '{"name": "tiny", "provenance": {"loss": NaN}}'),
+        ("card", '[["name", "tiny"]]'),
+        ("card", "[" * 100_000),
+        ("space", "[" * 100_000),
+        ("space", re.sub(r'"depths":\[[\d,]*', r"\g<0>,1000000000000", tiny_space().to_json(), count=1)),
+    ],
+)
+def test_a_hostile_header_is_refused(farm: Farm, tmp_path: Path, field: str, text: str) -> None:
+    """Before anything of it is stored, or as much memory taken as it says."""
+    header = {"format": FORMAT, "space": tiny_space().to_json(), "card": '{"name": "tiny"}', field: text}
+    file = supernet_file(tmp_path / "hostile.safetensors")
+    file.write_bytes(tensorfile.encode({}, header))
+    assert "damaged header" in problem(_add(farm, file), 422)["detail"]
+    assert farm.ok("GET", "/supernets")["items"] == []
+
+
+def test_a_path_that_no_file_can_have_is_refused(farm: Farm, tmp_path: Path) -> None:
+    problem(_add(farm, tmp_path / ("x" * 300)), 422)
 
 
 def test_files_of_the_home_folder_are_known_at_a_start_and_one_is_the_default(farm: Farm) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlmodel import SQLModel
 
 from server.errors import DatabaseTooNew, DiskFull, ForeignDatabase, InfraError, ReadOnlyHome, SettingsError
-from server.services import jobs
+from server.services import claims
 from server.services.home import prepare
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
@@ -68,7 +68,7 @@ def test_an_older_home_is_migrated_with_its_data_and_a_copy(tmp_path: Path, make
         assert copy.execute("SELECT id FROM job").fetchall() == [("job-old",)]
         assert "priority" not in [row[1] for row in copy.execute("PRAGMA table_info(job)")]
     with farm.database.write() as session:
-        claimed = jobs.claim_compute(session, "worker", (JobKind.CALIBRATE,), farm.clock())
+        claimed = claims.claim_compute(session, "worker", (JobKind.CALIBRATE,), farm.clock())
     assert claimed is not None and claimed.job.id == "job-old" and claimed.job.priority == 0
     assert not farm.left_behind()
 
@@ -220,14 +220,14 @@ def test_a_full_disk_is_507_with_nothing_left_behind(farm: Farm) -> None:
 
 
 def test_a_full_disk_under_the_database_is_507(farm: Farm) -> None:
-    farm.secret("user")
-    big = {"arch": {"x": "y" * 3_000_000}}
-    farm.supernet()
+    beat = {"name": "host", "state": "idle"}
+    body = {"agent_id": farm.agent(), "devices": [beat]}
     with small_disk(2_000_000):
-        answer = farm.call("POST", "/subnets", "user", json=big)
+        big = {**body, "devices": [{**beat, "state": "busy", "conditions": {"x": "y" * 3_000_000}}]}
+        answer = farm.call("POST", "/agents/heartbeat", "agent", json=big)
     problem(answer, 507, "infra")
-    assert farm.ok("GET", "/jobs")["items"] == []
-    farm.ok("POST", "/subnets", "user", json={"arch": "small"})
+    assert farm.ok("GET", "/devices/host")["state"] == "idle"
+    farm.ok("POST", "/agents/heartbeat", "agent", json=body)
 
 
 def test_blobs_are_whole_or_not_there(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import col, func, select, update
 
 from server.errors import Unavailable
-from server.services import jobs
+from server.services import job_ends, jobs
 from server.store.db import Database, from_database_error
 from server.store.tables import Job
 from server.wire import JobKind
@@ -28,7 +28,7 @@ def test_a_read_sees_no_commit_made_after_its_first_statement(database: Database
         assert reading.exec(select(func.count()).select_from(Job)).one() == 1
         queue(database)
         with database.write() as writing:
-            jobs.cancel(writing, first, START)
+            job_ends.cancel(writing, first, START)
         assert reading.exec(select(func.count()).select_from(Job)).one() == 1
         assert reading.exec(select(Job.status)).all() == ["queued"]
     with database.read() as reading:
