@@ -17,7 +17,12 @@ from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError, SupernetFileError
 
 FORMAT = "elasticvit-supernet/1"
-_CARD_TYPES: Mapping[str, type | tuple[type, ...]] = {"name": str, "data": str, "terms": (str, NoneType), "provenance": dict}
+_CARD_TYPES: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "data": (str,),
+    "terms": (str, NoneType),
+    "provenance": (dict,),
+}
 
 
 @dataclass(frozen=True)

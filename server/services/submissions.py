@@ -139,8 +139,8 @@ def find_arch(session: Session, description: dict[str, Any] | list[Any] | str) -
     except ArchError as error:
         raise BadValue(str(error)) from error
     raise NotFound(
-        f"there is no architecture '{description[:200]}': give a published name ({', '.join(PUBLISHED)}), an id from GET "
-        "/models, canonical JSON or the 10-list"
+        f"there is no architecture '{description[:200]}': give a published name ({', '.join(PUBLISHED)}), an id from "
+        "GET /models, canonical JSON or the 10-list"
     )
 
 
