@@ -17,11 +17,11 @@ from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError, SupernetFileError
 
 FORMAT = "elasticvit-supernet/1"
-_CARD_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "name": str,
-    "data": str,
+_CARD_TYPES: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "data": (str,),
     "terms": (str, NoneType),
-    "provenance": dict,
+    "provenance": (dict,),
 }
 
 
