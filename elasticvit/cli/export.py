@@ -26,22 +26,36 @@ def export(
     arch: ArchOption,
     out: OutOption,
     supernet: SupernetOption = None,
-    random_weights: Annotated[bool, typer.Option("--random-weights", help="For timing: weights from a seed.")] = False,
-    precision: Annotated[Precision, typer.Option("--precision", help="Of tflite.")] = Precision.FLOAT32,
-    kind: Annotated[Format, typer.Option("--format", help="onnx and pt2 take images channels first.")] = Format.TFLITE,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Export random weights, to time a network that was not trained.")
+    ] = False,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="The precision of a tflite file.")
+    ] = Precision.FLOAT32,
+    kind: Annotated[
+        Format, typer.Option("--format", help="The kind of file. onnx and pt2 take images in NCHW, tflite in NHWC.")
+    ] = Format.TFLITE,
     converter: Annotated[
-        Converter, typer.Option("--converter", help="Of tflite in float32; litert-torch takes half a minute.")
+        Converter,
+        typer.Option(
+            "--converter", help="What writes a float32 tflite file: our writer, or litert-torch in half a minute."
+        ),
     ] = Converter.DIRECT,
     form: Annotated[
-        InputKind, typer.Option("--input", help="Of tflite: who normalises, and whether it takes bytes.")
+        InputKind,
+        typer.Option("--input", help="What a tflite file takes: normalised floats, pixels as floats, or bytes."),
     ] = InputKind.NORMALISED,
     max_accuracy_drop: Annotated[
-        float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Top-1 that the precision may cost: 0.01 is 1 %.")
+        float,
+        typer.Option("--max-accuracy-drop", min=0, max=1, help="Largest loss of top-1 by the precision: 0.01 is 1 %."),
     ] = 0.01,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="For dynamic_int8: a file of `recipe`; default: what ships.")
+        Path | None,
+        typer.Option(
+            "--recipe", help="For dynamic_int8: a file that `elasticvit recipe` wrote. Default: the recipe that ships."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write a model that devices run, checked against torch, and its manifest beside it."""
     wrong = _refusal(precision, kind, converter, form)

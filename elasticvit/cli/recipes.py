@@ -16,12 +16,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def recipe(
-    of: Annotated[str, typer.Argument(help="paper or small, with random weights; or a supernet file.")],
+    of: Annotated[str, typer.Argument(help="The space paper or small, with random weights, or a supernet file.")],
     out: OutOption,
-    version: Annotated[int, typer.Option("--version", min=1, help="To tell it from the recipe before.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Of measuring; more if the machine is not idle.")] = 15,
+    version: Annotated[int, typer.Option("--version", min=1, help="Version number to write into the recipe.")] = 1,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=3, help="Rounds of measuring; give more on a busy machine.")
+    ] = 15,
     max_drop: Annotated[
-        float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Mean loss of top-1: 0.01 is 1 %.")
+        float, typer.Option("--max-accuracy-drop", min=0, max=1, help="Largest mean loss of top-1: 0.01 is 1 %.")
     ] = 0.01,
 ) -> None:
     """Find which operators gain by int8 weights on this machine, for `export --recipe`. Leave it idle meanwhile."""
@@ -45,9 +47,11 @@ def recipe(
 @app.command()
 def probes(
     out: Annotated[Path, typer.Option("--out", help="A folder; files in it with the same names are replaced.")],
-    space: Annotated[str, typer.Option("--space", help="paper, small, or a supernet file.")] = "small",
-    blocks: Annotated[int, typer.Option("--blocks", min=0, help="Single blocks.")] = 100,
-    subnets: Annotated[int, typer.Option("--subnets", min=0, help="Whole networks.")] = 0,
+    space: Annotated[
+        str, typer.Option("--space", help="The space: paper, small, or that of a supernet file.")
+    ] = "small",
+    blocks: Annotated[int, typer.Option("--blocks", min=0, help="Number of single blocks to export.")] = 100,
+    subnets: Annotated[int, typer.Option("--subnets", min=0, help="Number of whole networks to export.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
     """Write blocks and networks with random weights as .tflite files to be timed, and probes.jsonl, a list of them."""

@@ -16,8 +16,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def space(
-    preset: Annotated[str, typer.Argument(help="A preset, paper or small, or a supernet file.")] = "paper",
-    sample: Annotated[int, typer.Option("--sample", min=0, help="Print this many random architectures instead.")] = 0,
+    preset: Annotated[str, typer.Argument(help="The space: paper, small, or that of a supernet file.")] = "paper",
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="Print this number of random architectures instead.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
     """Print a space as JSON: its dimensions, how its members are counted, its smallest and largest architecture."""
@@ -58,12 +60,15 @@ def flops(
 @app.command()
 def tables(
     out: Annotated[Path, typer.Option("--out", help="The output folder; complete levels in it are kept.")],
-    preset: Annotated[str, typer.Option("--space", help="A preset or a supernet file, as for `space`.")] = "paper",
+    preset: Annotated[
+        str, typer.Option("--space", help="The space: paper, small, or that of a supernet file.")
+    ] = "paper",
     per_level: Annotated[
         int, typer.Option("--per-level", min=1, help="Number of distinct networks of each level.")
     ] = 150_000,
     level: Annotated[
-        list[float] | None, typer.Option("--level", help="MFLOPs; may be repeated. Default: the paper's eight levels.")
+        list[float] | None,
+        typer.Option("--level", help="A level in MFLOPs; may be repeated. Default: the paper's eight levels."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:

@@ -38,15 +38,20 @@ def extract(
 
 @app.command("import-checkpoint")
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of their training, or a state dict, also as safetensors.")],
-    origin: Annotated[Origin, typer.Option("--from", help="The authors' code that wrote it.")],
+    file: Annotated[
+        Path, typer.Argument(help="A checkpoint of the authors' training, or a state dict (PyTorch or safetensors).")
+    ],
+    origin: Annotated[Origin, typer.Option("--from", help="The code base that wrote the checkpoint.")],
     out: OutOption,
     weights: Annotated[
-        Weights | None, typer.Option("--weights", help="Default: ema if the checkpoint has one, else model.")
+        Weights | None,
+        typer.Option("--weights", help="The weights to take. Default: ema if the checkpoint has them, else model."),
     ] = None,
     index: Annotated[
         Index,
-        typer.Option("--index", help="Position indices: recomputed as in training, or stored as in their evaluation."),
+        typer.Option(
+            "--index", help="Position indices: recomputed as in training, or stored as in the authors' evaluation."
+        ),
     ] = Index.RECOMPUTED,
 ) -> None:
     """Convert a checkpoint of the paper's authors to a supernet file. Every tensor is accounted for, no code is run."""

@@ -16,8 +16,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 def train(
     recipe: Annotated[str, typer.Argument(help="The name of a recipe: digits, cpu_minutes, cifar10_cpu, ...")],
     out: OutOption,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Default: that of the recipe.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Default: that of the recipe.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Training steps. Default: those of the recipe.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the training. Default: that of the recipe.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="The name of a data set or a folder. Default: that of the recipe.")
     ] = None,
@@ -35,7 +39,9 @@ def train(
     teacher: Annotated[
         list[Path] | None, typer.Option("--teacher", help="A network to distil from; may be repeated.")
     ] = None,
-    tables: Annotated[Path | None, typer.Option("--tables", help="A folder that `tables` wrote.")] = None,
+    tables: Annotated[
+        Path | None, typer.Option("--tables", help="A folder of level tables, written by `elasticvit tables`.")
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for other processes.")] = 1800,
 ) -> None:
     """Train a supernet and evaluate some of its sub-networks. After Ctrl-C or SIGTERM the same command continues.
@@ -91,10 +97,10 @@ def finetune(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Of the new supernet. Default: the file name of --out without its ending."),
+        typer.Option("--name", help="Name of the new supernet. Default: the file name of --out without its ending."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Default: chosen by the number of images.")
+        int | None, typer.Option("--steps", min=1, help="Training steps. Default: chosen by the number of images.")
     ] = None,
     lr: Annotated[float, typer.Option("--lr", min=1e-7, max=1.0, help="Peak learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
