@@ -32,17 +32,19 @@ run: $(STAMP)  ## Serve on http://127.0.0.1:8000 with this machine as device `ho
 demo: $(STAMP)  ## One search, measured on this machine, against a server of its own
 	@$(BIN)/elasticvit demo
 
-# In random order, on all cores; `pytest -p randomly --randomly-seed=N` repeats the order of a run. Services are tested alone,
-# one after another, because each takes a core.
+# In random order, on all cores; `pytest -p randomly --randomly-seed=N` repeats the order of a run. A file's tests share what they
+# set up, so one process runs them. Services are tested alone, one after another, because each takes a core.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/service
+
 test: $(STAMP)  ## Run the tests, but for the longest
-	@$(BIN)/python -m pytest -n $(JOBS) --ignore tests/service
+	@$(BIN)/python -m pytest $(SPREAD)
 	@$(BIN)/python -m pytest tests/service
 
 test-all: $(STAMP)  ## Run all tests
 	@ELASTICVIT_TEST_LONG=1 $(MAKE) test
 
 test-fast: $(STAMP)  ## Run the tests that take less than a second each
-	@$(BIN)/python -m pytest -n $(JOBS) --ignore tests/service -m "not slow and not medium"
+	@$(BIN)/python -m pytest $(SPREAD) -m "not slow and not medium"
 
 check: $(STAMP)  ## Lint, types, import rules
 	@$(BIN)/ruff check $(SOURCES)
