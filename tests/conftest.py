@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="takes about a minute; run by `make test-all`"))
+            item.add_marker(pytest.mark.skip(reason="takes half a minute or more; run by `make test-all`"))
 
 
 @pytest.fixture(autouse=True)

@@ -100,6 +100,7 @@ def test_a_limit_that_is_passed_fails_with_the_setting_to_raise(
     check_nothing_left(service.home)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_ends_its_export_and_the_next_goes_on(serve: Callable[..., Service]) -> None:
     service = serve()
@@ -124,6 +125,7 @@ def test_a_killed_worker_leaves_no_exporting_process(serve: Callable[..., Servic
     no_models(service)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_workers_that_export_the_same_store_one_model(serve: Callable[..., Service]) -> None:
     service = serve(workers=2)

@@ -32,7 +32,7 @@ from elasticvit.nn.random_net import random_net
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-QUICK = ("smallest", "S1")
+QUICK = ("smallest",)
 
 
 def _archs() -> dict[str, Arch]:
@@ -75,6 +75,7 @@ def test_both_writers_write_the_same_function(name: str) -> None:
     assert taken.whole and taken.delegated == taken.operators > len(graph.ops)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_that_normalises_by_itself() -> None:
     net = random_net(small().smallest(), seed=1)

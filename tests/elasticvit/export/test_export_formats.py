@@ -85,7 +85,7 @@ def test_any_number_of_images(made: Made, kind: Format, batch: int) -> None:
     assert _difference(made.net, made.file(kind).data, kind, batch) <= 1e-5
 
 
-LONG = ("largest", "T1")
+LONG = ("largest", "drawn", "T1")
 
 
 def _archs() -> dict[str, Arch]:
@@ -173,7 +173,7 @@ def test_no_path_of_this_machine_is_in_a_file(made: Made, kind: Format) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", [Format.ONNX, pytest.param(Format.PT2, marks=pytest.mark.long)])
 def test_the_same_network_gives_the_same_bytes_in_another_process(made: Made, kind: Format) -> None:
     code = (
         "import hashlib; from elasticvit.export.converters.convert import other_format;"

@@ -109,6 +109,7 @@ def test_finding_takes_what_is_faster_and_bears_it(monkeypatch: pytest.MonkeyPat
     assert find_recipe.find_recipe("mine", 1, "small", [net]).groups == ()
 
 
+@pytest.mark.long
 @pytest.mark.medium
 def test_groups_that_cost_accuracy_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     net = random_net(small().smallest(), 0)

@@ -36,10 +36,11 @@ def _supernet(space: Space) -> SuperNet:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("drawn", [18, pytest.param(98, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", PRESETS)
-def test_macs_and_params_equal_torch(name: str) -> None:
+def test_macs_and_params_equal_torch(name: str, drawn: int) -> None:
     space = PRESETS[name]()
-    for arch in [space.smallest(), space.largest(), *_archs(space, 98)]:
+    for arch in [space.smallest(), space.largest(), *_archs(space, drawn)]:
         # Numbers do not matter for counting, so memory is taken as it comes.
         with torch.device("meta"):
             net = Net(arch).eval()
@@ -51,13 +52,14 @@ def test_macs_and_params_equal_torch(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("drawn", [10, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", PRESETS)
-def test_extraction_is_bit_equal(name: str) -> None:
+def test_extraction_is_bit_equal(name: str, drawn: int) -> None:
     space = PRESETS[name]()
     supernet = _supernet(space)
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        for arch in _archs(space, 50):
+        for arch in _archs(space, drawn):
             net = supernet.extract(arch)
             assert torch.equal(supernet(images, arch), net(images))
 

@@ -139,6 +139,7 @@ def test_a_gradient_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path: 
     assert all(torch.equal(tensor, resumed.state_dict()[name]) for name, tensor in whole.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dynamo detected:UserWarning")
 def test_a_compiled_step_teaches_the_same() -> None:

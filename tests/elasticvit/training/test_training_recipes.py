@@ -74,10 +74,11 @@ def test_the_paper_is_trained_with_the_authors_numbers() -> None:
     Sampler(recipe.space, recipe.sampling)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "least", "mean"),
-    [pytest.param(digits_minutes, 0.4, 0.55, marks=pytest.mark.long), (cpu_minutes, 0.3, 0.45)],
+    [(digits_minutes, 0.4, 0.55), (cpu_minutes, 0.3, 0.45)],
 )
 def test_a_third_of_a_recipe_learns_digits(make: Callable[[], Recipe], least: float, mean: float) -> None:
     """Far above chance, 0.1, at every size, long before the end. Measured: 0.52 to 0.83, mean 0.66, and 0.45 to 0.85,

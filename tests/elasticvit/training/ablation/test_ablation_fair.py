@@ -145,6 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> N
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_terminated_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     _first_runs(whole, tmp_path, 6)
@@ -160,6 +161,7 @@ def test_a_terminated_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) 
     assert trial and expected and _timeless(trial) == _timeless(expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_share_the_runs_and_make_none_twice(whole: Path, tmp_path: Path) -> None:
     _first_runs(whole, tmp_path, 5)
@@ -177,6 +179,7 @@ def test_two_processes_share_the_runs_and_make_none_twice(whole: Path, tmp_path:
     assert by_config == {t.config: _timeless(t) for t in _results(whole).trials}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_workers_of_one_command_stop_together_and_go_on(whole: Path, tmp_path: Path) -> None:
     _first_runs(whole, tmp_path, 6)
