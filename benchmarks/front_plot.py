@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elasticvit import pretrained
-from elasticvit.accuracy.table import AccuracyTable
+from elasticvit.accuracy.table import AccuracyTable, table_path
 from elasticvit.atomic import write_files
 from elasticvit.costs.cost_table import CostTable
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "elasticvit" / "pretrained"
 CARD = SHIPPED / f"{pretrained.DEFAULT}.md"
-TABLE = SHIPPED / f"{pretrained.DEFAULT}.accuracy.jsonl"
+TABLE = table_path(SHIPPED / f"{pretrained.DEFAULT}.safetensors")
 ANSWERS = ROOT / "docs" / "front.answers.json"
 OUT = ROOT / "docs" / "front.svg"
 

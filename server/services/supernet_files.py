@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, table_path
 from elasticvit.archs.space import Space
 from elasticvit.errors import PredictorError
 from elasticvit.nn.supernet_header import SupernetHeader
@@ -19,7 +19,7 @@ from server.services.storable import storable
 from server.settings import NAME
 from server.store.blobs import copy_file, file_sha256
 from server.store.db import Database
-from server.store.supernet_file import ENDING, describe, table_of
+from server.store.supernet_file import ENDING, describe
 from server.store.tables import Supernet
 
 
@@ -57,7 +57,7 @@ def register(database: Database, file: Path, now: datetime) -> Supernet:
 
 def check_table(file: Path, space: Space) -> Path:
     """The table of evaluated sub-networks beside a supernet file. Raises BadValue if it is missing or unusable."""
-    table = table_of(file)
+    table = table_path(file)
     how = f"evaluate some by `elasticvit tabulate {file} --n 600`"
     if not table.is_file():
         raise BadValue(f"{file} has no table of evaluated sub-networks, from which accuracies are predicted: {how}")
@@ -79,7 +79,7 @@ def bring(file: Path, folder: Path, name: str) -> Path:
     try:
         if not (to.exists() and to.samefile(file)):
             # The table first: a supernet file in this folder is served at the next start.
-            copy_file(table_of(file), table_of(to))
+            copy_file(table_path(file), table_path(to))
             copy_file(file, to)
     except OSError as error:
         raise from_os_error(error, f"the folder {folder}") from error

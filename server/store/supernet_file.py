@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from elasticvit.accuracy.table import table_path
 from elasticvit.errors import SupernetFileError
 from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header
 from server.errors import BadValue, from_os_error
@@ -50,14 +51,9 @@ def describe(file: Path) -> SupernetHeader:
         raise BadValue(f"this is not a whole supernet file: {error}") from error
 
 
-def table_of(file: Path) -> Path:
-    """Where the accuracy table of a supernet file is."""
-    return file.with_suffix(".accuracy.jsonl")
-
-
 def table_sha256(file: Path) -> str | None:
     """The SHA-256 of the accuracy table as it is now; None without a table."""
-    table = table_of(file)
+    table = table_path(file)
     try:
         status = table.stat()
         return _sha256_at(table, status.st_size, status.st_mtime_ns)

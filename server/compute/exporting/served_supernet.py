@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable
+from elasticvit.accuracy.table import AccuracyTable, table_path
 from elasticvit.archs.space import Space
 from elasticvit.nn.supernet_header import SupernetHeader
 from server.errors import InfraError
-from server.store.supernet_file import SupernetRef, describe, table_of
+from server.store.supernet_file import SupernetRef, describe
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class ServedSupernet:
 
     @property
     def has_table(self) -> bool:
-        return table_of(self.ref.file).is_file()
+        return table_path(self.ref.file).is_file()
 
     @cached_property
     def table(self) -> AccuracyTable:
         """The evaluated sub-networks. Raises InfraError when the file is missing."""
         if not self.has_table:
             raise InfraError(
-                f"{table_of(self.ref.file)} is missing: evaluate sub-networks by "
+                f"{table_path(self.ref.file)} is missing: evaluate sub-networks by "
                 f"`elasticvit tabulate {self.ref.file} --n 600`"
             )
-        return AccuracyTable.load(table_of(self.ref.file))
+        return AccuracyTable.load(table_path(self.ref.file))
 
     @cached_property
     def accuracy(self) -> AccuracyPredictor:

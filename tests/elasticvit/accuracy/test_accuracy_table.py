@@ -168,3 +168,11 @@ def test_every_preset_can_be_fitted(name: str) -> None:
     codes = space.sample(np.random.default_rng(0), 8)
     predicted = fit_accuracy(AccuracyTable(space, codes, np.linspace(0.5, 0.6, 8), 500)).predict(codes)
     assert predicted.shape == (8,) and np.all((predicted > 0) & (predicted < 1))
+
+
+def test_one_place_spells_the_name_of_a_table() -> None:
+    root = Path(__file__).parents[3]
+    packages = ("elasticvit", "server", "device_agent", "android_bench", "benchmarks")
+    files = [file for package in packages for file in (root / package).rglob("*.py")]
+    spelling = [file for file in files if '.accuracy.jsonl"' in file.read_text("utf-8")]
+    assert spelling == [root / "elasticvit" / "accuracy" / "table.py"]
