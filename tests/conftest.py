@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest_plugins = ["tests.databases"]
 SEED = 0
 LONG = "ELASTICVIT_TEST_LONG"
 

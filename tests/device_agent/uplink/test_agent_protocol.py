@@ -62,15 +62,17 @@ class RealSide:
         self._farm.ok("POST", f"/jobs/{lease['job_id']}/cancel")
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
+    """The fake server, and the real app on each database."""
     if request.param == "fake":
         server = FakeServer()
         yield FakeSide(server)
         server.close()
         return
     clock, home = Clock(), tmp_path / "home"
-    app = create_app(Settings(home=home, sweep_seconds=3600), clock)
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    app = create_app(Settings(home=home, sweep_seconds=3600, database_url=url), clock)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield RealSide(Farm(client=client, clock=clock, home=home, state=app.state.server))
 

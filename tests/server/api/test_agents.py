@@ -28,26 +28,26 @@ def sweep(farm: Farm) -> int:
         return lease_expiry.sweep(session, farm.clock())
 
 
-def test_a_job_is_leased_measured_and_stored(farm: Farm) -> None:
-    agent_id = farm.agent()
-    anchor = farm.anchor()
+def test_a_job_is_leased_measured_and_stored(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    anchor = any_farm.anchor()
     protocol = {"rounds": 3, "runs": 20, "profile": True}
-    job_id = farm.measure_job(protocol=protocol)
-    lease = leased(farm, agent_id)
+    job_id = any_farm.measure_job(protocol=protocol)
+    lease = leased(any_farm, agent_id)
     assert (lease["job_id"], lease["attempt"], lease["device"], lease["kind"]) == (job_id, 1, "host", "measure")
     assert lease["protocol"]["rounds"] == 3 and lease["protocol"]["threads"] == 1
     assert lease["anchor"]["sha256"] == anchor.sha256 and lease["expires_at"].endswith("Z")
     for file in (lease["model"], lease["anchor"]):
-        answer = farm.call("GET", file["url"], "agent")
+        answer = any_farm.call("GET", file["url"], "agent")
         assert len(answer.content) == file["size_bytes"] and answer.headers["etag"] == f'"{file["sha256"]}"'
     body = {"attempt": 1, "progress": {"stage": "measuring", "done": 1, "total": 3}}
-    farm.ok("POST", f"/leases/{lease['lease_id']}/renew", "agent", json=body)
-    assert farm.ok("GET", f"/jobs/{job_id}")["status"] == "running"
-    reported = farm.report(lease).json()
-    job = farm.ok("GET", f"/jobs/{job_id}")
+    any_farm.ok("POST", f"/leases/{lease['lease_id']}/renew", "agent", json=body)
+    assert any_farm.ok("GET", f"/jobs/{job_id}")["status"] == "running"
+    reported = any_farm.report(lease).json()
+    job = any_farm.ok("GET", f"/jobs/{job_id}")
     assert job["status"] == reported["status"] == "succeeded"
     assert job["result"] == {"measurement_id": reported["measurement_id"]}
-    measured = farm.ok("GET", f"/measurements/{reported['measurement_id']}")
+    measured = any_farm.ok("GET", f"/measurements/{reported['measurement_id']}")
     assert measured["p50_raw_ms"] == pytest.approx(2.0) and measured["anchor_p50_ms"] == pytest.approx(1.0)
     assert measured["p90_raw_ms"] > measured["p50_raw_ms"] and measured["stable"] and measured["samples"] == 55
     assert measured["p50_ms"] is None
@@ -58,78 +58,78 @@ def test_nothing_waits_is_204(farm: Farm) -> None:
     assert farm.lease(farm.agent()) is None
 
 
-def test_of_two_agents_that_claim_one_job_one_gets_it(farm: Farm) -> None:
-    first = farm.agent("first")
-    second = farm.agent("second", ("host",), "agent-2")
-    job_id = farm.measure_job()
+def test_of_two_agents_that_claim_one_job_one_gets_it(any_farm: Farm) -> None:
+    first = any_farm.agent("first")
+    second = any_farm.agent("second", ("host",), "agent-2")
+    job_id = any_farm.measure_job()
     start = Barrier(2)
 
     def claim(agent_id: str, role: str) -> int:
         start.wait()
-        return int(farm.call("POST", "/leases", role, json={"agent_id": agent_id, "devices": ["host"]}).status_code)
+        return int(any_farm.call("POST", "/leases", role, json={"agent_id": agent_id, "devices": ["host"]}).status_code)
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(claim, (first, second), ("agent", "agent-2")))
     assert sorted(both) == [200, 204]
-    assert farm.ok("GET", f"/jobs/{job_id}")["attempts"] == 1
+    assert any_farm.ok("GET", f"/jobs/{job_id}")["attempts"] == 1
 
 
 @pytest.mark.medium
-def test_one_agent_asking_many_times_at_once_gets_it_once(farm: Farm) -> None:
-    agent_id = farm.agent()
-    farm.measure_job()
-    farm.secret("agent")
+def test_one_agent_asking_many_times_at_once_gets_it_once(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    any_farm.measure_job()
+    any_farm.secret("agent")
     start = Barrier(6)
 
     def claim(_number: int) -> bool:
         start.wait()
-        return farm.lease(agent_id) is not None
+        return any_farm.lease(agent_id) is not None
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(claim, range(6))) == 1
 
 
-def test_an_agent_killed_in_the_middle_loses_its_lease_and_its_late_report(farm: Farm) -> None:
-    agent_id = farm.agent()
-    job_id = farm.measure_job()
-    first = leased(farm, agent_id)
-    farm.clock.pass_seconds(61)
-    assert sweep(farm) == 1
-    job = farm.ok("GET", f"/jobs/{job_id}")
+def test_an_agent_killed_in_the_middle_loses_its_lease_and_its_late_report(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    job_id = any_farm.measure_job()
+    first = leased(any_farm, agent_id)
+    any_farm.clock.pass_seconds(61)
+    assert sweep(any_farm) == 1
+    job = any_farm.ok("GET", f"/jobs/{job_id}")
     assert (job["status"], job["error"], job["attempts"]) == ("queued", None, 1)
-    second = leased(farm, farm.agent())
+    second = leased(any_farm, any_farm.agent())
     assert (second["job_id"], second["attempt"]) == (job_id, 2)
-    problem(farm.report(first), 409)
-    problem(farm.call("POST", f"/leases/{first['lease_id']}/renew", "agent", json={"attempt": 1}), 409)
-    assert farm.report(second).json()["status"] == "succeeded"
-    problem(farm.report(first), 409)
-    assert len(farm.ok("GET", "/measurements")["items"]) == 1
+    problem(any_farm.report(first), 409)
+    problem(any_farm.call("POST", f"/leases/{first['lease_id']}/renew", "agent", json={"attempt": 1}), 409)
+    assert any_farm.report(second).json()["status"] == "succeeded"
+    problem(any_farm.report(first), 409)
+    assert len(any_farm.ok("GET", "/measurements")["items"]) == 1
 
 
-def test_the_same_report_twice_is_stored_once(farm: Farm) -> None:
-    agent_id = farm.agent()
-    farm.measure_job()
-    lease = leased(farm, agent_id)
-    first, again = farm.report(lease), farm.report(lease)
+def test_the_same_report_twice_is_stored_once(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    any_farm.measure_job()
+    lease = leased(any_farm, agent_id)
+    first, again = any_farm.report(lease), any_farm.report(lease)
     assert first.status_code == again.status_code == 200 and first.json() == again.json()
-    assert len(farm.ok("GET", "/measurements")["items"]) == 1
-    problem(farm.report(lease, session_body(model_ms=3.0)), 409)
+    assert len(any_farm.ok("GET", "/measurements")["items"]) == 1
+    problem(any_farm.report(lease, session_body(model_ms=3.0)), 409)
 
 
-def test_two_equal_reports_at_once_are_stored_once(farm: Farm) -> None:
-    agent_id = farm.agent()
-    farm.measure_job()
-    lease = leased(farm, agent_id)
+def test_two_equal_reports_at_once_are_stored_once(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    any_farm.measure_job()
+    lease = leased(any_farm, agent_id)
     start = Barrier(4)
 
     def report(_number: int) -> Any:  # noqa: ANN401
         start.wait()
-        return farm.report(lease).json()
+        return any_farm.report(lease).json()
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(report, range(4)))
     assert all(answer == answers[0] for answer in answers) and answers[0]["status"] == "succeeded"
-    assert len(farm.ok("GET", "/measurements")["items"]) == 1
+    assert len(any_farm.ok("GET", "/measurements")["items"]) == 1
 
 
 def test_a_lease_outlives_a_restart_of_the_server(make_farm: Callable[..., Farm]) -> None:
@@ -160,14 +160,14 @@ def test_failures_are_tried_again_unless_the_user_has_to_act(farm: Farm) -> None
 
 
 @pytest.mark.medium
-def test_a_cancelled_job_refuses_its_report(farm: Farm) -> None:
-    agent_id = farm.agent()
-    job_id = farm.measure_job()
-    lease = leased(farm, agent_id)
-    assert farm.ok("POST", f"/jobs/{job_id}/cancel", "user")["status"] == "cancelled"
-    problem(farm.report(lease), 409)
-    problem(farm.call("POST", f"/jobs/{job_id}/cancel", "user"), 409)
-    assert farm.ok("GET", "/measurements")["items"] == []
+def test_a_cancelled_job_refuses_its_report(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    job_id = any_farm.measure_job()
+    lease = leased(any_farm, agent_id)
+    assert any_farm.ok("POST", f"/jobs/{job_id}/cancel", "user")["status"] == "cancelled"
+    problem(any_farm.report(lease), 409)
+    problem(any_farm.call("POST", f"/jobs/{job_id}/cancel", "user"), 409)
+    assert any_farm.ok("GET", "/measurements")["items"] == []
 
 
 def test_a_report_has_to_fit_its_lease(farm: Farm) -> None:
@@ -271,18 +271,18 @@ def measure(farm: Farm, agent_id: str, session: dict[str, Any]) -> dict[str, Any
     return measurement
 
 
-def test_measurements_are_normalised_by_the_anchor(farm: Farm) -> None:
-    agent_id = farm.agent()
-    farm.anchor()
-    calm = measure(farm, agent_id, session_body(model_ms=2.0, anchor_ms=1.0))
-    with farm.database.write() as session:
+def test_measurements_are_normalised_by_the_anchor(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    any_farm.anchor()
+    calm = measure(any_farm, agent_id, session_body(model_ms=2.0, anchor_ms=1.0))
+    with any_farm.database.write() as session:
         assert measurements.fix_anchor_reference(session, calm["profile_id"]) == pytest.approx(1.0)
-    assert farm.ok("GET", f"/measurements/{calm['id']}")["p50_ms"] == pytest.approx(2.0)
-    slow = measure(farm, agent_id, session_body(model_ms=4.0, anchor_ms=2.0))
+    assert any_farm.ok("GET", f"/measurements/{calm['id']}")["p50_ms"] == pytest.approx(2.0)
+    slow = measure(any_farm, agent_id, session_body(model_ms=4.0, anchor_ms=2.0))
     assert slow["p50_raw_ms"] == pytest.approx(4.0) and slow["p50_ms"] == pytest.approx(2.0)
-    with farm.database.write() as session:
+    with any_farm.database.write() as session:
         assert measurements.fix_anchor_reference(session, calm["profile_id"]) == pytest.approx(1.0)
-    assert farm.ok("GET", f"/profiles/{calm['profile_id']}")["measurements"] == 2
+    assert any_farm.ok("GET", f"/profiles/{calm['profile_id']}")["measurements"] == 2
 
 
 def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
@@ -319,28 +319,28 @@ def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -
         assert [op.tag for op in measurements.ops(session, row.measurement_id)] == ["ADD"]
 
 
-def test_a_host_calibrates_nothing_while_a_search_runs(farm: Farm) -> None:
-    agent_id = farm.agent()
-    farm.supernet()
-    calibration = farm.ok("POST", "/jobs", json={"kind": "calibrate", "device": "host"})["id"]
-    model_id = farm.upload()
+def test_a_host_calibrates_nothing_while_a_search_runs(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    any_farm.supernet()
+    calibration = any_farm.ok("POST", "/jobs", json={"kind": "calibrate", "device": "host"})["id"]
+    model_id = any_farm.upload()
     protocol = MeasureProtocol()
-    with farm.database.write() as session:
+    with any_farm.database.write() as session:
         probe = submissions.measure(
-            session, model_id, "host", protocol, farm.clock(), parent_id=calibration, key="0"
+            session, model_id, "host", protocol, any_farm.clock(), parent_id=calibration, key="0"
         ).id
     body = {"device": "host", "budget": {"latency_ms": 5.0}, "allow_uncalibrated": True}
-    farm.ok("POST", "/search", json=body)
-    with farm.database.write() as session:
-        search = claims.claim_compute(session, "worker", (JobKind.SEARCH,), farm.clock())
+    any_farm.ok("POST", "/search", json=body)
+    with any_farm.database.write() as session:
+        search = claims.claim_compute(session, "worker", (JobKind.SEARCH,), any_farm.clock())
     assert search is not None
-    assert farm.lease(agent_id) is None
-    with farm.database.write() as session:
+    assert any_farm.lease(agent_id) is None
+    with any_farm.database.write() as session:
         verify = submissions.measure(
-            session, model_id, "host", protocol, farm.clock(), parent_id=search.job.id, key="0"
+            session, model_id, "host", protocol, any_farm.clock(), parent_id=search.job.id, key="0"
         ).id
-    assert leased(farm, agent_id)["job_id"] == verify
-    assert farm.lease(agent_id) is None
-    with farm.database.write() as session:
-        job_ends.finish(session, search.lease_id, search.attempt, {}, farm.clock())
-    assert leased(farm, agent_id)["job_id"] == probe
+    assert leased(any_farm, agent_id)["job_id"] == verify
+    assert any_farm.lease(agent_id) is None
+    with any_farm.database.write() as session:
+        job_ends.finish(session, search.lease_id, search.attempt, {}, any_farm.clock())
+    assert leased(any_farm, agent_id)["job_id"] == probe

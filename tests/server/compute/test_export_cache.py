@@ -242,12 +242,12 @@ UNMEASURED: list[tuple[str, AccuracySource | None, str | None, bool]] = [
 
 
 @pytest.mark.medium
-def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
-    supernet = farm.supernet()
-    with farm.database.write() as session:
+def test_only_what_was_measured_is_found_again(any_farm: Farm) -> None:
+    supernet = any_farm.supernet()
+    with any_farm.database.write() as session:
         for number, (precision, source, change, _) in enumerate(UNMEASURED):
             new = models.NewModel(
-                models.store_bytes(farm.blobs, bytes([number])),
+                models.store_bytes(any_farm.blobs, bytes([number])),
                 "subnet",
                 {"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
                 precision=precision,
@@ -255,8 +255,8 @@ def test_only_what_was_measured_is_found_again(farm: Farm) -> None:
                 supernet=supernet,
                 export_key=f"{number}",
             )
-            models.add(session, new, farm.clock())
+            models.add(session, new, any_farm.clock())
         models.forget_unmeasured(session, supernet)
-    with farm.database.read() as session:
-        kept = [models.exported(session, farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]
+    with any_farm.database.read() as session:
+        kept = [models.exported(session, any_farm.blobs, f"{number}") is not None for number in range(len(UNMEASURED))]
     assert kept == [stays for *_, stays in UNMEASURED]

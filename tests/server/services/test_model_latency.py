@@ -63,14 +63,15 @@ def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: 
     assert "| host |" in card and "1.700 to 2.100" in card
 
 
-def test_concurrent_updates_of_a_manifest_are_both_kept(farm: Farm, model_id: str) -> None:
+def test_concurrent_updates_of_a_manifest_are_both_kept(any_farm: Farm) -> None:
     """Neither transaction overwrites what the other one wrote in the meantime."""
+    model_id = _stored(any_farm, "float32")
     both = threading.Barrier(2)
 
     def add(device: str) -> None:
         both.wait(30)
         for number in range(10):
-            with farm.database.write() as session:
+            with any_farm.database.write() as session:
                 models.get(session, model_id)
                 model_latency.add_predicted(session, model_id, f"{device}{number}", None, PREDICTED)
 
@@ -79,7 +80,7 @@ def test_concurrent_updates_of_a_manifest_are_both_kept(farm: Farm, model_id: st
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(_latency(farm, model_id)) == 20
+    assert len(_latency(any_farm, model_id)) == 20
 
 
 def test_a_later_word_replaces_an_earlier_one(farm: Farm, model_id: str) -> None:

@@ -52,9 +52,7 @@ def old_home(home: Path) -> None:
     database.close()
 
 
-def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
-    database = open_database(tmp_path)
-    migrate(database)
+def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
