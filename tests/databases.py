@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from pgserver.postgres_server import PostgresServer, get_server
 
 from server.store.db import Database, migrate
 
+STOP_SECONDS = 30
 _numbers = itertools.count()
 
 
@@ -23,15 +28,25 @@ def postgres() -> Iterator[PostgresServer]:
     Started by root, it runs as another user. Its data are outside pytest's folder, because every other pytest that root
     starts on the machine closes that folder to other users.
     """
+    folder = Path(tempfile.mkdtemp(prefix="elasticvit-postgres-"))
     try:
-        server = get_server(tempfile.mkdtemp(prefix="elasticvit-postgres-"), cleanup_mode="delete")
+        server = get_server(folder, cleanup_mode=None)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         pytest.skip(f"PostgreSQL does not start here: {error!r}")
     for setting in ("fsync = off", "full_page_writes = off"):  # it only lives as long as the tests
         server.psql(f"alter system set {setting};")
     server.psql("select pg_reload_conf();")
     yield server
-    server.cleanup()
+    _stop_at_once(folder / "postmaster.pid")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop_at_once(pid_file: Path) -> None:
+    """Stop a PostgreSQL server without the checkpoint of a regular stop; nothing of it is kept."""
+    os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
+    deadline_s = time.monotonic() + STOP_SECONDS
+    while pid_file.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
 
 
 @pytest.fixture

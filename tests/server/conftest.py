@@ -27,8 +27,9 @@ def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
             open_clients.pop().__exit__(None, None, None)
         clock = clock or Clock()
         home = tmp_path / "home"
-        # The sweep is called by hand, so that nothing depends on when it runs.
-        chosen: dict[str, Any] = {"home": home, "lease_seconds": 60, "sweep_seconds": 3600, **settings}
+        # The sweep is called by hand, and conversions are waited for: nothing depends on the speed of the machine.
+        waits = {"lease_seconds": 60, "sweep_seconds": 3600, "convert_wait_seconds": 600}
+        chosen: dict[str, Any] = {"home": home, **waits, **settings}
         app = create_app(Settings(**chosen), clock)
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
@@ -53,7 +54,7 @@ def farm(make_farm: Callable[..., Farm]) -> Farm:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[ChildExporter]:
-    exporter = ChildExporter(Limits(120, MEMORY))
+    exporter = ChildExporter(Limits(3600, MEMORY))
     exporter.start()
     yield exporter
     exporter.close()

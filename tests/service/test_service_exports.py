@@ -142,6 +142,7 @@ def test_two_workers_that_export_the_same_store_one_model(serve: Callable[..., S
     assert len(owners) == 2, "both had work"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_precision_is_exported_and_found_again(serve: Callable[..., Service]) -> None:
     service = serve()

@@ -109,6 +109,7 @@ def test_a_report_that_waited_in_the_spool_counts_after_registering_again(runnin
     assert len(rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", job["id"])) == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_orphans_and_the_next_start_goes_on(
     start: Callable[..., Service], home: Path

@@ -42,6 +42,7 @@ def tabulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, tmp_path: Path) -> None:
     file, steps = _supernet(tmp_path), list[Step]()
@@ -78,6 +79,7 @@ def test_an_interrupted_command_exits_with_0_and_resumes(tmp_path: Path) -> None
     assert CliRunner().invoke(app, [*command, str(file)]).exit_code == 0 and table_path(file).is_file()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_path: Path) -> None:
     """The same ones also after a stop in their midst, which counts what was known before."""

@@ -89,6 +89,7 @@ def test_a_file_that_normalises_by_itself() -> None:
     assert converted.manifest.sha256 != exported.manifest.sha256 and converted.ops == ()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_export_command_by_litert_torch(tmp_path: Path) -> None:
     code = small().smallest().to_json()

@@ -85,9 +85,6 @@ def test_any_number_of_images(made: Made, kind: Format, batch: int) -> None:
     assert _difference(made.net, made.file(kind).data, kind, batch) <= 1e-5
 
 
-LONG = ("largest", "drawn", "T1")
-
-
 def _archs() -> dict[str, Arch]:
     drawn = small().decode(small().sample(np.random.default_rng(5), 1)[0])
     # 176 pixels reach an odd grid, whose shortcut is padded.
@@ -96,9 +93,8 @@ def _archs() -> dict[str, Arch]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in _archs()]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", _archs())
 def test_networks_of_all_sizes(name: str, kind: Format) -> None:
     net = random_net(_archs()[name], seed=1)
     data = other_format(net, None, kind)
@@ -172,8 +168,9 @@ def test_no_path_of_this_machine_is_in_a_file(made: Made, kind: Format) -> None:
     assert b".py" not in data
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Format.ONNX, pytest.param(Format.PT2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", OTHERS)
 def test_the_same_network_gives_the_same_bytes_in_another_process(made: Made, kind: Format) -> None:
     code = (
         "import hashlib; from elasticvit.export.converters.convert import other_format;"
@@ -267,7 +264,7 @@ def supernet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", [pytest.param(Format.ONNX, marks=pytest.mark.long), Format.PT2])
 def test_export_command(kind: Format, supernet_file: Path, tmp_path: Path) -> None:
     out = tmp_path / f"model.{kind}"
     status, shown, _ = _run("--arch", "smallest", "--supernet", supernet_file, "--format", kind, "--out", out)

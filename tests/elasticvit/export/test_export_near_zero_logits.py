@@ -125,6 +125,7 @@ def test_one_image_with_logits_near_zero_does_not_refuse_a_precision() -> None:
             difference(exact, wrong, precision, SIDE, CalibrationSet(images), InputForm())
 
 
+@pytest.mark.long
 @pytest.mark.medium
 def test_other_formats_are_checked_alike() -> None:
     net = _net(2)

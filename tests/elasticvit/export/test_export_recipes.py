@@ -175,6 +175,7 @@ def test_files_are_measured_in_turns() -> None:
         measure_ms({"broken": data[:100]}, 1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_finds_one_here(tmp_path: Path) -> None:
     out = tmp_path / "mine.json"

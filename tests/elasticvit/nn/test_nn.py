@@ -170,6 +170,7 @@ def test_a_step_works_deterministically_under_autocast_and_without_gradients() -
     assert _step(lambda x: supernet(x, arch), images).isfinite().all()
 
 
+@pytest.mark.long
 @pytest.mark.medium
 def test_exporters_see_plain_operators_and_leave_nothing_behind() -> None:
     arch = small().smallest()

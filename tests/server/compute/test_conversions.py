@@ -48,7 +48,7 @@ def converted(farm: Farm, exporter: Exporter, model: dict[str, Any], format: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["onnx", "pt2"])
+@pytest.mark.parametrize("format", [pytest.param("onnx", marks=pytest.mark.long), "pt2"])
 def test_other_formats_are_made_at_the_first_request(farm: Farm, supernet: str, format: str) -> None:
     ask(farm, supernet)
     here = LocalExporter()

@@ -82,6 +82,7 @@ def test_the_fair_plan_has_the_specified_settings() -> None:
         assert (loss.distil, loss.inplace) == (1.0, "alpha")
 
 
+@pytest.mark.long
 def test_all_runs_are_made_and_nothing_else_is_left(whole: Path) -> None:
     results, plan = _results(whole), tiny_fair_plan()
     assert sorted(path.name for path in whole.iterdir()) == ["fair.jsonl", TEACHER_FILE]
@@ -95,6 +96,7 @@ def test_all_runs_are_made_and_nothing_else_is_left(whole: Path) -> None:
         assert trial.seconds > last.seconds > trial.curve[0].seconds > 0
 
 
+@pytest.mark.long
 def test_the_teacher_of_the_record_is_the_one_in_the_file(whole: Path) -> None:
     results, data = _results(whole), digits()
     teacher = load_teacher(whole / TEACHER_FILE, data, CPU)
@@ -103,6 +105,7 @@ def test_the_teacher_of_the_record_is_the_one_in_the_file(whole: Path) -> None:
     assert float((answers == data.val.labels).float().mean()) == pytest.approx(results.teacher.val, abs=2e-3)
 
 
+@pytest.mark.long
 def test_work_is_counted_by_what_the_steps_trained(whole: Path) -> None:
     """The sandwich's ends are in every step; its two random networks cost something between them."""
     plan = tiny_fair_plan()
@@ -115,6 +118,7 @@ def test_work_is_counted_by_what_the_steps_trained(whole: Path) -> None:
         assert images * (teacher + 3 * (large + 3 * small)) <= row.macs <= images * (teacher + 3 * (3 * large + small))
 
 
+@pytest.mark.long
 def test_the_external_teacher_changes_what_is_learned(whole: Path) -> None:
     plan, data = tiny_fair_plan(), digits()
     recipe = replace(plan, steps=2).recipe("adjacent", (), META_SEED, len(data.train))
@@ -129,6 +133,7 @@ def test_the_external_teacher_changes_what_is_learned(whole: Path) -> None:
     assert losses[True] != losses[False]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     """Killed after step 13: the last checkpoint is of step 12, behind the measurement at step 10."""
@@ -226,6 +231,7 @@ def test_a_killed_holder_frees_its_run(tmp_path: Path) -> None:
         assert mine
 
 
+@pytest.mark.long
 def test_hours_left_follow_from_what_was_measured(whole: Path, tmp_path: Path) -> None:
     plan, results = tiny_fair_plan(), _results(whole)
     assert hours_left(plan, 1, results, tmp_path) == 0
@@ -239,6 +245,7 @@ def test_hours_left_follow_from_what_was_measured(whole: Path, tmp_path: Path) -
     assert hours_left(plan, 2, results, tmp_path) == pytest.approx(expected / 3600, rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_missing_teacher_and_another_plan_are_refused(whole: Path, tmp_path: Path) -> None:
     _first_runs(whole, tmp_path, 3)
     (tmp_path / TEACHER_FILE).unlink()
