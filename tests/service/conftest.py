@@ -27,6 +27,7 @@ from tests.service.service_farm import Service, agent_command, elasticvit, free_
 
 SEED = 7
 CALIBRATED_ON = 8
+CALIBRATIONS = 5
 TERMS = "for the tests of this package only"
 
 
@@ -55,7 +56,11 @@ def calibrated_home(bare_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     try:
         service.wait_idle()
         body = {"kind": "calibrate", "device": "host", "count": CALIBRATED_ON}
-        job = service.wait(service.ok("POST", "/jobs", json=body)["url"], 240)
+        # A busy machine disturbs sessions. What one calibration measured counts in the next, so one of them succeeds.
+        for _ in range(CALIBRATIONS):
+            job = service.wait(service.ok("POST", "/jobs", json=body)["url"], 240)
+            if job["status"] == "succeeded":
+                break
         assert job["status"] == "succeeded", f"{job['error']}\n{service.log_tails()}"
         service.stop()
     finally:
