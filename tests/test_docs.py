@@ -173,6 +173,7 @@ def test_every_claim_has_its_command_and_its_machine() -> None:
         assert machine in ("Xeon", "EPYC"), f"{name!r} names no machine"
 
 
+@pytest.mark.medium
 def test_the_drawing_of_the_layers_is_that_of_the_code() -> None:
     (block,) = BLOCK.findall(PAGE.read_text("utf-8"))
     assert block == diagram(), "run `python -m tests.layer_diagram`"

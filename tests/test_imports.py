@@ -83,6 +83,7 @@ def _within(name: str, allowed: tuple[str, ...]) -> bool:
     return any(name == a or name.startswith(a + ".") or a.startswith(name + ".") for a in allowed)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("package", OURS)
 def test_packages_import_only_what_they_may(package: str) -> None:
     wrong = [
@@ -94,6 +95,7 @@ def test_packages_import_only_what_they_may(package: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("package", LAYERS)
 def test_no_import_runs_upward(package: str, request: pytest.FixtureRequest) -> None:
     floor = {name: number for number, names in enumerate(LAYERS[package]) for name in names}
@@ -137,6 +139,7 @@ def _names_only_modules(path: Path, package: str, modules: Mapping[str, Path]) -
     return bool(nodes) and all(f"{package}.{alias.name}" in modules for n in nodes for alias in n.names)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("package", OURS)
 def test_modules_import_each_other_without_a_cycle(package: str) -> None:
     modules = dict(modules_of(package))

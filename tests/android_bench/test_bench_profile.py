@@ -9,12 +9,14 @@ import pytest
 Bench = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.medium
 def test_ordinary_run_has_no_profile(bench_result: Bench) -> None:
     result = bench_result()
     assert result["profile"] is None
     assert result["profiled"] is False
 
 
+@pytest.mark.medium
 def test_operations_are_in_execution_order_and_fire_once_a_run(bench_result: Bench) -> None:
     result = bench_result(profile=True, runs=12)
     profile = result["profile"]
@@ -36,6 +38,7 @@ def test_operations_are_in_execution_order_and_fire_once_a_run(bench_result: Ben
         assert op["min_us"] <= op["median_us"]
 
 
+@pytest.mark.medium
 def test_sum_of_operations_is_given_and_within_the_invoke(bench_result: Bench) -> None:
     profile = bench_result(profile=True, runs=20)["profile"]
     total = sum(op["total_us"] for op in profile["ops"]) / profile["runs"]
@@ -44,6 +47,7 @@ def test_sum_of_operations_is_given_and_within_the_invoke(bench_result: Bench) -
     assert profile["spans"] == []
 
 
+@pytest.mark.medium
 def test_operations_have_the_number_of_their_partition(bench_result: Bench, bench_models: Path) -> None:
     """Both convolutions are node 0 of their own partition; the node between them is the interpreter's."""
     ops = bench_result(model=bench_models / "split.tflite", profile=True)["profile"]["ops"]

@@ -125,6 +125,7 @@ class SlowDevices(FixedDevices):
         yield from super().events(cancellation)
 
 
+@pytest.mark.medium
 def test_the_first_registration_and_heartbeat_have_the_devices_that_are_there(agent_farm: Farm) -> None:
     with running(agent_farm, SlowDevices([Phone("pixel4")])):
         wait_until("a heartbeat", lambda: agent_farm.server.beats)

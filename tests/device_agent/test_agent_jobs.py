@@ -59,6 +59,7 @@ def test_without_an_anchor_only_the_model_is_measured(agent_farm: Farm) -> None:
     assert [run.anchor for run in session.rounds] == [None, None]
 
 
+@pytest.mark.medium
 def test_the_protocols_own_mask_is_used(agent_farm: Farm) -> None:
     agent_farm.server.job(agent_farm.model(), cpu_mask=0xF0)
     agent_farm.start()
@@ -132,6 +133,7 @@ def test_a_download_that_is_not_the_named_file_is_never_measured(agent_farm: Far
     assert agent_farm.bench_calls() == []
 
 
+@pytest.mark.medium
 def test_a_file_that_the_server_has_not_is_its_fault(agent_farm: Farm) -> None:
     model = agent_farm.model()
     del agent_farm.server.blobs[model.sha256]

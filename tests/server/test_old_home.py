@@ -103,6 +103,7 @@ def test_a_search_on_the_old_home_gives_a_file_within_the_budget(old: Farm) -> N
     assert len(old.call("GET", model["download_url"]).content) == model["size_bytes"]
 
 
+@pytest.mark.medium
 def test_a_subnet_whose_file_is_gone_is_exported_again(old: Farm) -> None:
     body = {"arch": json.loads(small(10).smallest().to_json())}
     job = old.ok("POST", "/subnets", "user", json=body)

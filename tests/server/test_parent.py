@@ -50,6 +50,7 @@ def test_a_child_ends_with_its_parent_and_not_with_a_thread_of_it(signals: signa
     wait_until("the end of the child", lambda: not is_running(pid))
 
 
+@pytest.mark.medium
 def test_a_child_that_ignores_sigterm_ends_all_the_same() -> None:
     then = "import signal; import server.parent; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     early = CHILD.replace(

@@ -150,6 +150,7 @@ def test_an_agent_ends_with_its_parent(agent_farm: Farm) -> None:
     wait_until("the end of the agent", lambda: not is_running(pid))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("flags", "environment", "code", "message"),
     [
@@ -180,6 +181,7 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_printed(agent_farm: Farm
     assert "ELASTICVIT_AGENT_TOKEN does not hold a token" in ended.stderr and "evt_secret" not in ended.stderr
 
 
+@pytest.mark.medium
 def test_proxies_of_the_environment_are_not_used_for_this_machine(
     agent_farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +191,7 @@ def test_proxies_of_the_environment_are_not_used_for_this_machine(
     wait_until("a heartbeat", lambda: agent_farm.server.beats)
 
 
+@pytest.mark.medium
 def test_an_agent_without_a_device_is_refused(agent_farm: Farm) -> None:
     command = [word for word in agent_farm.command() if word != "--host"]
     ended = subprocess.run(
@@ -197,6 +200,7 @@ def test_an_agent_without_a_device_is_refused(agent_farm: Farm) -> None:
     assert ended.returncode == 2 and "--host" in ended.stderr
 
 
+@pytest.mark.medium
 def test_the_agent_imports_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "fastapi", "sqlmodel", "sqlalchemy", "ai_edge_litert", "sklearn", "uvicorn", "typer")
     code = (

@@ -80,6 +80,7 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
     assert "android_bench: error: " in caught.value.log
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("behaviour", "error", "detail"),
     [

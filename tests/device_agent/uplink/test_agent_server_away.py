@@ -95,6 +95,7 @@ def test_a_new_token_is_taken_up_without_a_restart(agent_farm: Farm) -> None:
     assert TOKEN not in agent_farm.log() and "another-secret" not in agent_farm.log()
 
 
+@pytest.mark.medium
 def test_something_else_at_the_servers_address_is_waited_out(agent_farm: Farm) -> None:
     agent_farm.server.answers["/register"] = (200, b"<html>log in to the hotel</html>")
     agent_farm.start()
@@ -119,6 +120,7 @@ def test_a_refused_report_is_set_aside_and_the_job_is_not_left_waiting(agent_far
     wait_until("the next job", lambda: other.status is JobStatus.SUCCEEDED)
 
 
+@pytest.mark.medium
 def test_heartbeats_tell_busy_and_idle(agent_farm: Farm, tmp_path: Path) -> None:
     go = tmp_path / "go"
     agent_farm.server.job(agent_farm.model("slow", until=str(go)))

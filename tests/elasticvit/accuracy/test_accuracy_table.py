@@ -127,6 +127,7 @@ def test_size_may_be_worth_more_and_more() -> None:
     assert np.all(straight.predict(codes[1:2]) < predictor.predict(codes[1:2]) - 0.02)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("gain", [0.6, 0.0, -0.3])
 def test_a_larger_choice_is_never_predicted_worse(gain: float) -> None:
     """Whatever the data say; where they say otherwise, the summary shows it."""

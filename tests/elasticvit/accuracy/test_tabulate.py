@@ -56,6 +56,7 @@ def test_two_processes_write_what_one_writes_also_after_a_stop(tabulated: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.accuracy.jsonl"}
 
 
+@pytest.mark.medium
 def test_accuracies_of_another_supernet_of_the_space_are_not_continued(tabulated: Path, tmp_path: Path) -> None:
     file, messages, calls = _supernet(tmp_path, seed=1), list[str](), iter(range(1000))
     with pytest.raises(StoppedError, match="after evaluating 3 of 10"):
@@ -95,6 +96,7 @@ def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_p
     assert 3 < len(best) <= 24
 
 
+@pytest.mark.medium
 def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Path) -> None:
     supernet, table, data = load_supernet(tabulated), AccuracyTable.load(table_path(tabulated)), digits()
     assert np.array_equal(table.codes, spread(tiny_space(), N)) and table.images == len(data.search)
@@ -118,6 +120,7 @@ def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> No
         front(tabulated, points=1)
 
 
+@pytest.mark.medium
 def test_the_summary_of_a_front() -> None:
     vals = (0.70, 0.80, 0.77, 0.85)
     summary = Front.of([Point(str(i), "{}", 10 * i, 0.0, val, 0.01) for i, val in enumerate(vals, start=1)], 100, 5)
@@ -128,6 +131,7 @@ def test_the_summary_of_a_front() -> None:
         Front.of(summary.points[:1], 100, 5)
 
 
+@pytest.mark.medium
 def test_a_network_that_a_smaller_one_beats_is_not_of_the_front() -> None:
     search = np.array([0.7, 0.76, 0.75, 0.80, 0.80, 0.74, 0.81])
     assert undominated([1, 2, 5, 3, 4, 6], search) == [1, 3, 6]

@@ -70,6 +70,7 @@ def test_published_archs_are_members_with_distinct_ids(name: str) -> None:
     assert same <= {"T0", "min1"} or same == {name}
 
 
+@pytest.mark.medium
 @settings(max_examples=60, deadline=None)
 @given(presets, seeds)
 def test_texts_and_codes_round_trip(preset: str, seed: int) -> None:

@@ -63,6 +63,7 @@ def worst_p(space: Space, a: Codes, b: Codes, together: int) -> float:
     return min(ps) * len(chosen)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("target", "floor", "draws"),
     [
@@ -85,6 +86,7 @@ def test_marginals_and_pairs_are_those_of_trial_and_error(target: int, floor: st
     assert worst_p(space, direct, tried, 2) > ALPHA
 
 
+@pytest.mark.medium
 def test_the_comparison_notices_a_wrong_distribution() -> None:
     """Members of the same band with those that end wide drawn a little too seldom."""
     space = paper()
@@ -153,6 +155,7 @@ def test_drawn_networks_are_members_above_the_floor_and_in_the_band(name: str) -
     assert all(low <= paper_mflops(space.decode(code)) <= low * 1.05 for code in codes)
 
 
+@pytest.mark.medium
 def test_a_band_that_holds_everything_is_plain_sampling() -> None:
     space = small()
     codes = BandSampler(space, "macs", low=0, high=np.inf).sample(np.random.default_rng(6), 20_000)

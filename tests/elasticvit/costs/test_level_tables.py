@@ -53,6 +53,7 @@ def test_building_again_keeps_what_is_there(built: LevelTables) -> None:
     assert len(paths) == 3 * len(PAPER_LEVELS)
 
 
+@pytest.mark.medium
 def test_what_was_stopped_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     levels = (200.0, 400.0)
     whole = build_level_tables(paper(), tmp_path / "whole", levels, per_level=FEW)
@@ -83,6 +84,7 @@ def test_other_settings_rebuild_a_level(tmp_path: Path) -> None:
     assert not np.array_equal(second.levels[200.0].codes, codes)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["codes.npy", "costs.npy", "json"])
 def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path, kind: str) -> None:
     build_level_tables(paper(), tmp_path, (200.0,), per_level=FEW)
@@ -148,6 +150,7 @@ def test_training_draws_from_the_tables_up_to_its_own_band(built: LevelTables) -
             assert paper_mflops(arch) <= PAPER_LEVELS[choice.level] + 20
 
 
+@pytest.mark.medium
 def test_tables_of_other_levels_and_floors_are_refused(built: LevelTables) -> None:
     for sampling in (
         Sampling(levels=(150.0,)),
@@ -161,6 +164,7 @@ def test_tables_of_other_levels_and_floors_are_refused(built: LevelTables) -> No
         Sampler(small(), Sampling(), built.folder)
 
 
+@pytest.mark.medium
 def test_rows_are_drawn_like_the_band(tmp_path: Path) -> None:
     """The mean code of a table is that of the band it was drawn from, within four standard errors."""
     table = build_level_tables(paper(), tmp_path, (300.0,), per_level=20_000).levels[300.0]

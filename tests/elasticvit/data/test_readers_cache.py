@@ -244,6 +244,7 @@ def _jobs(folder: Path, count: int) -> list[Job]:
     return [Job(f"image {i}", content, Place(folder / "out", count - 1 - i)) for i, content in enumerate(contents)]
 
 
+@pytest.mark.medium
 def test_processes_decode_what_this_one_would(tmp_path: Path) -> None:
     counts, skipped = list[int](), list[Skipped]()
 
@@ -260,6 +261,7 @@ def test_processes_decode_what_this_one_would(tmp_path: Path) -> None:
         assert np.array_equal(written[299 - i], wanted)
 
 
+@pytest.mark.medium
 def test_an_error_ends_the_processes(tmp_path: Path) -> None:
     def done(_more: int, bad: list[Skipped]) -> None:
         if bad:

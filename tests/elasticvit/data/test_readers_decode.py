@@ -82,6 +82,7 @@ def test_a_large_jpeg_is_shrunk_as_it_is_read_and_looks_the_same() -> None:
     )
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_huge_jpeg_is_decoded_and_a_huge_png_is_not() -> None:
     huge = Image.new("L", (12_000, 12_000), 128)

@@ -66,6 +66,7 @@ def test_the_file_is_the_network(preset: str) -> None:
         assert tflite_macs(data) == macs(arch)
 
 
+@pytest.mark.medium
 def test_the_file_is_the_network_on_every_grid_of_the_small_space() -> None:
     # Resolution 32 ends on 1×1 grids with a stride-2 reduction from 1×1; 48 has the odd grid 3×3.
     supernet = _supernet(small())
@@ -83,6 +84,7 @@ def test_odd_grids_of_the_paper_space() -> None:
     assert check(write_tflite(fold(odd)).data, odd) <= TOLERANCE
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("index", range(3))
 def test_folding_is_exact_in_float64(index: int) -> None:
     double = random_net(_archs(small(), 3)[index], seed=index).double()
@@ -102,6 +104,7 @@ def test_zero_norm_scales_lose_no_part() -> None:
     assert tflite_macs(export_net(fresh, None).tflite) == macs(fresh.arch)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_block_has_its_macs_in_graph_and_file(preset: str) -> None:
     arch = _archs(PRESETS[preset](), 1)[0]
@@ -167,6 +170,7 @@ def test_an_export_does_not_follow_the_network() -> None:
     assert write_tflite(graph).data == before
 
 
+@pytest.mark.medium
 def test_published_s1_with_random_weights() -> None:
     s1 = published("S1")
     result = export_net(random_net(s1, seed=0), None)

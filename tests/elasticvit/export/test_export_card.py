@@ -156,6 +156,7 @@ def test_a_card_of_random_weights(net: Net) -> None:
     assert "labels.txt" not in card and "datasets" not in card
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", InputKind)
 def test_the_snippet_of_a_card_classifies(kind: InputKind, net: Net, tmp_path: Path) -> None:
     write_export(export_net(net, CARD, input=kind), tmp_path / "a model.tflite")

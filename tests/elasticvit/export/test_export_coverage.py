@@ -34,6 +34,7 @@ def test_published_networks(name: str) -> None:
     assert set(moves) == layers and max(moves.values()) <= ATTENTION_MOVES
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", Precision)
 def test_every_precision_is_taken_in_one_piece(precision: Precision) -> None:
     exported = export_net(random_net(small().smallest(), seed=0), None, precision=precision)

@@ -239,6 +239,7 @@ def test_an_export_leaves_the_network_as_it_was(made: Made) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in fresh.state_dict().items())
 
 
+@pytest.mark.medium
 def test_a_folder_that_takes_no_files_is_left_as_it_was(made: Made, tmp_path: Path) -> None:
     file = made.file(Format.PT2)
     out = tmp_path / "model.pt2"
@@ -276,6 +277,7 @@ def test_export_command(kind: Format, supernet_file: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, manifest_path(out).name]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", [Precision.FLOAT16, Precision.DYNAMIC_INT8])
 def test_export_command_passes_the_precision_on(precision: Precision, tmp_path: Path) -> None:
     out = tmp_path / "model.tflite"

@@ -43,6 +43,7 @@ def _archs() -> list[Arch]:
     return [small().decode(code) for code in codes]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", InputKind)
 def test_folding_is_exact_in_float64(kind: InputKind) -> None:
     for seed, arch in enumerate(_archs()):
@@ -122,6 +123,7 @@ def test_a_normalisation_that_is_none_is_refused(std: tuple[float, float, float]
         fold(net, form=InputForm(InputKind.PIXELS, MEAN, std))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", PIXEL_KINDS)
 def test_published_s1(kind: InputKind) -> None:
     s1 = random_net(published("S1"), seed=0)

@@ -284,6 +284,7 @@ def test_describe_command_refuses(tmp_path: Path) -> None:
     assert status == 2 and "No such file" in stderr
 
 
+@pytest.mark.medium
 def test_reading_needs_no_torch() -> None:
     code = "import sys, elasticvit.export.tflite.metadata, elasticvit.export.model_card; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

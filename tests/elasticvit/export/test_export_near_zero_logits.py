@@ -46,6 +46,7 @@ def _net(classes: int, logit: float = 1e-4, seed: int = 0) -> Net:
     return net
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_a_sound_network_with_logits_near_zero_is_exported(classes: int) -> None:
     refused_before = 0
@@ -59,6 +60,7 @@ def test_a_sound_network_with_logits_near_zero_is_exported(classes: int) -> None
     assert refused_before > 0, "float32 rounding is above the relative tolerance for some of them"
 
 
+@pytest.mark.medium
 def test_a_network_of_equal_logits_is_exported() -> None:
     net = random_net(replace(small().smallest(), classes=2), seed=0)
     with torch.inference_mode():
@@ -89,6 +91,7 @@ def _forget_a_weight(net: Net) -> None:
     net.head.hidden.weight[1, 1] = 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "damage", [_flip_a_sign, _change_an_early_weight, _change_a_bias, _swap_classes, _forget_a_weight]
 )
@@ -101,6 +104,7 @@ def test_a_wrong_file_of_such_a_network_is_refused(damage: Callable[[Net], None]
     check(write_tflite(fold(wrong)).data, wrong)
 
 
+@pytest.mark.medium
 def test_a_file_of_nan_is_refused() -> None:
     net, wrong = _net(2), _net(2)
     with torch.inference_mode():
@@ -110,6 +114,7 @@ def test_a_file_of_nan_is_refused() -> None:
         check(write_tflite(fold(wrong)).data, net)
 
 
+@pytest.mark.medium
 def test_one_image_with_logits_near_zero_does_not_refuse_a_precision() -> None:
     net = _net(2)
     exact, half = (write_tflite(fold(net), number_formats=formats).data for formats in (FLOAT32, float16(fold(net))))

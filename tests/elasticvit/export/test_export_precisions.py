@@ -79,6 +79,7 @@ def test_int8_rounds_to_the_nearest_step_of_each_channel() -> None:
     assert np.allclose(quantization.scale, [1.0, 1.0, 1e-3 / 127]) and quantization.zero_point == 0
 
 
+@pytest.mark.medium
 def test_dynamic_int8_has_the_weights_of_the_ai_edge_quantizer(net: Net) -> None:
     graph = fold(net)
     groups = frozenset(name for name in groups_of(graph) if name.startswith("head/"))
@@ -120,6 +121,7 @@ def test_group_names_omit_the_layer_number() -> None:
     assert group("head/logits") == "head/logits"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(3))
 def test_products_are_hard_swish_in_float64(seed: int) -> None:
     arch = small().decode(small().sample(np.random.default_rng(seed), 1)[0])
@@ -131,6 +133,7 @@ def test_products_are_hard_swish_in_float64(seed: int) -> None:
     assert np.linalg.norm(run(products, image) - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
+@pytest.mark.medium
 def test_int8_is_int8_where_the_work_is(net: Net) -> None:
     exported = export_net(net, None, precision=Precision.INT8)
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(exported.tflite))
@@ -152,6 +155,7 @@ _WORK = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("precision", QUANTISED)
 @pytest.mark.parametrize("kind", InputKind)
 def test_every_input_form_goes_with_every_precision(
@@ -169,6 +173,7 @@ def test_equal_networks_give_equal_bytes(net: Net, calibration_set: CalibrationS
     assert first.tflite == second.tflite and first.manifest == second.manifest
 
 
+@pytest.mark.medium
 def test_branches_of_zeros_go_through_int8() -> None:
     # A freshly built network starts its blocks as their shortcuts: what is added is zero on every image.
     torch.manual_seed(7)
@@ -227,6 +232,7 @@ def test_the_error_for_int8_without_images_names_the_remedy(net: Net) -> None:
         export_net(net, CARD, precision=Precision.INT8)
 
 
+@pytest.mark.medium
 def test_top1_is_measured_on_held_out_images(net: Net, calibration_set: CalibrationSet, float32: Exported) -> None:
     images = calibration_set.held_out.images.permute(0, 2, 3, 1).contiguous().numpy()  # type: ignore[union-attr]
     exported = export_net(net, CARD, precision=Precision.INT8, calibration_set=calibration_set)
@@ -252,6 +258,7 @@ def test_a_precision_that_costs_too_much_is_refused(
     export_net(net, CARD, precision=Precision.INT8, calibration_set=right, max_accuracy_drop=1.0)
 
 
+@pytest.mark.medium
 def test_without_images_the_drop_of_other_networks_is_used(net: Net) -> None:
     drops = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
     recipe = QuantizationRecipe(

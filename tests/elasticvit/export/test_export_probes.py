@@ -61,6 +61,7 @@ def test_a_block_in_training_mode_is_refused() -> None:
         fold_block(block, random_layer(block, 0).train())
 
 
+@pytest.mark.medium
 def test_probes_are_written_with_a_list_of_them(tmp_path: Path) -> None:
     out = tmp_path / "probes"
     done = CliRunner().invoke(app, ["probes", "--space", "small", "--blocks", "3", "--subnets", "2", "--out", str(out)])

@@ -127,6 +127,7 @@ def test_groups_that_cost_accuracy_are_given_up(monkeypatch: pytest.MonkeyPatch)
     assert find_recipe.find_recipe("mine", 1, "small", [net], calibration_set, max_drop=-1.0).groups == ()
 
 
+@pytest.mark.medium
 def test_export_applies_the_recipe_that_is_named(tmp_path: Path) -> None:
     file, out = tmp_path / "mine.json", tmp_path / "s.tflite"
     file.write_text(RECIPE.to_json())

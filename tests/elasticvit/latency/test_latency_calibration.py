@@ -65,6 +65,7 @@ def test_residuals_are_of_networks_that_the_ratio_did_not_see() -> None:
     assert mean_error(calibration.residuals) == pytest.approx(0.5 / 16)
 
 
+@pytest.mark.medium
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.01, 100), st.integers(8, 40))
 def test_a_ratio_is_found_exactly(ratio: float, n: int) -> None:

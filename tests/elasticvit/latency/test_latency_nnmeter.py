@@ -82,6 +82,7 @@ def test_rows_of_another_kind_are_refused() -> None:
         train_forest(BlockKind.CONV, [BlockRow("a", FFNS[0], 0.1)], lambda blocks: np.ones(len(blocks)))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", BlockKind)
 def test_every_block_kind_has_a_parser(kind: BlockKind) -> None:
     """A kernel name with "conv" or "fc" in it would draw nn-Meter's own features."""

@@ -71,6 +71,7 @@ def test_intervals_hold_networks_never_measured() -> None:
     assert np.mean((lower <= truth) & (truth <= upper)) >= 0.85
 
 
+@pytest.mark.medium
 def test_p90_is_above_p50_and_more_confidence_above_less() -> None:
     codes, _ = _held_out()
     predictor = _predictor()
@@ -155,6 +156,7 @@ def test_one_network_measured_often_is_one_network() -> None:
         fit_predictor(SMALL, rows, wholes)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
 def test_times_that_cannot_be_are_refused(bad: float) -> None:
     rng = np.random.default_rng(1)

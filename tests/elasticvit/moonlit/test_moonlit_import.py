@@ -100,6 +100,7 @@ def _value(state: Mapping[str, Tensor]) -> float:
     return float(state["classifer.bias"][0])
 
 
+@pytest.mark.medium
 def test_the_models_own_weights_are_imported_on_request_or_if_alone(tmp_path: Path) -> None:
     both = read_checkpoint(_file(tmp_path / "both", state_dict=_state(0.5), model_ema=_state(0.25)))
     assert [(label, _value(state)) for label, _, state in (select(both), select(both, Weights.MODEL))] == [
@@ -111,6 +112,7 @@ def test_the_models_own_weights_are_imported_on_request_or_if_alone(tmp_path: Pa
     _refused(alone, "holds no EMA weights, only model", weights=Weights.EMA)
 
 
+@pytest.mark.medium
 def test_a_bare_state_dict_in_either_format_is_taken(tmp_path: Path) -> None:
     state = _state(0.125)
     torch.save(OrderedDict(state), tmp_path / "bare.pth")
@@ -171,6 +173,7 @@ SPOILED: Mapping[str, tuple[Spoil, str]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SPOILED)
 def test_what_does_not_fit_is_refused_by_name(name: str, tmp_path: Path) -> None:
     spoil, message = SPOILED[name]
@@ -275,6 +278,7 @@ def test_a_stored_index_moves_rows_by_offset() -> None:
     assert changed == [name]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("at", "row", "message"),
     [((5, 9), 20, "maps one offset to two rows: offset"), ((0, 0), 49, "outside its table"), ((0, 0), -1, "outside")],

@@ -70,12 +70,14 @@ def test_networks_come_out_nearly_as_from_training_images(made: Tensor) -> None:
         assert _far(supernet.extract(arch), made) < 0.5 * _far(supernet.extract(arch), crops)
 
 
+@pytest.mark.medium
 def test_the_photographs_are_cut_in_all_sizes() -> None:
     crops = photo_crops(6, 32, np.random.default_rng(0))
     assert crops.shape == (6, 3, 32, 32) and crops.dtype == torch.uint8
     assert all(crop.float().std() > 5 for crop in crops)
 
 
+@pytest.mark.medium
 def test_statistics_are_those_that_a_norm_sees() -> None:
     """Against the mean and variance that recalibration leaves in every norm."""
     net, images = _supernet().extract(tiny_space().largest()).train(), torch.randn(16, 3, 32, 32)
@@ -94,6 +96,7 @@ def _saved(folder: Path, calibration: Tensor | None) -> LoadedSuperNet:
     return load_supernet(folder / "tiny.safetensors")
 
 
+@pytest.mark.medium
 def test_carried_images_recalibrate_with_and_without_data(tmp_path: Path, made: Tensor) -> None:
     carrying, arch = _saved(tmp_path, made), tiny_space().smallest()
     assert torch.equal(calibration_images(carrying, None), digits().scaled(made))
@@ -103,6 +106,7 @@ def test_carried_images_recalibrate_with_and_without_data(tmp_path: Path, made: 
     assert all(torch.equal(states[0][name], state[name]) for state in states[1:] for name in state)
 
 
+@pytest.mark.medium
 def test_without_carried_images_training_images_are_needed(tmp_path: Path) -> None:
     bare, arch = _saved(tmp_path, None), tiny_space().smallest()
     with pytest.raises(DataError, match="elasticvit pack"):
@@ -112,6 +116,7 @@ def test_without_carried_images_training_images_are_needed(tmp_path: Path) -> No
     assert all(torch.equal(tensor, state[name]) for name, tensor in expected.state_dict().items())
 
 
+@pytest.mark.medium
 def test_accuracy_is_measured_where_it_can_be_and_predicted_elsewhere(made: Tensor, tmp_path: Path) -> None:
     supernet, space = _saved(tmp_path, made), tiny_space()
     codes = np.unique(space.sample(np.random.default_rng(0), 200), axis=0)
@@ -126,6 +131,7 @@ def test_accuracy_is_measured_where_it_can_be_and_predicted_elsewhere(made: Tens
     assert known_accuracy(outside, space, None, None) is None
 
 
+@pytest.mark.medium
 def test_a_packed_file_is_small_and_carries_terms_images_and_how_they_were_made(tmp_path: Path) -> None:
     supernet = _saved(tmp_path, None)
     written = pack(tmp_path / "tiny.safetensors", tmp_path / "packed.safetensors", k=4, steps=1, seed=3)

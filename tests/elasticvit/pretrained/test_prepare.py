@@ -59,6 +59,7 @@ def test_a_supernet_and_a_table_of_its_networks_appear(prepared: Path) -> None:
         assert accuracy_of(supernet, table.space.decode(table.codes[at]), digits()).value == table.top1[at]
 
 
+@pytest.mark.medium
 def test_what_is_there_is_not_done_again(prepared: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in prepared.iterdir()}
     assert _prepare(prepared) == ([], [])
@@ -132,6 +133,7 @@ def test_a_new_supernet_does_not_keep_old_accuracies(tmp_path: Path, prepared: P
     assert not _same_files(tmp_path, prepared)
 
 
+@pytest.mark.medium
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot write"):

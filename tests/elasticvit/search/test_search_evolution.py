@@ -94,6 +94,7 @@ def test_answers_are_distinct_and_best_first_and_the_front_rises() -> None:
     assert result.best[0].tolist() == result.codes[-1].tolist()
 
 
+@pytest.mark.medium
 def test_no_sample_is_better() -> None:
     result, budget_ms = _search("small", 0.5)
     rng = np.random.default_rng(99)

@@ -1,6 +1,7 @@
 """The frontier against its definition."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from elasticvit.search.pareto import pareto_front
 VALUES = st.one_of(st.integers(0, 4).map(float), st.just(float("nan")))
 
 
+@pytest.mark.medium
 @given(st.lists(st.tuples(VALUES, VALUES), max_size=12))
 def test_the_front_is_what_nothing_beats(pairs: list[tuple[float, float]]) -> None:
     cost = np.array([pair[0] for pair in pairs], np.float64)

@@ -94,6 +94,7 @@ def test_processes_refresh_their_banks_alike(together: Path, tmp_path: Path) -> 
         assert code == expected and score == pytest.approx(expected_score, abs=1e-5)
 
 
+@pytest.mark.medium
 def test_stopping_one_process_stops_all(together: Path) -> None:
     messages = {(together / f"{rank}.stopped").read_text() for rank in range(2)}
     assert messages == {f"stopped after step {STOP_AFTER} of 8"}
@@ -115,6 +116,7 @@ def test_one_process_goes_on_where_two_stopped(together: Path) -> None:
     assert _apart(resumed.state_dict(), alone.state_dict(), {name for name, _ in alone.named_parameters()}) < 1e-6
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("mode", ["killed", pytest.param("silent", marks=pytest.mark.slow)])
 def test_a_lost_process_ends_the_others_with_a_sentence(tmp_path: Path, mode: str) -> None:
     first, _ = _two_processes(mode, tmp_path)
@@ -140,6 +142,7 @@ def test_torchrun_trains_and_one_process_writes(tmp_path: Path) -> None:
     assert len((tmp_path / "x.train.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.medium
 def test_processes_share_out_the_same_images() -> None:
     """For every process count that divides the number of parts."""
     recipe = whole_recipe(accumulate=4, steps=2)
@@ -154,6 +157,7 @@ def test_processes_share_out_the_same_images() -> None:
     assert not torch.equal(alone[0][0].images, alone[1][0].images)
 
 
+@pytest.mark.medium
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
     assert parts_of(whole_recipe(accumulate=2), World(0, 4)) == 4
     assert parts_of(whole_recipe(accumulate=1), World()) == 1
@@ -161,12 +165,14 @@ def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
         parts_of(whole_recipe(accumulate=2), World(0, 3))
 
 
+@pytest.mark.medium
 def test_gradients_travel_in_buckets() -> None:
     tensors = [torch.zeros(n) for n in (3, 4, 20, 1)] + [torch.zeros(2, dtype=torch.float64)]
     assert [[len(t) for t in bucket] for bucket in buckets(tensors, 8)] == [[3, 4], [20], [1], [2]]
     assert list(buckets([], 8)) == []
 
 
+@pytest.mark.medium
 def test_without_torchrun_a_process_is_alone() -> None:
     with joined() as world:
         assert (world.rank, world.size, world.first) == (0, 1, True)

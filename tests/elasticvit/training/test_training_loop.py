@@ -62,6 +62,7 @@ def test_training_leaves_global_settings_alone() -> None:
     assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
+@pytest.mark.medium
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     seen: list[Step] = []
@@ -70,6 +71,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert not seen
 
 
+@pytest.mark.medium
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint)
@@ -77,6 +79,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
         train(tiny_recipe(steps=1, lr=1e-3), digits(), checkpoint=checkpoint)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("keep", [0, 10, 5000, -1])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
     checkpoint = tmp_path / "run.checkpoint"
@@ -114,6 +117,7 @@ def test_a_short_run_overfits_its_images() -> None:
     assert (answers == few.train.labels).float().mean() > 0.7
 
 
+@pytest.mark.medium
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     with pytest.raises(DataError, match="lower learning rate"):
         train(tiny_recipe(lr=1e30, weight_decay=1.0), digits())
@@ -159,6 +163,7 @@ def test_data_of_other_classes_is_refused() -> None:
         train(tiny_recipe(space=tiny_space(7)), digits())
 
 
+@pytest.mark.medium
 def test_the_last_loss_reported_is_of_the_last_sub_network_and_logs_have_all() -> None:
     reported: list[Step] = []
     logged: list[Record] = []
@@ -175,6 +180,7 @@ def test_the_last_loss_reported_is_of_the_last_sub_network_and_logs_have_all() -
     assert all(record.gradient_norm > 0 and record.images_per_s > 0 and 0 <= record.level < 3 for record in logged)
 
 
+@pytest.mark.medium
 def test_a_run_starts_from_given_weights_and_leaves_them_alone() -> None:
     given = train(tiny_recipe(steps=2), digits())
     before = {name: tensor.clone() for name, tensor in given.state_dict().items()}

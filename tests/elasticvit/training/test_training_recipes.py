@@ -57,6 +57,7 @@ def test_a_recipe_continues_what_it_began_before_it_had_more_settings() -> None:
     assert paper_16gpu().continues(paper_16gpu().to_json()) and not paper_16gpu().continues(recipe.to_json())
 
 
+@pytest.mark.medium
 def test_the_paper_is_trained_with_the_authors_numbers() -> None:
     """Reference architecture, sections 3.1 to 3.5."""
     recipe = paper_16gpu()

@@ -100,6 +100,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.medium
 def test_a_run_without_its_teachers_is_another_run(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint, teachers=[lambda images: torch.zeros(len(images), 10)])
@@ -126,6 +127,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert _same(train(tiny_recipe(), digits(), checkpoint=checkpoint), train(tiny_recipe(), digits()))
 
 
+@pytest.mark.medium
 def test_more_images_a_step_than_there_are_is_refused() -> None:
     with pytest.raises(DataError, match="64 training images, a step takes 65"):
         train(tiny_recipe(batch=65), few_digits())

@@ -36,6 +36,7 @@ def test_a_stopped_run_becomes_a_supernet_and_goes_on(tmp_path: Path, ema: float
     assert snapshot(run, out) == recipe.steps
 
 
+@pytest.mark.medium
 def test_terms_and_scaling_are_those_of_the_file_to_come(tmp_path: Path) -> None:
     """Which a fine-tuned supernet has of its base, not of its images."""
     run, recipe = tmp_path / "run.safetensors", tiny_recipe()
@@ -58,6 +59,7 @@ def test_the_error_for_a_missing_checkpoint_names_the_remedy(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.medium
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
     run, out = tmp_path / "run.safetensors", tmp_path / "out.safetensors"
     recipe = tiny_recipe()

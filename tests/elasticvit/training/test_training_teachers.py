@@ -41,6 +41,7 @@ def _images() -> torch.Tensor:
     return digits().scaled(digits().search.images[:5])
 
 
+@pytest.mark.medium
 def test_a_supernet_teaches_by_its_largest_network(tmp_path: Path) -> None:
     supernet = _supernet()
     save_supernet(tmp_path / "x.safetensors", supernet, CARD)
@@ -61,6 +62,7 @@ def test_an_extracted_network_teaches(tmp_path: Path) -> None:
         assert torch.allclose(teacher(_images()), net(_images()), atol=1e-5)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_teacher_gets_images_scaled_by_its_own_card(tmp_path: Path, whole: bool) -> None:
     card = replace(CARD, mean=(0.2, 0.3, 0.4), std=(0.3, 0.2, 0.1))

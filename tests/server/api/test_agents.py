@@ -143,6 +143,7 @@ def test_a_lease_outlives_a_restart_of_the_server(make_farm: Callable[..., Farm]
     assert again.report(lease).json()["status"] == "succeeded"
 
 
+@pytest.mark.medium
 def test_failures_are_tried_again_unless_the_user_has_to_act(farm: Farm) -> None:
     agent_id = farm.agent()
     job_id = farm.measure_job()
@@ -271,6 +272,7 @@ def measure(farm: Farm, agent_id: str, session: dict[str, Any]) -> dict[str, Any
     return measurement
 
 
+@pytest.mark.medium
 def test_measurements_are_normalised_by_the_anchor(any_farm: Farm) -> None:
     agent_id = any_farm.agent()
     any_farm.anchor()
@@ -302,6 +304,7 @@ def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> Non
         assert usable_rows(farm, profile["id"]) == []
 
 
+@pytest.mark.medium
 def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -> None:
     agent_id = farm.agent()
     measure(farm, agent_id, session_body())

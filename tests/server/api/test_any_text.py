@@ -43,6 +43,7 @@ def leased(farm: Farm, agent_id: str) -> dict[str, Any]:
     return lease
 
 
+@pytest.mark.medium
 @EVERY_TEXT
 def test_a_report_with_any_text_is_stored(any_farm: Farm, text: str, kept: str) -> None:
     farm = any_farm
@@ -127,6 +128,7 @@ def stored_profile(farm: Farm, result: BenchResult) -> list[dict[str, Any]]:
     return profile
 
 
+@pytest.mark.medium
 @EVERY_TEXT
 def test_a_benchmark_result_with_any_text_is_measured(farm: Farm, text: str, kept: str) -> None:
     (op,) = stored_profile(farm, benchmarked(text))

@@ -72,6 +72,7 @@ def test_a_search_can_be_cancelled(ready: Farm) -> None:
     problem(ready.call("POST", f"{url}/cancel", "user"), 409)
 
 
+@pytest.mark.medium
 def test_a_queued_search_survives_a_restart(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm()
     farm.supernet()

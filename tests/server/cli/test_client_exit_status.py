@@ -62,6 +62,7 @@ def fail_compute(farm: Farm, kind: JobKind) -> None:
         job_ends.fail(session, claimed.lease_id, claimed.attempt, Failure(kind="user", detail=REASON), farm.clock())
 
 
+@pytest.mark.medium
 def test_a_measurement_that_failed(run: Run, served: Served) -> None:
     farm = served.farm
     agent_id, model_id = farm.agent(), farm.upload()
@@ -76,6 +77,7 @@ def test_a_measurement_that_failed(run: Run, served: Served) -> None:
     assert done.stderr.splitlines()[-1].startswith("error: ") and REASON in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.medium
 def test_a_measurement_that_succeeded(run: Run, served: Served) -> None:
     farm = served.farm
     agent_id, model_id = farm.agent(), farm.upload()
@@ -89,6 +91,7 @@ def test_a_measurement_that_succeeded(run: Run, served: Served) -> None:
     assert json.loads(done.stdout)["p50_raw_ms"] == pytest.approx(2.0)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("group", ["models measure", "devices calibrate", "search"])
 def test_work_that_was_cancelled(run: Run, served: Served, group: str) -> None:
     farm = served.farm
@@ -103,6 +106,7 @@ def test_work_that_was_cancelled(run: Run, served: Served, group: str) -> None:
     assert "cancelled" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.medium
 def test_a_calibration_that_failed(run: Run, served: Served) -> None:
     served.farm.agent()
     served.farm.supernet()

@@ -69,6 +69,7 @@ def test_a_file_with_a_name_that_is_not_utf8_is_uploaded(run: Run, served: Serve
     assert json.loads(done.stdout)["source"] == "upload"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("out", ["", "folder", "absent/model.tflite", "plain/model.tflite", "x" * 300])
 def test_a_download_that_cannot_be_written_is_refused(run: Run, served: Served, tmp_path: Path, out: str) -> None:
     (tmp_path / "folder").mkdir()
@@ -80,6 +81,7 @@ def test_a_download_that_cannot_be_written_is_refused(run: Run, served: Served, 
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.medium
 def test_a_download_does_not_replace_a_pipe(run: Run, served: Served, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     environment = {"ELASTICVIT_HOME": str(served.farm.home), "ELASTICVIT_URL": served.url}

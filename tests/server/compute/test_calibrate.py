@@ -182,6 +182,7 @@ def test_a_network_that_is_stable_at_once_is_measured_once(calibrations: Calibra
     assert set(calibrations.device.sessions.values()) == {1} and len(calibrations.device.sessions) == COUNT
 
 
+@pytest.mark.medium
 def test_a_job_with_too_many_unstable_networks_fails_and_is_retried(calibrations: CalibrationFarm) -> None:
     """The stable sessions of the first attempt are kept, and only the others are measured in the second."""
     unstable: set[str] = set()
@@ -215,6 +216,7 @@ def test_a_device_that_fails_is_named(calibrations: CalibrationFarm) -> None:
     assert attempt.failure is not None and failure["detail"] in attempt.failure["detail"]
 
 
+@pytest.mark.medium
 def test_too_few_after_skipping_is_final_and_names_the_sessions(calibrations: CalibrationFarm) -> None:
     calibrations.device.change = lambda _arch, _number, body: with_unknown_tag(body)
     failed = calibrations.calibrate(8)

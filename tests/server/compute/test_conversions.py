@@ -78,6 +78,7 @@ def test_while_a_file_is_made_the_answer_is_to_come_back(make_farm: Callable[...
     problem(farm.call("POST", "/jobs", json={"kind": "convert", "model_id": model["id"]}), 422)
 
 
+@pytest.mark.medium
 def test_a_failed_conversion_has_a_reason(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
     work_off(farm, LocalExporter())
@@ -91,6 +92,7 @@ def test_a_failed_conversion_has_a_reason(farm: Farm, supernet: str) -> None:
     assert farm.ok("GET", "/jobs?kind=convert")["items"][0]["attempts"] == 1
 
 
+@pytest.mark.medium
 def test_a_model_of_other_weights_is_not_converted(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
     work_off(farm, LocalExporter())
@@ -131,6 +133,7 @@ def test_a_model_of_other_norms_is_not_converted(farm: Farm, tmp_path: Path) -> 
     assert "export its architecture again by POST /subnets" in document["detail"]
 
 
+@pytest.mark.medium
 def test_a_card_is_written_from_the_manifest(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
     work_off(farm, LocalExporter())

@@ -71,6 +71,7 @@ def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, su
     assert timed.export_key != exported.export_key
 
 
+@pytest.mark.medium
 def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str) -> None:
     ask(farm, supernet)
     here = LocalExporter()
@@ -121,6 +122,7 @@ def test_the_hash_of_the_code_is_of_names_and_contents(tmp_path: Path, monkeypat
     assert len(seen) == 3 and {len(digest) for digest in seen} == {64}
 
 
+@pytest.mark.medium
 def test_a_new_row_of_the_table_is_used_without_another_load(farm: Farm, supernet: str, tmp_path: Path) -> None:
     """The weights are not loaded again."""
     loads: list[str] = []
@@ -159,6 +161,7 @@ def test_images_are_kept_for_the_sides_that_were_used_last(farm: Farm, supernet:
     assert weights.calibration_at(32) is at_32 and weights.calibration_at(48) is not at_48
 
 
+@pytest.mark.medium
 def test_two_workers_that_export_the_same_store_one_model(farm: Farm, supernet: str) -> None:
     """Both have looked for it before either has made it."""
     together, arch = threading.Barrier(2), tiny_space().largest()

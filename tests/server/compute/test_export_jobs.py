@@ -57,6 +57,7 @@ class _Costly:
         return replace(product, manifest={**product.manifest, "top1_change": change})
 
 
+@pytest.mark.medium
 def test_a_precision_that_costs_too_much_is_refused(farm: Farm, supernet: str) -> None:
     job = ask(farm, supernet, precision="float16")
     assert job["status"] == "queued" and work_off(farm, _Costly(-0.03)) == 1
@@ -91,6 +92,7 @@ def test_what_costs_no_more_than_a_point_or_nothing_known_is_answered(
     assert farm.ok("GET", job["url"])["status"] == "succeeded"
 
 
+@pytest.mark.medium
 def test_without_any_images_a_subnet_keeps_the_norms_of_the_file(farm: Farm, tmp_path: Path) -> None:
     supernet = served(farm, damaged(tmp_path / "bare.safetensors", lambda state: None))
     job = ask(farm, supernet)
@@ -137,6 +139,7 @@ def test_a_limit_that_is_passed_is_one_failed_job(farm: Farm, supernet: str, lim
     nothing_stored(farm)
 
 
+@pytest.mark.medium
 def test_an_invalid_supernet_or_arch_fails_as_the_users_fault(farm: Farm, tmp_path: Path) -> None:
     here = LocalExporter()
     for change, says in ((with_nan, "NaN"), (with_one_image, "2 or more")):

@@ -85,6 +85,7 @@ def test_without_recalibration_accuracy_stays_unknown(child: ChildExporter, file
     assert len(ops) == tflite_upload.describe(tmp_path / "made.tflite")["operators"] and all(op.builtin for op in ops)
 
 
+@pytest.mark.medium
 def test_it_keeps_what_it_loaded_and_one_process(child: ChildExporter, file: Path) -> None:
     child.run(LoadSupernet(ref(file)), UNWATCHED)
     pid = child.pid

@@ -300,6 +300,7 @@ def test_verified_answers_come_first_then_the_more_accurate(setting: Setting) ->
     assert missed == every[::-1][:2] and answers[0]["accuracy"]["value"] < missed[0]
 
 
+@pytest.mark.medium
 def test_several_verified_answers_stay_in_order_of_accuracy(setting: Setting) -> None:
     task = setting.task(lambda model, _key: measured(model, 0.9 * setting.budget_ms), verify=True, count=4)
     values = [answer["accuracy"]["value"] for answer in setting.run(task)["models"]]

@@ -48,6 +48,7 @@ def _report(farm: Farm, agent_id: str, model_id: str, body: dict[str, Any]) -> N
     assert lease is not None and farm.report(lease, body).status_code == 200
 
 
+@pytest.mark.medium
 def test_a_prediction_and_a_measurement_meet_in_one_entry(farm: Farm, model_id: str) -> None:
     predictor_id = farm.predictor(farm.supernet())
     with farm.database.write() as session:

@@ -77,6 +77,7 @@ def test_a_search_asks_for_it_by_name(farm: Farm, tmp_path: Path) -> None:
     assert farm.call("POST", "/search", json={**body, "allow_uncalibrated": True}).status_code == 202
 
 
+@pytest.mark.medium
 def test_what_cannot_be_served_is_refused_with_a_reason(farm: Farm, tmp_path: Path) -> None:
     def refused(file: Path, status: int = 422, **more: str) -> str:
         return str(problem(_add(farm, file, **more), status)["detail"])
@@ -104,6 +105,7 @@ def test_what_cannot_be_served_is_refused_with_a_reason(farm: Farm, tmp_path: Pa
     assert {path.name for path in (farm.home / "supernets").iterdir()} == {"whole.safetensors", "whole.accuracy.jsonl"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("field", "text"),
     [
@@ -153,6 +155,7 @@ def test_a_replaced_file_is_known_as_it_is_now(farm: Farm) -> None:
         assert farm.ok("GET", "/supernets/first")["provenance"]["seed"] == seed
 
 
+@pytest.mark.medium
 def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Farm, tmp_path: Path) -> None:
     """And its accuracy is predicted, or that of the table where it stands there; the terms come along."""
     served_supernet = _served_supernet(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))
@@ -173,6 +176,7 @@ def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Fa
         assert farm.ok("GET", f"/models/{model.id}/download?format=manifest")["terms"] == TERMS
 
 
+@pytest.mark.medium
 def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> None:
     served_supernet = _served_supernet(farm, supernet_file(tmp_path / "near.safetensors"))
     known = {tuple(code) for code in served_supernet.table.codes.tolist()}
@@ -203,6 +207,7 @@ def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: P
         assert (model.manifest["sha256"], model.manifest["size_bytes"]) == (model.sha256, model.size_bytes)
 
 
+@pytest.mark.medium
 def test_an_export_that_is_repeated_keeps_what_is_known_of_its_latency(farm: Farm, tmp_path: Path) -> None:
     file = supernet_file(tmp_path / "far.safetensors", data=NOWHERE)
     served_supernet = _served_supernet(farm, file)

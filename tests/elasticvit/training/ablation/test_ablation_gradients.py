@@ -36,6 +36,7 @@ def test_a_network_is_like_itself_and_less_like_another(supernet: SuperNet, batc
     assert -1 <= cosines[0, 2] < 0.999
 
 
+@pytest.mark.medium
 def test_what_a_network_uses_is_exactly_its_parameters(supernet: SuperNet, batch: tuple[Tensor, Tensor]) -> None:
     rng = np.random.default_rng(0)
     for arch in [supernet.space.decode(code) for code in supernet.space.sample(rng, 3)]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from elasticvit.training.ablation.plan import CONFIGS, Plan
 from elasticvit.training.ablation.plots import plot
 from elasticvit.training.ablation.records import load
@@ -11,6 +13,7 @@ from elasticvit.training.ablation.show import rendered
 DOCS = Path(__file__).parents[4] / "docs"
 
 
+@pytest.mark.medium
 def test_the_page_has_the_tables_and_plots_of_its_results(tmp_path: Path) -> None:
     results = load(DOCS / "ablation" / RESULTS)
     assert results is not None

@@ -77,6 +77,7 @@ def test_pairs_are_binned_by_their_difference() -> None:
     assert binned(trial, [1.0, 2.0, 3.0]) == pytest.approx([0.6, 0.2])
 
 
+@pytest.mark.medium
 def test_missing_results_leave_gaps_and_no_errors(tmp_path: Path) -> None:
     plan, results = tiny_plan(), made_up(tiny_plan())
     results.trials, results.scratch = results.trials[:1], []

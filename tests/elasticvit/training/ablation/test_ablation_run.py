@@ -23,6 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Results, Path]
     return tiny_plan(), results, out
 
 
+@pytest.mark.medium
 def test_a_run_makes_all_there_is(made: tuple[Plan, Results, Path]) -> None:
     plan, results, out = made
     assert [(t.config, t.seed) for t in results.trials] == [(config, 0) for config in CONFIGS]
@@ -71,6 +72,7 @@ def test_a_run_goes_on_where_it_stopped(made: tuple[Plan, Results, Path], tmp_pa
     assert [s.val for s in results.scratch] == [s.val for s in whole.scratch]
 
 
+@pytest.mark.medium
 def test_other_settings_and_other_images_are_refused(made: tuple[Plan, Results, Path]) -> None:
     _, _, out = made
     with pytest.raises(DataError, match="other settings"):

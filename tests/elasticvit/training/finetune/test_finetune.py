@@ -77,6 +77,7 @@ def tuned(base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+@pytest.mark.medium
 def test_the_supernet_has_the_users_classes_and_its_provenance(tuned: Path, base: Path, folder: Path) -> None:
     card = load_supernet(tuned).card
     assert (card.name, card.class_names, card.data) == ("colours", CLASSES, f"{folder}@32")
@@ -96,6 +97,7 @@ def test_its_table_holds_what_its_networks_do_on_its_own_data(tuned: Path) -> No
         assert accuracy_of(supernet, arch, load_named(supernet.card.data)).value == table.top1[at]
 
 
+@pytest.mark.medium
 def test_a_server_knows_it_and_predicts_its_networks(tuned: Path) -> None:
     settings = Settings(home=tuned.parent.parent)
     assert settings.supernets_folder == tuned.parent
@@ -243,6 +245,7 @@ def test_scratch_leaves_the_base_out(base: Path, folder: Path, tmp_path: Path) -
     assert torch.equal(first, second) and not torch.allclose(first, third, atol=0.05)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("out", "options", "message"),
     [
@@ -261,6 +264,7 @@ def test_impossible_settings_are_refused(
     assert not (tmp_path / out).exists()
 
 
+@pytest.mark.medium
 def test_a_supernet_is_not_overwritten_by_its_own_child(base: Path, folder: Path) -> None:
     before = base.read_bytes()
     with pytest.raises(DataError, match="start from"):
@@ -268,12 +272,14 @@ def test_a_supernet_is_not_overwritten_by_its_own_child(base: Path, folder: Path
     assert base.read_bytes() == before
 
 
+@pytest.mark.medium
 def test_other_files_are_no_base(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(SupernetFileError, match="not a whole safetensors file"):
         finetune(str(folder), tmp_path / "notes.txt", tmp_path / "mine.safetensors")
 
 
+@pytest.mark.medium
 def test_the_command_ends_with_a_sentence_for_names_that_are_not_utf8(base: Path, tmp_path: Path) -> None:
     photos = colour_folder(tmp_path / "caf\udce9", images=12)
     command = ["finetune", str(photos), "--supernet", str(base), "--out", str(tmp_path / "mine.safetensors")]
@@ -281,6 +287,7 @@ def test_the_command_ends_with_a_sentence_for_names_that_are_not_utf8(base: Path
     assert done.exit_code == 2 and "is not UTF-8" in done.stderr and not done.stdout
 
 
+@pytest.mark.medium
 def test_the_command_ends_with_a_sentence_for_a_folder_of_one_class(base: Path, tmp_path: Path) -> None:
     one = colour_folder(tmp_path / "one", images=12)
     for name in CLASSES[1:]:
@@ -292,6 +299,7 @@ def test_the_command_ends_with_a_sentence_for_a_folder_of_one_class(base: Path, 
     assert done.exit_code == 2 and "has 1 class" in done.stderr and not done.stdout
 
 
+@pytest.mark.medium
 def test_a_stopped_run_becomes_a_supernet_under_the_terms_of_its_base(base: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     with pytest.raises(StoppedError):

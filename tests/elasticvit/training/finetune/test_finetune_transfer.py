@@ -145,6 +145,7 @@ def test_a_probe_of_constant_features_answers_like_chance() -> None:
     assert linear_probe(recalibrate(net, data.scaled(grey)), data) == 0.5
 
 
+@pytest.mark.medium
 def test_a_network_is_judged_on_three_splits() -> None:
     net = with_classes(SuperNet(tiny_space()).extract(tiny_space().smallest()), 10)
     data = digits()

@@ -72,6 +72,7 @@ def test_a_bank_is_used_when_it_is_more_than_half_full(held: int) -> None:
     assert banks.may_exploit(entries(*range(held)), 5) == (held == 3)
 
 
+@pytest.mark.medium
 def test_the_three_ways_to_draw_from_a_bank() -> None:
     bank, rng, n = entries(-1.0, -2.0, -4.0), np.random.default_rng(0), 20_000
 
@@ -86,6 +87,7 @@ def test_the_three_ways_to_draw_from_a_bank() -> None:
     assert counts("best") == [n, 0, 0]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("epoch", "chance"), [(0, 0.3), (1, 0.5), (9, 1.0)])
 def test_a_full_bank_is_exploited_with_probability_q(epoch: int, chance: float) -> None:
     sampler = Sampler(small(), Sampling(levels=2, bank=Bank(capacity=20, q=0.3, q_step=0.2, q_every=2)))

@@ -34,6 +34,7 @@ def test_levels_by_number_hold_equal_shares_of_the_space() -> None:
     assert np.abs(shares - 1 / 6).max() < 0.02
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 def test_networks_of_a_step_are_of_its_level(name: str) -> None:
     space = PRESETS[name]()
@@ -62,6 +63,7 @@ def test_the_walk_goes_to_neighbours_with_equal_chance(level: int, expected: dic
         assert counts[to] == pytest.approx(2000 * thirds, rel=0.1)
 
 
+@pytest.mark.medium
 def test_a_long_walk_visits_all_levels_alike() -> None:
     rng, level, visits = np.random.default_rng(1), 0, np.zeros(8)
     for _ in range(60_000):
@@ -71,6 +73,7 @@ def test_a_long_walk_visits_all_levels_alike() -> None:
     assert np.abs(visits / visits.sum() - 1 / 8).max() < 0.03
 
 
+@pytest.mark.medium
 def test_the_state_walks_by_one_level_a_step() -> None:
     sampler = Sampler(small(), Sampling(levels=4, subnets=1))
     state = sampler.start()
@@ -83,6 +86,7 @@ AUTHORS = {100: 1, 200: 1, 300: 2, 400: 2, 500: 3, 700: 3, 900: 3, 1200: 3}
 CLOSEST = {100: 2, 200: 2, 300: 3, 400: 3, 500: 3, 700: 3, 900: 3, 1200: 3}
 
 
+@pytest.mark.medium
 def test_the_floor_of_every_level_by_the_authors_rule() -> None:
     sampler = Sampler(paper(), Sampling(levels=PAPER_LEVELS, floors=PAPER_FLOORS))
     for level in sampler.levels:
@@ -96,6 +100,7 @@ def test_the_floor_of_every_level_by_the_paper_s_word() -> None:
         assert level.smallest == PUBLISHED[f"min{CLOSEST[round(level.low)]}"] and level.floor is None
 
 
+@pytest.mark.medium
 def test_a_step_of_the_paper_trains_its_band_above_the_floor() -> None:
     space = paper()
     sampler, rng = Sampler(space, Sampling(levels=PAPER_LEVELS, floors=PAPER_FLOORS)), np.random.default_rng(0)

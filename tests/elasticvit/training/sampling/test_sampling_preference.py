@@ -37,6 +37,7 @@ def picks(preference: Preference | None, best: str, filled: int) -> Codes:
     return np.stack([SPACE.encode(arch) for arch in choice.archs[:-1]])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("anchor", ["first", "own"])
 def test_preference_raises_width_and_lowers_depth_at_400_mflops(anchor: str) -> None:
     plain_width, plain_depth = totals(picks(None, "T2", 20))
