@@ -27,8 +27,15 @@ from tests.service.service_farm import Service, agent_command, elasticvit, free_
 
 SEED = 7
 CALIBRATED_ON = 8
-CALIBRATIONS = 5
+CALIBRATIONS, CALIBRATION_SECONDS = 5, 600
 TERMS = "for the tests of this package only"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests the time of repeated calibrations, which the first of them waits for."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(CALIBRATIONS * CALIBRATION_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +65,7 @@ def calibrated_home(bare_home: Path, tmp_path_factory: pytest.TempPathFactory) -
         body = {"kind": "calibrate", "device": "host", "count": CALIBRATED_ON}
         # A busy machine disturbs sessions. What one calibration measured counts in the next, so one of them succeeds.
         for _ in range(CALIBRATIONS):
-            job = service.wait(service.ok("POST", "/jobs", json=body)["url"], 240)
+            job = service.wait(service.ok("POST", "/jobs", json=body)["url"], CALIBRATION_SECONDS)
             if job["status"] == "succeeded":
                 break
         assert job["status"] == "succeeded", f"{job['error']}\n{service.log_tails()}"
