@@ -43,7 +43,7 @@ test: $(STAMP)  ## Run the tests, but for the longest
 test-all: $(STAMP)  ## Run all tests
 	@ELASTICVIT_TEST_LONG=1 $(MAKE) test
 
-test-fast: $(STAMP)  ## Run the tests that take less than half a second each
+test-fast: $(STAMP)  ## Run the tests that take less than a third of a second each
 	@$(BIN)/python -m pytest $(SPREAD) -m "not slow and not medium"
 
 check: $(STAMP)  ## Lint, types, import rules

@@ -112,6 +112,7 @@ def test_bars_are_sorted_and_say_shares_of_the_whole() -> None:
     assert "75.0 %" in lines[0] and lines[0].count("#") == 30 and lines[1].count("#") == 10
 
 
+@pytest.mark.medium
 def test_ratios_are_of_rounds_and_take_the_best_precision_of_a_peer() -> None:
     drift = np.linspace(1, 2, 40)
     samples = {

@@ -193,6 +193,7 @@ def test_a_device_that_comes_again_replaces_the_one_of_its_name(agent_farm: Farm
     assert second.measuring.is_set() and not second.closed.is_set()
 
 
+@pytest.mark.medium
 def test_a_device_that_is_not_ready_gets_no_job(agent_farm: Farm, shelf: DeviceShelf) -> None:
     first, second = Phone("pixel4"), Phone("pixel5")
     first.is_ready = False

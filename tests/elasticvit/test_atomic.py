@@ -148,6 +148,7 @@ def test_missing_folders_are_made_on_request(tmp_path: Path) -> None:
         check_out(path, [path], DataError)
 
 
+@pytest.mark.medium
 def test_a_killed_single_writer_leaves_one_file_that_the_next_overwrites(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from elasticvit.atomic import atomic_file\n"
@@ -201,6 +202,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (path / "facts").read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.medium
 def test_what_killed_writers_of_a_folder_left_is_removed(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from elasticvit.atomic import atomic_folder\n"

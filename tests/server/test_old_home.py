@@ -63,6 +63,7 @@ def work_off(farm: Farm) -> None:
         worker.run_job(Task(compute, claimed, threading.Event()), run)
 
 
+@pytest.mark.medium
 def test_everything_stored_is_still_read(old: Farm) -> None:
     search = old.ok("GET", f"/searches/{SEARCHED}")
     latency = search["result"]["models"][0]["latency"]["host"]

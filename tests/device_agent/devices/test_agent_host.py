@@ -55,6 +55,7 @@ def measure(host: Host, model: Path, anchor: Path | None, **protocol: object) ->
     return session
 
 
+@pytest.mark.medium
 def test_a_real_model_is_measured(real_host: Host, tflite: Path) -> None:
     session = measure(real_host, tflite, tflite, profile=True)
     assert len(session.rounds) == 2

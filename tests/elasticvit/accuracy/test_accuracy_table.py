@@ -144,6 +144,7 @@ def test_a_larger_choice_is_never_predicted_worse(gain: float) -> None:
         assert predictor.summary.mae_free < predictor.summary.mae
 
 
+@pytest.mark.medium
 def test_accuracies_that_are_all_alike_can_be_fitted() -> None:
     codes = SMALL.sample(np.random.default_rng(0), 8)
     for value in (0.0, 0.97, 1.0):

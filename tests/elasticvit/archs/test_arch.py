@@ -82,6 +82,7 @@ def test_texts_and_codes_round_trip(preset: str, seed: int) -> None:
     assert sum(op.macs for op in trace(arch)) == sum(block_macs(block) for block in blocks(arch)) == macs(arch)
 
 
+@pytest.mark.medium
 @settings(max_examples=30, deadline=None)
 @given(presets, seeds)
 def test_samples_mutations_and_crosses_stay_members(preset: str, seed: int) -> None:
@@ -246,6 +247,7 @@ def test_an_index_that_is_out_of_range_is_not_another_choice() -> None:
             small().decode(np.array([index] + [0] * 28, np.int8))
 
 
+@pytest.mark.medium
 def test_values_need_no_torch() -> None:
     modules = ["archs.arch", "archs.space", "archs.published", "costs.blocks", "costs.ops", "costs.flops", "errors"]
     code = "import sys\n" + "\n".join(f"import elasticvit.{m}" for m in modules) + "\nassert 'torch' not in sys.modules"

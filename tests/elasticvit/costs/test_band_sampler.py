@@ -140,6 +140,7 @@ def _chance(space: Space, codes: Codes, floor: Codes) -> NDArray[np.float64]:
     return chance
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 def test_drawn_networks_are_members_above_the_floor_and_in_the_band(name: str) -> None:
     space = PRESETS[name]()

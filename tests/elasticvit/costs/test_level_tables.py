@@ -77,6 +77,7 @@ def test_what_was_stopped_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     assert not list((tmp_path / "parts").glob(".*"))
 
 
+@pytest.mark.medium
 def test_other_settings_rebuild_a_level(tmp_path: Path) -> None:
     first = build_level_tables(paper(), tmp_path, (200.0,), per_level=FEW)
     codes = np.array(first.levels[200.0].codes)
@@ -96,6 +97,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path, kind: str) ->
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.medium
 def test_damage_is_noticed(tmp_path: Path) -> None:
     build_level_tables(paper(), tmp_path, (200.0,), per_level=FEW)
     path = tmp_path / "level-200.codes.npy"
@@ -131,6 +133,7 @@ def test_codes_that_are_not_in_the_space_are_damage(tmp_path: Path, dtype: type)
     assert load_level_tables(tmp_path).levels[200.0].codes.dtype == np.int8
 
 
+@pytest.mark.medium
 def test_more_networks_than_there_are_is_an_error(tmp_path: Path) -> None:
     space = small()
     with pytest.raises(LevelTableError, match="hardly more than"):

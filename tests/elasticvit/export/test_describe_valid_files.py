@@ -176,6 +176,7 @@ def test_labels_that_are_not_utf8_or_not_readable() -> None:
     assert read_metadata(bytes(encrypted)).labels is None
 
 
+@pytest.mark.medium
 def test_macs_of_a_file_with_old_operator_codes() -> None:
     data = export_net(random_net(small().smallest(), seed=0), None, describe=False).tflite
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))

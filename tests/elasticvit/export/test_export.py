@@ -75,6 +75,7 @@ def test_the_file_is_the_network_on_every_grid_of_the_small_space() -> None:
         assert check(write_tflite(fold(cut)).data, cut) <= TOLERANCE
 
 
+@pytest.mark.medium
 def test_odd_grids_of_the_paper_space() -> None:
     # 176 pixels reach an 11×11 grid that is halved to 6×6, and 3×3 from there.
     space = PRESETS["paper"]()
@@ -153,6 +154,7 @@ def test_names_of_input_and_output(exported: Exported) -> None:
     assert (logits["name"], tuple(logits["shape"]), logits["dtype"]) == ("logits", (1, 10), np.float32)
 
 
+@pytest.mark.medium
 def test_the_same_network_gives_the_same_bytes(exported: Exported) -> None:
     again = export_net(random_net(small().smallest(), seed=3), CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5))
     assert again.tflite == exported.tflite
@@ -180,6 +182,7 @@ def test_published_s1_with_random_weights() -> None:
     assert result.manifest.supernet is None and result.manifest.accuracy is None
 
 
+@pytest.mark.medium
 def test_the_anchor_never_changes() -> None:
     # Latencies are relative to this file's on every device. If it changes, all stored references become invalid.
     assert anchor().manifest.sha256 == "c76ffbd3d6b853d82383fa31ff4c8154cbc8746d857d25b6d3d797a7602a3760"
@@ -209,6 +212,7 @@ def test_a_network_in_training_mode_is_refused() -> None:
         export_net(random_net(small().smallest(), seed=0).train(), None)
 
 
+@pytest.mark.medium
 def test_a_file_of_another_function_is_refused(net: Net, exported: Exported) -> None:
     other = random_net(small().smallest(), seed=4)
     with pytest.raises(ExportError, match=r"logits differ from the network's by"):

@@ -47,6 +47,7 @@ def _relative(output: Array, expected: Array) -> float:
     return float(np.linalg.norm(output - expected) / np.linalg.norm(expected))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", _archs())
 def test_the_module_is_the_network(name: str) -> None:
     net = random_net(_archs()[name], seed=1)

@@ -223,6 +223,7 @@ def test_weights_that_are_no_numbers_are_refused(tensor: str, value: str) -> Non
         exported_program(damaged)
 
 
+@pytest.mark.medium
 def test_networks_in_other_states_are_refused() -> None:
     with pytest.raises(ExportError, match="training mode"):
         exported_program(random_net(small().smallest(), seed=0).train())
@@ -329,6 +330,7 @@ def test_export_command_of_a_damaged_supernet(supernet_file: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [damaged]
 
 
+@pytest.mark.medium
 def test_commands_load_no_torch() -> None:
     code = "import sys, elasticvit.cli.app; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -199,6 +199,7 @@ def test_the_anchor_has_no_metadata() -> None:
     assert (metadata.standard, metadata.labels, metadata.description, metadata.min_runtime_version) == (None,) * 4
 
 
+@pytest.mark.medium
 def test_a_file_of_another_writer_is_described(bare: bytes, exported: Exported, net: Net) -> None:
     description = read_metadata(exported.tflite).description
     assert description is not None

@@ -59,6 +59,7 @@ def float32(net: Net) -> Exported:
     return export_net(net, CARD)
 
 
+@pytest.mark.medium
 def test_float16_halves_the_file_and_keeps_the_answers(net: Net, float32: Exported) -> None:
     half = export_net(net, CARD, precision=Precision.FLOAT16)
     assert len(half.tflite) < 0.53 * len(float32.tflite)
@@ -105,6 +106,7 @@ def test_dynamic_int8_has_the_weights_of_the_ai_edge_quantizer(net: Net) -> None
     assert np.array_equal(run_tflite(ours, images), run_tflite(theirs, images))
 
 
+@pytest.mark.medium
 def test_a_recipe_s_groups_and_no_others_become_int8(net: Net) -> None:
     recipe = QuantizationRecipe("mine", 3, "small", {}, ("vit1/ffn/expand", "head/logits"))
     exported = export_net(net, CARD, precision=Precision.DYNAMIC_INT8, recipe=recipe)

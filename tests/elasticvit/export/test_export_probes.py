@@ -20,6 +20,7 @@ from elasticvit.export.tflite.reader import tflite_macs
 from elasticvit.nn.random_net import random_layer
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", [small().smallest(), published("T1")], ids=["small", "T1"])
 def test_every_kind_of_block(arch: Arch) -> None:
     seen: set[tuple[BlockKind, int, bool]] = set()

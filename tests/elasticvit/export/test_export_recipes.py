@@ -152,18 +152,21 @@ def test_a_recipe_of_another_space_s_groups_is_refused() -> None:
         export_net(random_net(small().smallest(), 0), None, precision=Precision.DYNAMIC_INT8, recipe=strange)
 
 
+@pytest.mark.medium
 def test_parts_that_share_their_luck_widen_the_bound() -> None:
     rng = np.random.default_rng(0)
     lucky = np.concatenate([1.05 + 0.05 * luck + 0.001 * rng.standard_normal(20) for luck in rng.standard_normal(8)])
     assert lower_bound(lucky, clusters=8) < lower_bound(lucky)
 
 
+@pytest.mark.medium
 def test_the_bound_is_below_the_median_and_above_nothing() -> None:
     ratios = np.random.default_rng(0).normal(1.5, 0.1, 200)
     assert 1.45 < lower_bound(ratios) < np.median(ratios)
     assert lower_bound([2.0] * 5) == 2.0
 
 
+@pytest.mark.medium
 def test_files_are_measured_in_turns() -> None:
     from elasticvit.export import export_net
 

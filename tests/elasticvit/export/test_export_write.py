@@ -129,6 +129,7 @@ def test_export_command_finds_the_architecture(how: str, exported: Exported, tmp
     assert status == 0 and json.loads(shown)["arch_id"] == t0.id
 
 
+@pytest.mark.medium
 def test_export_command_with_random_weights(tmp_path: Path) -> None:
     out = tmp_path / "t0.tflite"
     status, _, _ = _run("export", "--arch", "T0", "--random-weights", "--out", out)
@@ -161,6 +162,7 @@ def test_export_command_outside_the_space(supernet_file: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.medium
 def test_export_command_on_a_disk_that_refuses() -> None:
     status, _, stderr = _run("export", "--arch", "T0", "--random-weights", "--out", "/proc/t0.tflite")
     assert status == 1 and "cannot write /proc/t0.tflite" in stderr

@@ -51,6 +51,7 @@ def test_its_training_function_is_what_trains() -> None:
     )
 
 
+@pytest.mark.medium
 def test_a_forest_learns_what_the_baseline_cannot() -> None:
     rows = [BlockRow("a", block, _ms(block)) for block in FFNS]
     baseline = fit_prior(rows).predict_ms
@@ -93,6 +94,7 @@ def test_every_block_kind_has_a_parser(kind: BlockKind) -> None:
     assert len(parser.get_feature_by_config({"block": FFNS[0]})) == len(FEATURE_NAMES) == len(features(FFNS[0]))
 
 
+@pytest.mark.medium
 def test_training_prints_nothing_and_leaves_sys_path_alone(capfd: pytest.CaptureFixture[str]) -> None:
     load()  # an import happens once, and pkg_resources extends the path
     before = list(sys.path)

@@ -9,6 +9,7 @@ from elasticvit.errors import PredictorError
 from elasticvit.latency.normalise import p50_ms, p90_ms, percentile, stability
 
 
+@pytest.mark.medium
 @given(st.lists(st.integers(1, 10**10), min_size=1, max_size=60), st.floats(0, 100))
 def test_percentiles_are_numpys(samples: list[int], percent: float) -> None:
     assert percentile(samples, percent) == pytest.approx(float(np.percentile(samples, percent)), rel=1e-12)

@@ -56,6 +56,7 @@ def _held_out(n: int = 200) -> tuple[Codes, np.ndarray[tuple[int], np.dtype[np.f
     return codes, np.array([_truth_ms(SMALL.decode(code)) for code in codes])
 
 
+@pytest.mark.medium
 def test_sixteen_networks_are_enough_to_predict_the_others_within_ten_percent() -> None:
     codes, truth = _held_out()
     for statistic, factor in (("p50", 1.0), ("p90", P90)):
@@ -64,6 +65,7 @@ def test_sixteen_networks_are_enough_to_predict_the_others_within_ten_percent() 
         assert np.mean(np.abs(errors)) < 0.04
 
 
+@pytest.mark.medium
 def test_intervals_hold_networks_never_measured() -> None:
     codes, truth = _held_out()
     lower, upper = _predictor().interval_ms(codes, 0.9)
@@ -94,6 +96,7 @@ def test_the_summary_describes_the_training_data() -> None:
     assert len(summary.rows_sha256) == 64
 
 
+@pytest.mark.medium
 def test_json_gives_the_same_predictor_to_the_last_bit() -> None:
     codes, _ = _held_out()
     predictor = _predictor()

@@ -124,6 +124,7 @@ def test_a_bare_state_dict_in_either_format_is_taken(tmp_path: Path) -> None:
     _refused(tmp_path / "bare.pth", "does not call it EMA", weights=Weights.EMA)
 
 
+@pytest.mark.medium
 def test_other_precisions_become_float32() -> None:
     state = _state(0.125)
     state["classifer.bias"], state["classifer.weight"] = (state[f"classifer.{n}"].half() for n in ("bias", "weight"))

@@ -181,6 +181,7 @@ def test_exporters_see_plain_operators_and_leave_nothing_behind() -> None:
     assert all("autograd" not in str(node.target) for node in exported.graph.nodes)
 
 
+@pytest.mark.medium
 def test_a_failed_pass_leaves_nothing_behind() -> None:
     space, images = small(), torch.randn(2, 3, 32, 32)
     supernet, (arch, other) = _supernet(space), _archs(space, 2, seed=4)

@@ -61,6 +61,7 @@ def _everyone(space: Space) -> Codes:
     return codes[space.valid(codes)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.4, 0.7, 1.0])
 def test_the_best_of_a_space_small_enough_to_look_at_everyone(fraction: float) -> None:
     result, budget_ms = _search("tiny", fraction, count=3)
@@ -85,6 +86,7 @@ def test_limits_are_never_broken(name: str, fraction: float) -> None:
         assert np.all(latency_ms <= budget_ms)
 
 
+@pytest.mark.medium
 def test_answers_are_distinct_and_best_first_and_the_front_rises() -> None:
     result, _ = _search("small", 0.5, count=20)
     assert len({code.tobytes() for code in result.best}) == 20
@@ -149,6 +151,7 @@ def test_absurd_budgets_are_infeasible(budget: float) -> None:
         evolve(SMALL, _accuracy(SMALL), [latency_limit(_predictor("small"), budget, 0.9)], np.random.default_rng(0))
 
 
+@pytest.mark.medium
 def test_several_limits_hold_together() -> None:
     predictor = _predictor("small")
     macs = CostTable.of_macs(SMALL)

@@ -53,6 +53,7 @@ def test_a_run_follows_from_its_seed_alone() -> None:
     assert not first.training
 
 
+@pytest.mark.medium
 def test_training_leaves_global_settings_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -89,6 +90,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
         train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint)
 
 
+@pytest.mark.medium
 def test_a_checkpoint_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot write"):

@@ -28,6 +28,7 @@ def sweep(farm: Farm) -> int:
         return lease_expiry.sweep(session, farm.clock())
 
 
+@pytest.mark.medium
 def test_a_job_is_leased_measured_and_stored(any_farm: Farm) -> None:
     agent_id = any_farm.agent()
     anchor = any_farm.anchor()
@@ -106,6 +107,7 @@ def test_an_agent_killed_in_the_middle_loses_its_lease_and_its_late_report(any_f
     assert len(any_farm.ok("GET", "/measurements")["items"]) == 1
 
 
+@pytest.mark.medium
 def test_the_same_report_twice_is_stored_once(any_farm: Farm) -> None:
     agent_id = any_farm.agent()
     any_farm.measure_job()
@@ -116,6 +118,7 @@ def test_the_same_report_twice_is_stored_once(any_farm: Farm) -> None:
     problem(any_farm.report(lease, session_body(model_ms=3.0)), 409)
 
 
+@pytest.mark.medium
 def test_two_equal_reports_at_once_are_stored_once(any_farm: Farm) -> None:
     agent_id = any_farm.agent()
     any_farm.measure_job()
@@ -132,6 +135,7 @@ def test_two_equal_reports_at_once_are_stored_once(any_farm: Farm) -> None:
     assert len(any_farm.ok("GET", "/measurements")["items"]) == 1
 
 
+@pytest.mark.medium
 def test_a_lease_outlives_a_restart_of_the_server(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm()
     agent_id = farm.agent()
@@ -189,6 +193,7 @@ def test_a_report_has_to_fit_its_lease(farm: Farm) -> None:
     assert farm.report(lease).status_code == 200
 
 
+@pytest.mark.medium
 def test_devices_are_idle_busy_and_offline(farm: Farm) -> None:
     agent_id = farm.agent()
     seen = farm.ok("GET", "/devices/host")
@@ -226,6 +231,7 @@ def test_a_device_shows_the_newest_predictor_of_the_default_supernet(farm: Farm)
     assert len({other, older, newest, latest_of_the_other}) == 4
 
 
+@pytest.mark.medium
 def test_a_server_that_starts_cancels_what_finished_parents_left(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm()
     farm.agent()
@@ -287,6 +293,7 @@ def test_measurements_are_normalised_by_the_anchor(any_farm: Farm) -> None:
     assert any_farm.ok("GET", f"/profiles/{calm['profile_id']}")["measurements"] == 2
 
 
+@pytest.mark.medium
 def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
     agent_id = farm.agent(devices=("host", "emu"))
     shaky, drifting = session_body(), session_body()
@@ -322,6 +329,7 @@ def test_only_float32_models_with_an_arch_are_rows_for_a_predictor(farm: Farm) -
         assert [op.tag for op in measurements.ops(session, row.measurement_id)] == ["ADD"]
 
 
+@pytest.mark.medium
 def test_a_host_calibrates_nothing_while_a_search_runs(any_farm: Farm) -> None:
     agent_id = any_farm.agent()
     any_farm.supernet()

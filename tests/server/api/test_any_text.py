@@ -135,6 +135,7 @@ def test_a_benchmark_result_with_any_text_is_measured(farm: Farm, text: str, kep
     assert op["tag"] == kept
 
 
+@pytest.mark.medium
 def test_a_long_name_of_an_operator_is_cut(farm: Farm) -> None:
     (op,) = stored_profile(farm, benchmarked("x" * 600))
     assert op["tag"] == "x" * 500

@@ -103,6 +103,7 @@ def test_an_idempotency_key_makes_one_thing(
     problem(post(body, "x" * 201), 422)
 
 
+@pytest.mark.medium
 def test_a_refused_request_does_not_use_up_its_key(farm: Farm) -> None:
     headers = {"Idempotency-Key": "key"}
     problem(farm.call("POST", "/search", json=BUDGET, headers=headers), 404)

@@ -170,6 +170,7 @@ def test_fleets_are_not_implemented(farm: Farm) -> None:
     assert "not supported yet" in problem(farm.call("POST", "/search", json=fleet), 422)["detail"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("more", [{"max_peak_memory_mb": 100.0}, {"max_peak_memory_mb": 100.0, "max_size_mb": 5.0}])
 def test_a_bound_on_memory_is_refused_before_anything_is_queued(farm: Farm, more: dict[str, Any]) -> None:
     farm.supernet()
@@ -179,6 +180,7 @@ def test_a_bound_on_memory_is_refused_before_anything_is_queued(farm: Farm, more
     assert count(farm, "/searches") == 0 and count(farm, "/jobs") == before
 
 
+@pytest.mark.medium
 def test_a_fleet_of_one_is_a_search(farm: Farm) -> None:
     farm.supernet()
     farm.predictor()
@@ -199,6 +201,7 @@ def test_without_a_predictor_a_search_is_409_unless_an_estimate_will_do(farm: Fa
     assert searched(farm, allow_uncalibrated=True).status_code == 202
 
 
+@pytest.mark.medium
 def test_an_infeasible_budget_is_422_with_the_smallest_reachable(farm: Farm) -> None:
     farm.supernet()
     farm.predictor(smallest_ms=2.0)

@@ -117,6 +117,7 @@ def test_a_calibration_that_failed(run: Run, served: Served) -> None:
     assert REASON in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.medium
 def test_a_calibration_that_is_not_waited_for(run: Run, served: Served) -> None:
     served.farm.agent()
     served.farm.supernet()

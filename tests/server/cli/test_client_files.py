@@ -123,6 +123,7 @@ def test_bytes_that_are_no_text_are_no_token(run: Run, tmp_path: Path) -> None:
     assert "admin.token does not hold a token" in message
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("ending", ["\r", "\r\n", "\n", " "])
 def test_the_line_end_of_a_copied_token_does_no_harm(run: Run, served: Served, ending: str) -> None:
     token = served.farm.secret("admin") + ending
@@ -143,6 +144,7 @@ def test_what_is_no_address_is_refused(run: Run, url: str) -> None:
     assert "not the URL of a server" in sentence(run("models", "list", "--url", url, ELASTICVIT_TOKEN=SECRET))
 
 
+@pytest.mark.medium
 def test_a_server_that_is_away_is_named_without_a_password_in_its_url(run: Run) -> None:
     message = sentence(run("models", "list", "--url", NOBODY, ELASTICVIT_TOKEN=SECRET))
     assert message.startswith(f"no server at {NOBODY}")

@@ -197,6 +197,7 @@ def test_a_worker_that_stops_gives_its_export_back(farm: Farm, supernet: str, ch
     assert work_off(farm, child) == 1 and farm.ok("GET", job["url"])["status"] == "succeeded"
 
 
+@pytest.mark.medium
 def test_an_order_has_the_precision_of_the_request(farm: Farm, supernet: str) -> None:
     """Precision travels from the request to the exporter."""
     seen = []

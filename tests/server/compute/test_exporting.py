@@ -76,6 +76,7 @@ def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path)
     ]
 
 
+@pytest.mark.medium
 def test_without_recalibration_accuracy_stays_unknown(child: ChildExporter, file: Path, tmp_path: Path) -> None:
     watch = Meddler()
     made = child.run(export(file, recalibrate=False), watch)
@@ -109,6 +110,7 @@ def test_a_process_that_dies_at_work_is_an_error_and_the_next_is_a_fresh_one(
     assert child.run(export(file), UNWATCHED).data and child.pid != killed
 
 
+@pytest.mark.medium
 def test_a_signal_without_a_name_is_named_by_its_number(child: ChildExporter, file: Path) -> None:
     child.run(LoadSupernet(ref(file)), UNWATCHED)
     killed = child.pid

@@ -70,6 +70,7 @@ def test_threads_of_a_lane_are_set_by_the_environment(monkeypatch: pytest.Monkey
     }
 
 
+@pytest.mark.medium
 def test_lanes_work_side_by_side(farm: Farm) -> None:
     """Each job ends only when the others have begun."""
     job_ids = enqueued(farm, JobKind.SEARCH, JobKind.CALIBRATE, JobKind.CONVERT)
@@ -83,6 +84,7 @@ def test_lanes_work_side_by_side(farm: Farm) -> None:
         assert statuses(farm, job_ids) == ["succeeded"] * 3
 
 
+@pytest.mark.medium
 def test_two_threads_of_a_lane_do_two_jobs_at_once_under_names_of_their_own(farm: Farm) -> None:
     job_ids = enqueued(farm, JobKind.SEARCH, JobKind.SUBNET)
     together = threading.Barrier(2)
@@ -98,6 +100,7 @@ def test_two_threads_of_a_lane_do_two_jobs_at_once_under_names_of_their_own(farm
     assert len(owners) == 2
 
 
+@pytest.mark.medium
 def test_one_thread_of_a_lane_does_one_job_after_the_other(farm: Farm) -> None:
     job_ids = enqueued(farm, JobKind.SEARCH, JobKind.SEARCH, JobKind.SUBNET)
     running, highest, lock = [0], [0], threading.Lock()

@@ -84,6 +84,7 @@ def test_concurrent_updates_of_a_manifest_are_both_kept(any_farm: Farm) -> None:
     assert len(_latency(any_farm, model_id)) == 20
 
 
+@pytest.mark.medium
 def test_a_later_word_replaces_an_earlier_one(farm: Farm, model_id: str) -> None:
     farm.predictor(farm.supernet())
     agent_id = farm.agent()
@@ -112,6 +113,7 @@ def test_a_prediction_of_float32_is_none_of_int8(farm: Farm) -> None:
     assert _latency(farm, model_id) == []
 
 
+@pytest.mark.medium
 def test_uploads_keep_their_own_manifest(farm: Farm) -> None:
     farm.predictor(farm.supernet())
     model_id = farm.upload()

@@ -49,6 +49,7 @@ def _compute(farm: Farm) -> Compute:
     return Compute(Settings(home=farm.home), farm.database, farm.blobs, farm.clock)
 
 
+@pytest.mark.medium
 def test_an_added_supernet_is_listed_with_its_terms(farm: Farm, tmp_path: Path) -> None:
     farm.supernet()
     file = supernet_file(tmp_path / "mine.safetensors")
@@ -132,6 +133,7 @@ def test_a_path_that_no_file_can_have_is_refused(farm: Farm, tmp_path: Path) -> 
     problem(_add(farm, tmp_path / ("x" * 300)), 422)
 
 
+@pytest.mark.medium
 def test_files_of_the_home_folder_are_known_at_a_start_and_one_is_the_default(farm: Farm) -> None:
     folder, messages = farm.home / "supernets", list[str]()
     first, second = (supernet_file(folder / f"{name}.safetensors") for name in ("first", "second"))
@@ -148,6 +150,7 @@ def test_files_of_the_home_folder_are_known_at_a_start_and_one_is_the_default(fa
         bootstrap.register_supernets(farm.database, folder, folder / "bare.safetensors", messages.append, farm.clock)
 
 
+@pytest.mark.medium
 def test_a_replaced_file_is_known_as_it_is_now(farm: Farm) -> None:
     file = supernet_file(farm.home / "supernets" / "first.safetensors")
     for seed in (0, 1):
@@ -248,6 +251,7 @@ def test_a_downloaded_file_with_other_weights_is_recognised(farm: Farm, tmp_path
     assert tried.same < tried.images
 
 
+@pytest.mark.medium
 def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None:
     """A re-evaluated code counts once, by its last line."""
     file = supernet_file(tmp_path / "again.safetensors")

@@ -217,6 +217,7 @@ def test_a_full_disk_is_507_with_nothing_left_behind(farm: Farm) -> None:
     assert farm.upload()
 
 
+@pytest.mark.medium
 def test_a_full_disk_under_the_database_is_507(farm: Farm) -> None:
     beat = {"name": "host", "state": "idle"}
     body = {"agent_id": farm.agent(), "devices": [beat]}
@@ -241,6 +242,7 @@ def test_blobs_are_whole_or_not_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [sha256]
 
 
+@pytest.mark.medium
 def test_the_admin_token_is_private_and_survives_restarts(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm()
     file = farm.home / "admin.token"
@@ -254,6 +256,7 @@ def test_the_admin_token_is_private_and_survives_restarts(make_farm: Callable[..
     assert again.client.get("/tokens", headers={"Authorization": f"Bearer {first.strip()}"}).status_code == 200
 
 
+@pytest.mark.medium
 def test_a_revoked_admin_token_is_replaced(make_farm: Callable[..., Farm]) -> None:
     farm = make_farm()
     first = farm.secret("admin")

@@ -58,6 +58,7 @@ PROXIES = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("environment", PROXIES)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "127.1", "0.0.0.0"])
 def test_this_machine_is_reached_without_a_proxy(

@@ -26,6 +26,7 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(8, 3, 32, 32), torch.arange(8)
 
 
+@pytest.mark.medium
 def test_a_network_is_like_itself_and_less_like_another(supernet: SuperNet, batch: tuple[Tensor, Tensor]) -> None:
     space = supernet.space
     archs = [space.largest(), space.largest(), space.smallest()]

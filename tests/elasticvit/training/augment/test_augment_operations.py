@@ -56,6 +56,7 @@ def test_augmentation_follows_from_the_generator_and_spares_its_input(augment: A
     assert bool(first.isfinite().all())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("augment", [AUGMENTS[0], AUGMENTS[2], AUGMENTS[3]])
 def test_values_stay_between_black_and_white(augment: Augment) -> None:
     for seed in range(20):

@@ -165,6 +165,7 @@ def test_a_code_of_a_checkpoint_that_is_not_in_the_space_is_refused(index: int) 
         sampler.step(state, np.random.default_rng(0))
 
 
+@pytest.mark.medium
 def test_a_state_survives_json_and_goes_on_as_if_nothing_had_happened() -> None:
     sampler = Sampler(small(), Sampling(levels=4, bank=Bank(capacity=6, q=0.5)))
     state = full_state(sampler, 5)

@@ -144,6 +144,7 @@ def test_fixed_networks_stay() -> None:
     assert sampler.step(sampler.start(), np.random.default_rng(0)).archs == archs
 
 
+@pytest.mark.medium
 def test_the_same_numbers_give_the_same_step_whatever_came_before() -> None:
     sampler = Sampler(small(), Sampling())
     state = sampler.start()
