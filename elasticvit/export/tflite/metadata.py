@@ -13,6 +13,7 @@ Nothing here imports torch.
 
 import io
 import json
+import lzma
 import struct
 import zipfile
 import zlib
@@ -41,6 +42,10 @@ from elasticvit.export.tflite.reader import tensor_shape
 Generated: TypeAlias = Any
 
 STANDARD, OURS, RUNTIME = "TFLITE_METADATA", "elasticvit", "min_runtime_version"
+# What reading a damaged flatbuffer raises; and a damaged zip, in which bz2 raises OSError.
+DAMAGE = (struct.error, AttributeError, IndexError, TypeError, ValueError)
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+ENCRYPTED = 0x1  # the bit of a zip entry's flags
 LABELS = "labels.txt"
 AUTHOR = "ElasticViT"
 MODEL_IDENTIFIER = b"TFL3"
@@ -120,7 +125,7 @@ def read_metadata(data: bytes) -> FileMetadata:
         standard = decode_metadata(entries[STANDARD]) if is_metadata(entries.get(STANDARD, b"")) else None
         labels = _labels(data)
         description = _description(entries[OURS], labels) if entries.get(OURS) else None
-    except (struct.error, AttributeError, IndexError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGE, *ZIP_DAMAGE) as error:
         raise ExportError(f"the .tflite file is damaged or truncated: {error}") from error
     runtime = entries.get(RUNTIME, b"").rstrip(b"\0").decode("ascii", "replace") or None
     return FileMetadata(inputs, outputs, standard, labels, description, runtime)
@@ -214,11 +219,11 @@ def _labels(data: bytes) -> tuple[str, ...] | None:
     except zipfile.BadZipFile:
         return None  # most files have none
     with archive:
-        if LABELS not in archive.namelist():
+        if LABELS not in archive.namelist() or archive.getinfo(LABELS).flag_bits & ENCRYPTED:
             return None
         try:
             return tuple(decode_text(archive.read(LABELS)).splitlines())
-        except (RuntimeError, NotImplementedError):  # encrypted, or compressed by a method that Python lacks
+        except NotImplementedError:  # compressed by a method that Python lacks
             return None
 
 

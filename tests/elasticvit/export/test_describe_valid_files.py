@@ -162,13 +162,30 @@ def test_metadata_behind_the_flatbuffer_is_read() -> None:
         read_metadata(_external(values, len(values))[:-1])
 
 
-def test_labels_that_are_not_utf8_or_not_readable() -> None:
-    def with_labels(names: bytes, method: int) -> bytes:
-        stream = io.BytesIO(_packed(_model()))
-        with zipfile.ZipFile(stream, "a", method) as archive:
-            archive.writestr(LABELS, names)
-        return stream.getvalue()
+def with_labels(names: bytes, method: int) -> bytes:
+    stream = io.BytesIO(_packed(_model()))
+    with zipfile.ZipFile(stream, "a", method) as archive:
+        archive.writestr(LABELS, names)
+    return stream.getvalue()
 
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_labels_are_an_export_error(method: int) -> None:
+    names = np.random.default_rng(0).bytes(400).hex().encode()
+    data = with_labels(names, method)
+    assert read_metadata(data).labels == (names.decode(),)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entry = archive.getinfo(LABELS)
+    # Behind the local header of a zip entry, and behind the version that starts an LZMA stream, which nobody reads.
+    start = entry.header_offset + 30 + len(LABELS) + 2
+    for at in range(start, start + entry.compress_size - 2, 7):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        with pytest.raises(ExportError, match="damaged or truncated"):
+            read_metadata(bytes(damaged))
+
+
+def test_labels_that_are_not_utf8_or_not_readable() -> None:
     assert read_metadata(with_labels("café\nthé\n".encode("latin-1"), zipfile.ZIP_DEFLATED)).labels == ("café", "thé")
     encrypted = bytearray(with_labels(b"cat\n", zipfile.ZIP_STORED))
     for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
