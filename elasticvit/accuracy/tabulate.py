@@ -101,20 +101,20 @@ def tabulate(
     Raises:
         StoppedError: `stop` returned True.
         SupernetFileError: the supernet file cannot be read.
-        PredictorError: the table cannot be written.
+        PredictorError: the table cannot be written, or another process is writing it.
     """
     space = supernet.space
-    table = UnfinishedTable.open(file, space, say)
-    work = evaluate or here(supernet, data)
-    codes = spread(space, n)
-    _evaluate_into(table, codes, work, Stage("evaluate", report, stop))
-    if best:
-        predictor = fit_accuracy(_rows(table.load(), codes))
-        # The first step of size is the smallest network alone, which is evaluated already.
-        steps = min(STEPS, best + 1)
-        more = best_predicted(predictor, steps, best // (steps - 1), seed=0)
-        _evaluate_into(table, more, work, Stage("best", report, stop))
-    return table.finish()
+    with UnfinishedTable.open(file, space, say) as table:
+        work = evaluate or here(supernet, data)
+        codes = spread(space, n)
+        _evaluate_into(table, codes, work, Stage("evaluate", report, stop))
+        if best:
+            predictor = fit_accuracy(_rows(table.load(), codes))
+            # The first step of size is the smallest network alone, which is evaluated already.
+            steps = min(STEPS, best + 1)
+            more = best_predicted(predictor, steps, best // (steps - 1), seed=0)
+            _evaluate_into(table, more, work, Stage("best", report, stop))
+        return table.finish()
 
 
 @dataclass(frozen=True)

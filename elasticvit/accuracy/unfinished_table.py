@@ -4,8 +4,11 @@ It is an accuracy table whose header also has `supernet_sha256`, the SHA-256 of 
 evaluation is continued for that very file, and never with the accuracies of another supernet of the same space.
 """
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,24 +31,38 @@ class UnfinishedTable:
     sha256: str
 
     @classmethod
-    def open(cls, supernet: Path, space: Space, say: Say) -> "UnfinishedTable":
+    @contextmanager
+    def open(cls, supernet: Path, space: Space, say: Say) -> Iterator["UnfinishedTable"]:
         """Continue an interrupted evaluation of this supernet file, or start over; `say` gets a sentence if it does so.
+
+        The supernet file is locked meanwhile, so that two processes never write one table. The kernel ends the lock
+        with the process.
 
         Raises:
             SupernetFileError: the supernet file cannot be read.
+            PredictorError: another process evaluates its sub-networks, or the disk refuses.
         """
         try:
-            with supernet.open("rb") as file:
-                table = cls(supernet, space, hashlib.file_digest(file, "sha256").hexdigest())
+            file = supernet.open("rb")
         except OSError as error:
             raise SupernetFileError(f"cannot read {supernet}: {error.strerror}") from error
-        if table.path.exists() and not table._is_of_supernet():
-            table.path.unlink()
-            say(
-                f"an interrupted evaluation was of another supernet than {supernet} is now, or cannot be read; starting"
-                " over"
-            )
-        return table
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise PredictorError(
+                    f"another process evaluates sub-networks of {supernet}: wait for it, or stop it to continue here"
+                ) from error
+            except OSError as error:
+                raise PredictorError(f"cannot lock {supernet}: {error.strerror}") from error
+            table = cls(supernet, space, hashlib.file_digest(file, "sha256").hexdigest())
+            if table.path.exists() and not table._is_of_supernet():
+                table._discard()
+                say(
+                    f"an interrupted evaluation was of another supernet than {supernet} is now, or cannot be read;"
+                    " starting over"
+                )
+            yield table
 
     @property
     def path(self) -> Path:
@@ -67,13 +84,22 @@ class UnfinishedTable:
         Raises:
             PredictorError: the disk refuses.
         """
-        content = self.path.read_bytes()
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise PredictorError(f"cannot read {self.path}: {error.strerror}") from error
         head, _, entries = content[: content.rfind(b"\n") + 1].partition(b"\n")
         header = {name: value for name, value in json.loads(head).items() if name != DIGEST}
         data = json.dumps(header, sort_keys=True).encode() + b"\n" + entries
         write_atomically(table_path(self.supernet), data, error=PredictorError, single_writer=True)
-        self.path.unlink()
+        self._discard()
         return table_path(self.supernet)
+
+    def _discard(self) -> None:
+        try:
+            self.path.unlink()
+        except OSError as error:
+            raise PredictorError(f"cannot remove {self.path}: {error.strerror}") from error
 
     def _is_of_supernet(self) -> bool:
         try:

@@ -14,14 +14,16 @@ from elasticvit.accuracy.front import Front, Point, front, undominated
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable, table_path
 from elasticvit.accuracy.tabulate import STEPS, spread, tabulate_file
+from elasticvit.accuracy.unfinished_table import UnfinishedTable
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.cli.app import app
 from elasticvit.cli.arguments import find_arch
 from elasticvit.costs.flops import macs
 from elasticvit.data.image_set import digits
-from elasticvit.errors import DataError, StoppedError
+from elasticvit.errors import DataError, PredictorError, StoppedError
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, load_supernet, save_supernet
-from elasticvit.progress import Step, silent
+from elasticvit.progress import Step, silent, unheard
 from tests.elasticvit.training.tiny_training import tiny_space
 
 N = 10
@@ -94,6 +96,18 @@ def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_p
     known = {tuple(code) for code in without.codes.tolist()}
     assert table.codes[N:].tolist() == [code for code in best.tolist() if tuple(code) not in known]
     assert 3 < len(best) <= 24
+
+
+def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    file = _supernet(tmp_path)
+    with UnfinishedTable.open(file, tiny_space(), unheard) as first:
+        first.append(tiny_space().encode(tiny_space().smallest()), Accuracy(0.5, "measured", 10))
+        known = first.path.read_bytes()
+        with pytest.raises(PredictorError, match="another process evaluates"):
+            tabulate_file(file, N, 1, silent)
+        assert first.path.read_bytes() == known
+    with UnfinishedTable.open(file, tiny_space(), unheard) as again:
+        assert len(again.load().codes) == 1
 
 
 @pytest.mark.medium
