@@ -66,6 +66,7 @@ def no_models(service: Service) -> None:
     assert [model["source"] for model in service.ok("GET", "/models")["items"]] == ["anchor"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_export_fails_and_the_next_one_succeeds(serve: Callable[..., Service]) -> None:
     service = serve()

@@ -35,6 +35,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sigterm_ends_all_and_the_next_start_goes_on(start: Callable[..., Service], home: Path) -> None:
     service = start()
