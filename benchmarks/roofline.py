@@ -6,11 +6,11 @@ part of its weights from run to run and products may be below the bound; `dense_
 unprofiled time in turns with others, when weights are cold.
 """
 
-import json
 import os
 import subprocess
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from math import isqrt
 from pathlib import Path
 
@@ -22,14 +22,15 @@ from benchmarks.rates import Rates, rate_contestants, rates
 from benchmarks.report import Requirement, bars, processor
 from benchmarks.tiles import measured_tile
 from benchmarks.work import dense_product, dense_work
+from device_agent.bench.result import read_result
 from elasticvit.archs.published import published
 from elasticvit.export.graph.fold import fold
 from elasticvit.export.graph.ops import Graph
 from elasticvit.export.tflite.writer import TfliteFile, write_tflite
 from elasticvit.latency.alignment import align
-from elasticvit.latency.profile import ProfiledOp, read_profile
 from elasticvit.nn.random_net import random_net
 from elasticvit.timing import Timings, interleave, litert_run
+from server.wire import OpTime
 
 ARCH = "S1"
 TURNS, PROFILED_RUNS = 5, 60
@@ -99,7 +100,7 @@ def _turn(graph: Graph, file: TfliteFile, turn: int) -> tuple[Timings, dict[str,
         return samples, by_class(graph, file, profile(file.data))
 
 
-def profile(data: bytes) -> tuple[ProfiledOp, ...]:
+def profile(data: bytes) -> Sequence[OpTime]:
     """The lines of a per-operator profile on one thread, on the one core that this process is pinned to."""
     core = max(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -107,11 +108,11 @@ def profile(data: bytes) -> tuple[ProfiledOp, ...]:
         model.write_bytes(data)
         command = [str(build_host()), "--model", str(model), "--lib", str(host_library()), "--profile"]
         command += ["--threads", "1", "--runs", str(PROFILED_RUNS), "--cpu-mask", f"{1 << core:x}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return read_profile(json.loads(done.stdout)["profile"]["ops"])
+        done = subprocess.run(command, capture_output=True, check=True)
+    return read_result(done.stdout).op_times() or []
 
 
-def by_class(graph: Graph, file: TfliteFile, lines: tuple[ProfiledOp, ...]) -> dict[str, float]:
+def by_class(graph: Graph, file: TfliteFile, lines: Sequence[OpTime]) -> dict[str, float]:
     """Microseconds of one run by kind of operator, products by the grid that they work on."""
     places = align([line.tag for line in lines], [op.builtin for op in file.ops])
     sums: dict[str, float] = defaultdict(float)

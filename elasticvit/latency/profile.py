@@ -8,9 +8,9 @@ microsecond for an operator that reads one or more, and equal shares of the rema
 those that read less. A common factor corrects what is left after that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from elasticvit.archs.arch import Arch
 from elasticvit.costs.blocks import blocks
@@ -58,19 +58,6 @@ def typical_us(op: OperatorTime) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class ProfiledOp:
-    """An `OperatorTime` that was read from android_bench's own output."""
-
-    tag: str
-    avg_us: float
-    median_us: float | None = None
-
-    @property
-    def typical_us(self) -> float:
-        return typical_us(self)
-
-
-@dataclass(frozen=True, slots=True)
 class ProfiledModel:
     """A measured network as rows.
 
@@ -85,14 +72,6 @@ class ProfiledModel:
     overhead_ms: float
     coverage: float
     scale: float
-
-
-def read_profile(ops: Sequence[Mapping[str, Any]]) -> tuple[ProfiledOp, ...]:
-    """The lines of android_bench's `profile.ops`, as parsed JSON. Raises `PredictorError`."""
-    try:
-        return tuple(ProfiledOp(str(op["tag"]), float(op["avg_us"]), _optional(op.get("median_us"))) for op in ops)
-    except (KeyError, TypeError, ValueError) as error:
-        raise PredictorError(f"not a per-operator profile: {error!r}") from error
 
 
 def profile_to_rows(
@@ -166,7 +145,3 @@ def _fitted(profile: Sequence[OperatorTime], target_us: float) -> tuple[list[flo
     ]
     scale = target_us / sum(times)
     return [us * scale for us in times], scale
-
-
-def _optional(value: object) -> float | None:
-    return None if value is None else float(str(value))

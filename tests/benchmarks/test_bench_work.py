@@ -14,8 +14,8 @@ from elasticvit.export.graph.fold import fold
 from elasticvit.export.graph.ops import Conv, Depthwise, FullyConnected, Graph, Reshape
 from elasticvit.export.tflite.reader import tflite_macs
 from elasticvit.export.tflite.writer import write_tflite
-from elasticvit.latency.profile import ProfiledOp
 from elasticvit.nn.random_net import random_net
+from tests.op_times import op_time
 
 EXACT, WIDE = Tile(1, 1), Tile(7, 32)
 _TAGS = {
@@ -85,7 +85,7 @@ def test_probes_are_files_with_the_macs_that_their_shapes_say() -> None:
 def test_a_profile_is_summed_by_kind_and_products_by_grid(graph: Graph) -> None:
     file = write_tflite(graph)
     kept = [op for op in file.ops if op.builtin in _TAGS]
-    lines = tuple(ProfiledOp(_TAGS[op.builtin], avg_us=20.0, median_us=10.0) for op in kept)
+    lines = tuple(op_time(_TAGS[op.builtin], avg_us=20.0, median_us=10.0) for op in kept)
     sums = by_class(graph, file, lines)
     # Times are rounded down to whole microseconds: half of one is put back.
     assert sum(sums.values()) == pytest.approx(10.5 * len(lines))
@@ -98,5 +98,5 @@ def test_a_profile_is_summed_by_kind_and_products_by_grid(graph: Graph) -> None:
 
 def test_what_reads_nothing_gets_nothing_back(graph: Graph) -> None:
     file = write_tflite(graph)
-    line = ProfiledOp(_TAGS["CONV_2D"], avg_us=0.4, median_us=0.0)
+    line = op_time(_TAGS["CONV_2D"], avg_us=0.4, median_us=0.0)
     assert sum(by_class(graph, file, (line,)).values()) == 0

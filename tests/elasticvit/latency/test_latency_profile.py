@@ -1,6 +1,5 @@
 """Profiles to block rows: a real one of this machine, and made-up ones with what other runtimes do to a graph."""
 
-import json
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from android_bench.build import build_host, host_library
+from device_agent.bench.result import read_result
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import PRESETS
 from elasticvit.costs.blocks import blocks
@@ -18,8 +18,10 @@ from elasticvit.errors import PredictorError
 from elasticvit.export.api import export_net
 from elasticvit.export.tflite.writer import TfliteOp
 from elasticvit.latency.alignment import align, candidates
-from elasticvit.latency.profile import FileOp, ProfiledOp, profile_to_rows, read_profile
+from elasticvit.latency.profile import FileOp, profile_to_rows
 from elasticvit.nn.random_net import random_net
+from server.wire import OpTime
+from tests.op_times import op_time
 
 ARCH: Arch = PRESETS["small"]().decode(PRESETS["small"]().sample(np.random.default_rng(4), 1)[0])
 
@@ -31,14 +33,14 @@ def _exported() -> tuple[bytes, tuple[TfliteOp, ...]]:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> list[ProfiledOp]:
+def real(tmp_path_factory: pytest.TempPathFactory) -> list[OpTime]:
     """What LiteRT on this machine makes of a network of the small space."""
     folder: Path = tmp_path_factory.mktemp("profile")
     model, out = folder / "m.tflite", folder / "r.json"
     model.write_bytes(_exported()[0])
     command = [build_host(), "--model", model, "--lib", host_library(), "--runs", 20, "--min-secs", 0, "--profile"]
     subprocess.run([*map(str, command), "--out", str(out)], check=True, capture_output=True)
-    return list(read_profile(json.loads(out.read_text())["profile"]["ops"]))
+    return read_result(out.read_bytes()).op_times() or []
 
 
 def _file_ops() -> list[FileOp]:
@@ -46,7 +48,7 @@ def _file_ops() -> list[FileOp]:
 
 
 @pytest.mark.medium
-def test_a_real_profile_is_attributed_whole(real: list[ProfiledOp]) -> None:
+def test_a_real_profile_is_attributed_whole(real: list[OpTime]) -> None:
     attribution = profile_to_rows(ARCH, real, _file_ops(), p50_ms=0.5)
     assert attribution.coverage == 1.0
     assert attribution.overhead_ms == 0.0
@@ -56,7 +58,7 @@ def test_a_real_profile_is_attributed_whole(real: list[ProfiledOp]) -> None:
     assert min(row.ms for row in attribution.rows) > 0
 
 
-def test_in_a_real_profile_only_padding_and_squares_vanish(real: list[ProfiledOp]) -> None:
+def test_in_a_real_profile_only_padding_and_squares_vanish(real: list[OpTime]) -> None:
     """Every other operator has its own line, so every line is where it belongs."""
     ops = _exported()[1]
     places = align([op.tag for op in real], [op.builtin for op in ops])
@@ -115,20 +117,20 @@ def test_lines_find_their_blocks_whatever_a_runtime_fuses(seed: int) -> None:
     assert len(wrong) <= 0.01 * len(heavy)
 
 
-def _made_up(us: float = 4.0) -> tuple[list[ProfiledOp], list[FileOp]]:
-    return [ProfiledOp(TAGS[op.builtin][0], us) for op in _exported()[1]], _file_ops()
+def _made_up(us: float = 4.0) -> tuple[list[OpTime], list[FileOp]]:
+    return [op_time(TAGS[op.builtin][0], us) for op in _exported()[1]], _file_ops()
 
 
 def test_unknown_operations_are_named_when_they_take_time() -> None:
     profile, ops = _made_up()
-    profile.insert(7, ProfiledOp("Fancy Fused Attention (NC)", 400.0))
+    profile.insert(7, op_time("Fancy Fused Attention (NC)", 400.0))
     with pytest.raises(PredictorError, match=r"'Fancy Fused Attention \(NC\)'"):
         profile_to_rows(ARCH, profile, ops, 1.0)
 
 
 def test_a_little_time_of_nobody_is_overhead() -> None:
     profile, ops = _made_up()
-    profile.insert(0, ProfiledOp("Input Copy", 10.0))
+    profile.insert(0, op_time("Input Copy", 10.0))
     attribution = profile_to_rows(ARCH, profile, ops, p50_ms=1.0)
     assert 0.98 < attribution.coverage < 1.0
     assert attribution.overhead_ms > 0
@@ -150,7 +152,7 @@ def test_what_rounding_took_is_put_back_where_it_was_taken() -> None:
     true_us[heavy] = 40.5
     free = [op.builtin == "RESHAPE" for op in ops]
     true_us = [0.0 if is_free else us for us, is_free in zip(true_us, free, strict=True)]
-    profile = [ProfiledOp(TAGS[op.builtin][0], float(int(us))) for op, us in zip(ops, true_us, strict=True)]
+    profile = [op_time(TAGS[op.builtin][0], float(int(us))) for op, us in zip(ops, true_us, strict=True)]
     attribution = profile_to_rows(ARCH, profile, ops, p50_ms=sum(true_us) / 1e3)
     for i, row in enumerate(attribution.rows):
         truth_ms = sum(us for us, op in zip(true_us, ops, strict=True) if op.block == i) / 1e3
@@ -162,7 +164,7 @@ def test_disturbed_runs_do_not_count() -> None:
     """Some runs were interrupted at an addition: its average is ten times its median."""
     profile, ops = _made_up()
     at = next(i for i, op in enumerate(ops) if op.builtin == "ADD")
-    profile[at] = ProfiledOp("Add (ND)", avg_us=40.0, median_us=4.0)
+    profile[at] = op_time("Add (ND)", avg_us=40.0, median_us=4.0)
     quiet = profile_to_rows(ARCH, _made_up()[0], ops, 1.5).rows
     disturbed = profile_to_rows(ARCH, profile, ops, 1.5).rows
     assert [row.ms for row in disturbed] == pytest.approx([row.ms for row in quiet], rel=0.04)
@@ -179,11 +181,3 @@ def test_profiles_of_another_network_are_refused() -> None:
     for p50_ms in (0.0, -1.0, float("nan")):
         with pytest.raises(PredictorError, match="positive"):
             profile_to_rows(ARCH, profile, ops, p50_ms)
-
-
-def test_profiles_are_read_from_json() -> None:
-    assert read_profile([{"tag": "Add (ND)", "avg_us": 2, "node": 3}]) == (ProfiledOp("Add (ND)", 2.0),)
-    assert read_profile([{"tag": "Add (ND)", "avg_us": 2.5, "median_us": 2}])[0].typical_us == 2.5
-    for broken in ([{"tag": "Add (ND)"}], [{"avg_us": 1}], [{"tag": "x", "avg_us": "?"}], [3]):
-        with pytest.raises(PredictorError, match="not a per-operator profile"):
-            read_profile(broken)  # type: ignore[arg-type]
