@@ -15,6 +15,7 @@ import elasticvit as elasticvit_package
 from elasticvit.archs.space import small
 from tests.service.conftest import copy
 from tests.service.service_farm import (
+    PATIENCE_SECONDS,
     Service,
     check_nothing_left,
     elasticvit,
@@ -26,7 +27,6 @@ from tests.service.service_farm import (
 
 LARGEST = small(10).largest().to_json()
 SMALLEST = small(10).smallest().to_json()
-PROMPT_SECONDS = 15
 ANY_DROP = {"max_accuracy_drop": 1.0}
 STOCK = Path(elasticvit_package.__file__).parent / "pretrained" / "cifar10.safetensors"
 
@@ -59,7 +59,7 @@ def exporting(service: Service) -> list[int]:
 
 
 def until_at_work(service: Service, url: str) -> None:
-    service.until(url, lambda job: (job["progress"] or {}).get("stage") == "calibrating", "calibration")
+    service.until(url, lambda job: (job["progress"] or {}).get("stage") == "recalibrating", "recalibration")
 
 
 def no_models(service: Service) -> None:
@@ -109,7 +109,7 @@ def test_a_worker_that_is_stopped_ends_its_export_and_the_next_goes_on(serve: Ca
     until_at_work(service, url)
     worker = service.main
     os.killpg(worker.pid, signal.SIGTERM)
-    assert worker.wait(PROMPT_SECONDS) == 0
+    assert worker.wait(PATIENCE_SECONDS) == 0
     assert exporting(service) == []
     assert service.ok("GET", url)["status"] == "queued"
     no_models(service)
@@ -122,7 +122,7 @@ def test_a_killed_worker_leaves_no_exporting_process(serve: Callable[..., Servic
     service = serve()
     until_at_work(service, subnet(service, LARGEST))
     os.kill(service.main.pid, signal.SIGKILL)
-    wait_until("end of the exporting process", lambda: exporting(service) == [], PROMPT_SECONDS)
+    wait_until("end of the exporting process", lambda: exporting(service) == [])
     no_models(service)
 
 

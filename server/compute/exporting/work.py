@@ -58,7 +58,7 @@ def _export_tflite(order: ExportTflite, loaded: LoadedSupernets, say: Say) -> Ex
     net = _network(weights, order.arch, recalibrated, say)
     accuracy = None
     if recalibrated:
-        say("judging")
+        say("evaluating")
         accuracy = supernet.known_accuracy(net)
     say("writing and checking")
     exported = export_net(
@@ -127,7 +127,7 @@ def _network(weights: Weights, arch: Arch, recalibrated: bool, say: Say) -> Net:
     say("extracting")
     if not recalibrated:
         return weights.net.extract(arch)
-    say("calibrating")
+    say("recalibrating")
     return weights.deployed(arch)
 
 

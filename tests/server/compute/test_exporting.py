@@ -30,7 +30,7 @@ from tests.server.compute.exporting_farm import NOWHERE, Meddler, damaged, expor
 from tests.server.supernet_files import supernet_file
 
 LIMITS = Limits(timeout_seconds=120, memory_bytes=4_000_000_000)
-PROMPT_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
 UNWATCHED = Unwatched()
 
 
@@ -54,8 +54,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def gone(pid: int, within: float = PROMPT_SECONDS) -> bool:
-    deadline = time.monotonic() + within
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not is_alive(pid)
@@ -70,8 +70,8 @@ def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path)
     assert watch.stages == [
         "loading the supernet",
         "extracting",
-        "calibrating",
-        "judging",
+        "recalibrating",
+        "evaluating",
         "writing and checking",
     ]
 
@@ -80,7 +80,7 @@ def test_the_process_makes_what_this_one_makes(child: ChildExporter, file: Path)
 def test_without_recalibration_accuracy_stays_unknown(child: ChildExporter, file: Path, tmp_path: Path) -> None:
     watch = Meddler()
     made = child.run(export(file, recalibrate=False), watch)
-    assert "calibrating" not in watch.stages and made.accuracy is None
+    assert "recalibrating" not in watch.stages and made.accuracy is None
     (tmp_path / "made.tflite").write_bytes(made.data)
     ops = child.run(ListOps(ref(file), tiny_space().largest()), UNWATCHED)
     assert len(ops) == tflite_upload.describe(tmp_path / "made.tflite")["operators"] and all(op.builtin for op in ops)
@@ -103,7 +103,7 @@ def test_a_process_that_dies_at_work_is_an_error_and_the_next_is_a_fresh_one(
     killed = child.pid
     assert killed is not None
     with pytest.raises(ExportCrashed, match=rf"{number.name}.*nothing was stored") as caught:
-        child.run(export(file), Meddler("calibrating", lambda: os.kill(killed, number)))
+        child.run(export(file), Meddler("recalibrating", lambda: os.kill(killed, number)))
     assert caught.value.final and caught.value.kind == "infra"
     if number is signal.SIGSEGV:
         assert "Segmentation fault" in caught.value.log, "the tail of what it said is kept"
@@ -116,7 +116,7 @@ def test_a_signal_without_a_name_is_named_by_its_number(child: ChildExporter, fi
     killed = child.pid
     assert killed is not None
     with pytest.raises(ExportCrashed, match=r"signal 40 .*nothing was stored"):
-        child.run(export(file), Meddler("calibrating", lambda: os.kill(killed, 40)))
+        child.run(export(file), Meddler("recalibrating", lambda: os.kill(killed, 40)))
 
 
 @pytest.mark.medium
@@ -210,7 +210,7 @@ def test_it_ends_with_its_parent(end: str, file: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     # It notices as soon as it has loaded what it needs.
-    assert gone(int(done.stdout), within=30.0)
+    assert gone(int(done.stdout))
 
 
 @pytest.mark.medium
