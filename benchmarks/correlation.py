@@ -35,7 +35,7 @@ def figures() -> dict[str, object]:
         tile = measured_tile()
         anchor = litert_run(written(published(ANCHOR), tile)[0])
         measured = [_measured(arch, tile, anchor, i) for i, arch in enumerate(archs)]
-        rate = rates(interleave(rate_contestants(), rounds(40), warm_up=WARM_UP, report=progress()))
+        rate = rates(interleave(rate_contestants(), rounds(40), warm_up=WARM_UP, on_round=progress()))
     latencies_ms = normalised_ms([samples for samples, _ in measured])
     costs = {
         "macs": np.array([float(macs(arch)) for arch in archs]),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from elasticvit.timing import Progress, Timings, interleave, litert_run
+from elasticvit.timing import OnRound, Timings, interleave, litert_run
 
 ROUNDS, WARM_UP, PROCESSES = 160, 4, 8
 VARIABLE = "ELASTICVIT_BENCH_ROUNDS"
@@ -38,7 +38,7 @@ def pinned(cores: int) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def progress() -> Progress:
+def progress() -> OnRound:
     """Prints how many rounds are done, every 15 seconds."""
     last_s = time.perf_counter()
 
@@ -81,7 +81,7 @@ def _serve(folder: str, count: str, threads: str, seed: str) -> None:
         paths[i].stem: litert_run(paths[i], int(threads))
         for i in np.random.default_rng(int(seed)).permutation(len(paths))
     }
-    samples = interleave(runs, int(count), warm_up=WARM_UP, threads=int(threads), report=progress())
+    samples = interleave(runs, int(count), warm_up=WARM_UP, threads=int(threads), on_round=progress())
     sys.stdout.write(json.dumps([samples[path.stem].tolist() for path in paths]))
 
 

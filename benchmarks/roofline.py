@@ -96,7 +96,7 @@ def _turn(graph: Graph, file: TfliteFile, turn: int) -> tuple[Timings, dict[str,
     say(f"  rates and profile, turn {turn + 1} of {TURNS}")
     with pinned(1):
         contestants = {_NETWORK: litert_run(file.data), **rate_contestants()}
-        samples = interleave(contestants, max(2, rounds(60) // TURNS), warm_up=3, report=progress())
+        samples = interleave(contestants, max(2, rounds(60) // TURNS), warm_up=3, on_round=progress())
         return samples, by_class(graph, file, profile(file.data))
 
 

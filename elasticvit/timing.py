@@ -20,13 +20,13 @@ from elasticvit.errors import ExportError
 Samples = NDArray[np.float64]
 Timings = dict[str, Samples]
 Run = Callable[[], object]
-Progress = Callable[[int, int], None]
+OnRound = Callable[[int, int], None]
 """Called after every round that counts, with the rounds done and their total."""
 RUNS_IN_TURN = 3
 RESAMPLES = 2000
 
 
-def unreported(_done: int, _total: int) -> None:
+def no_report(_done: int, _total: int) -> None:
     """Report nothing."""
 
 
@@ -37,7 +37,7 @@ def interleave(
     warm_up: int = 1,
     threads: int = 1,
     runs_in_turn: int = 1,
-    report: Progress = unreported,
+    on_round: OnRound = no_report,
 ) -> Timings:
     """Milliseconds of one run of every contestant in every round, shape (rounds,) each.
 
@@ -55,12 +55,12 @@ def interleave(
             runs = [_elapsed_ms(contestants[names[i]], clock) for _ in range(runs_in_turn)]
             times[turn, i] = min(runs[1:] or runs)
         if turn >= warm_up:
-            report(turn + 1 - warm_up, rounds)
+            on_round(turn + 1 - warm_up, rounds)
     return {name: times[warm_up:, i].copy() for i, name in enumerate(names)}
 
 
 def measure_ms(
-    files: Mapping[str, bytes | Path], rounds: int, threads: int = 1, report: Progress = unreported
+    files: Mapping[str, bytes | Path], rounds: int, threads: int = 1, on_round: OnRound = no_report
 ) -> Timings:
     """Milliseconds of one inference of each .tflite file with warm caches, shape (rounds,) each.
 
@@ -68,7 +68,7 @@ def measure_ms(
         ExportError: LiteRT does not run a file.
     """
     runs = {name: litert_run(data, threads, name=name) for name, data in files.items()}
-    return interleave(runs, rounds, threads=threads, runs_in_turn=RUNS_IN_TURN, report=report)
+    return interleave(runs, rounds, threads=threads, runs_in_turn=RUNS_IN_TURN, on_round=on_round)
 
 
 def litert_run(model: bytes | Path, threads: int = 1, *, seed: int = 0, name: str = "the file") -> Run:

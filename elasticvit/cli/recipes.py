@@ -29,13 +29,11 @@ def recipe(
     """Find which operators gain by int8 weights on this machine, for `export --recipe`. Leave it idle meanwhile."""
     from elasticvit.atomic import check_out
     from elasticvit.export.quantize.make_recipe import make_recipe
-    from elasticvit.progress import Step, bars
+    from elasticvit.progress import bars
 
     with errors(), bars() as report:
         check_out(out, [Path(of)])
-        made = make_recipe(
-            of, out, version, rounds, max_drop, lambda stage, done, total: report(Step(stage, done, total))
-        )
+        made = make_recipe(of, out, version, rounds, max_drop, report)
         drop = made.drop()
         timed = {net.arch_id: round(net.float32_ms / net.mixed_ms, 3) for net in made.timed}
         say(

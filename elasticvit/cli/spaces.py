@@ -75,7 +75,7 @@ def tables(
     """Sample networks by cost level into tables for training. After Ctrl-C the same command continues."""
     from elasticvit.costs.level_tables import build_level_tables
     from elasticvit.costs.levels import PAPER_LEVELS, floors_of
-    from elasticvit.progress import Step, bars
+    from elasticvit.progress import bars
 
     with errors(), bars() as report:
         chosen = find_space(preset)
@@ -86,6 +86,6 @@ def tables(
             floors=floors_of(chosen),
             per_level=per_level,
             seed=seed,
-            report=lambda at, done, total: report(Step(f"{at:g} MFLOPs", done, total)),
+            report=report,
         )
     say(built.summary())

@@ -8,7 +8,7 @@ building can be interrupted at any time, continues where it stopped, and ends wi
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,15 @@ from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, Floors, floor_by_key
 from elasticvit.errors import ElasticVitError, SpaceError
+from elasticvit.progress import Report, Step, silent
 
 FORMAT = "elasticvit-table/1"
 PER_LEVEL, BAND = 150_000, 30.0
 MIN_DRAWS, MAX_DRAWS = 1024, 65_536
 
-Report = Callable[[float, int, int], None]
-
 
 class LevelTableError(ElasticVitError):
     """Level tables cannot be built, are damaged, or were built for other levels."""
-
-
-def unreported(_level: float, _done: int, _total: int) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ def build_level_tables(
     per_level: int = PER_LEVEL,
     band: float = BAND,
     seed: int = 0,
-    report: Report = unreported,
+    report: Report = silent,
 ) -> LevelTables:
     """Fill a folder with `per_level` distinct networks of each level, in [level, level + band] MFLOPs by the paper's
     formula and not below the level's floor (the authors' rule). Complete levels of the same settings are kept.
@@ -131,7 +126,7 @@ def build_level_tables(
             floor = floor_by_key(floors, target) if floors else None
             header = _header(space, target, band, floor, per_level, seed)
             if _kept(folder, header):
-                report(target, per_level, per_level)
+                report(Step(_phase(target), per_level, per_level))
                 continue
             drawn = BandSampler(space, costs, floor, low=target, high=target + band, unit=1e6)
             rng = np.random.default_rng((seed, round(target * 1000)))
@@ -159,13 +154,17 @@ def load_level_tables(folder: Path) -> LevelTables:
     return LevelTables(folder, dict(sorted(levels.items())))
 
 
+def _phase(level: float) -> str:
+    return f"{level:g} MFLOPs"
+
+
 def _distinct(sampler: BandSampler, rng: np.random.Generator, n: int, report: Report) -> Codes:
     """The first n different codes that the sampler draws, shape (n, D)."""
     codes = np.empty((0, len(sampler.space.dimensions)), np.int8)
     while len(codes) < n:
         fresh = sampler.sample(rng, min(max(n - len(codes), MIN_DRAWS), MAX_DRAWS))
         codes, before = _without_repetitions(np.concatenate([codes, fresh])), len(codes)
-        report(sampler.low, min(len(codes), n), n)
+        report(Step(_phase(sampler.low), min(len(codes), n), n))
         if len(codes) < n and 1000 * (len(codes) - before) < len(fresh):
             raise LevelTableError(
                 f"level {sampler.low:g} has hardly more than {len(codes):,} different networks, fewer than the {n:,} to"

@@ -32,7 +32,7 @@ TERMS = (
 
 
 @dataclass(frozen=True)
-class Report:
+class ImportReport:
     """What an import did, as its supernet's provenance keeps it.
 
     Attributes:
@@ -60,7 +60,9 @@ class Report:
     index_differs: Mapping[str, int]
 
 
-def import_checkpoint(path: Path, out: Path, weights: Weights | None = None, index: Index = Index.RECOMPUTED) -> Report:
+def import_checkpoint(
+    path: Path, out: Path, weights: Weights | None = None, index: Index = Index.RECOMPUTED
+) -> ImportReport:
     """Write the supernet in a checkpoint of the authors as a supernet file at `out`, exactly there.
 
     Without `weights` the moving average is taken if the file has it, else the model's.
@@ -75,7 +77,7 @@ def import_checkpoint(path: Path, out: Path, weights: Weights | None = None, ind
     label, choice, state = select(checkpoint, weights)
     supernet, differs = convert(state, index)
     kinds = Counter(entry.kind for entry in entries())
-    report = Report(
+    report = ImportReport(
         source="microsoft/Moonlit ElasticViT",
         file=path.name,
         sha256=_sha256(path),

@@ -16,7 +16,7 @@ MAX_IMAGES = 1000
 
 
 @dataclass(frozen=True)
-class Tried:
+class ModelCheck:
     """The comparison: for `same` of `images` images the file and torch gave the same class. `top1` is the accuracy on
     `tested` labelled images that neither training nor search used, None if the image set `data` is not available."""
 
@@ -28,7 +28,7 @@ class Tried:
     tested: int
 
 
-def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> Tried:
+def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> ModelCheck:
     """Run a .tflite of this arch, canonical JSON, and the same network of the supernet file on the same images.
 
     These are the calibration images in the supernet file, else the first held-out ones. Raises ElasticVitError.
@@ -58,10 +58,10 @@ def try_model(tflite: bytes, arch: dict[str, Any], supernet: Path) -> Tried:
         expected = net(scaled).argmax(1).numpy()
     same = int((_answers(tflite, scaled) == expected).sum())
     if data is None:
-        return Tried(card.data, card.terms, same, len(images), None, 0)
+        return ModelCheck(card.data, card.terms, same, len(images), None, 0)
     labels = data.val.labels[:MAX_IMAGES].numpy()
     right = _answers(tflite, data.scaled(data.val.images[:MAX_IMAGES])) == labels
-    return Tried(card.data, card.terms, same, len(images), float(right.mean()), len(labels))
+    return ModelCheck(card.data, card.terms, same, len(images), float(right.mean()), len(labels))
 
 
 def _answers(tflite: bytes, images: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -24,7 +24,7 @@ import typer
 
 from elasticvit.atomic import atomic_folder, remove_part_folders
 from server.demo import precisions
-from server.demo.model import Tried, try_model
+from server.demo.model import ModelCheck, try_model
 from server.demo.precisions import PrecisionError
 from server.parent import exit_text
 from server.settings import Settings, load_settings
@@ -122,13 +122,13 @@ def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
         typer.echo(line)
 
 
-def _top1(tried: Tried) -> str:
+def _top1(tried: ModelCheck) -> str:
     if tried.top1 is None:
         return f"not known: the images of {tried.data} are not available (set ELASTICVIT_DATA)"
     return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw"
 
 
-def _check(latency: dict[str, Any], tried: Tried, stated: float, terms: str | None) -> None:
+def _check(latency: dict[str, Any], tried: ModelCheck, stated: float, terms: str | None) -> None:
     if not latency["verified"]:
         raise DemoError(f"the best model was measured at {latency['measured_ms']} ms, beyond the budget")
     if tried.same < MIN_SAME * tried.images:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from elasticvit.export.api import anchor
 from elasticvit.pretrained.prepare import prepare_default
+from elasticvit.progress import Say
 from server.clock import Clock, utc_now
 from server.errors import BadValue, InfraError, Unauthorized
 from server.services import models, supernet_files, supernets, tokens
@@ -24,8 +24,6 @@ from server.store.blobs import Blobs, file_sha256, write_private
 from server.store.db import Database
 from server.store.tables import Supernet
 from server.wire import Role
-
-Say = Callable[[str], None]
 
 
 def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:

@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import httpx
 
+from elasticvit.progress import Say
 from server.errors import InfraError
 from server.parent import exit_text
 from server.settings import Settings
@@ -30,7 +31,6 @@ from server.wire.connect import http_client
 STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
 MAX_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 60.0
-Say = Callable[[str], None]
 
 
 @dataclass

@@ -52,7 +52,7 @@ def test_of_several_runs_in_a_turn_the_first_does_not_count(monkeypatch: pytest.
         calls += 1
 
     done: list[tuple[int, int]] = []
-    samples = interleave({"a": run}, 4, runs_in_turn=3, report=lambda *rounds: done.append(rounds))
+    samples = interleave({"a": run}, 4, runs_in_turn=3, on_round=lambda *rounds: done.append(rounds))
     assert samples["a"].tolist() == [2.0] * 4 and calls == 3 * 5
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert interleave({"a": run}, 3)["a"].tolist() == [3.0, 2.0, 9.0]

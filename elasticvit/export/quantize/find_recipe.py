@@ -11,7 +11,7 @@ saves.
 """
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,11 +31,11 @@ from elasticvit.export.tflite.check import run_tflite
 from elasticvit.export.tflite.number_formats import dynamic_int8, groups_of
 from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.nn.net import Net
+from elasticvit.progress import Report, Step, silent
 from elasticvit.timing import Samples, lower_bound, measure_ms
 
 ROUNDS = 15
 MOST_DROP = 0.01
-Report = Callable[[str, int, int], None]
 # Images on which the change of the logits by a group is measured.
 DISTURBED = 32
 # Files of random groups for each network; how many are in memory at once, twice, as the runtime packs weights again.
@@ -54,7 +54,7 @@ def find_recipe(
     judged_on: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
     max_drop: float = MOST_DROP,
-    report: Report = lambda stage, done, total: None,
+    report: Report = silent,
 ) -> QuantizationRecipe:
     """The recipe for networks of a space on this machine, one thread.
 
@@ -110,7 +110,7 @@ def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, fl
             files = {str(j): _file(graph, _named(every, row)) for j, row in enumerate(chosen)}
             logs.append([float(np.log(np.median(ms))) for ms in measure_ms(files, rounds).values()])
             designs.append(chosen)
-            report("groups", i * HALVES + start + TOGETHER, len(graphs) * HALVES)
+            report(Step("groups", i * HALVES + start + TOGETHER, len(graphs) * HALVES))
     # Each round of files has its own level: another network, or the machine at another speed.
     levels = np.kron(np.eye(len(designs)), np.ones((TOGETHER, 1)))
     model = np.hstack([np.vstack(designs).astype(float), levels])
@@ -128,7 +128,7 @@ def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: in
     for i, graph in enumerate(graphs):
         for size, ms in _copies(graph, lots, rounds).items():
             logs[size] += float(np.log(np.median(ms)))
-        report("lots", i + 1, len(graphs))
+        report(Step("lots", i + 1, len(graphs)))
     best = min(lots, key=lambda size: logs[size])
     return [group for group in gains if group in lots[best]]
 
@@ -137,7 +137,7 @@ def _timed(graphs: Sequence[Graph], chosen: Sequence[str], rounds: int, report: 
     timed = []
     for i, graph in enumerate(graphs):
         ms = _copies(graph, {0: frozenset(), 1: frozenset(chosen)}, rounds)
-        report("whole networks", i + 1, len(graphs))
+        report(Step("whole networks", i + 1, len(graphs)))
         before, after = (round(float(np.median(samples)), 4) for samples in ms.values())
         bound = round(lower_bound(ms[0] / ms[1]), 3)
         timed.append(Timed(graph.arch.id, round(macs(graph.arch) / 1e6, 2), before, after, bound))
@@ -168,7 +168,7 @@ def _accurate(
     order: list[str] | None = None
     max_rounds = len(chosen) + 1
     for number in range(max_rounds):
-        report("accuracy", number, max_rounds)
+        report(Step("accuracy", number, max_rounds))
         drops = [evaluator.of(Precision.DYNAMIC_INT8, frozenset(chosen)) for evaluator in exact]
         if float(np.mean([network.drop for network in drops])) <= max_drop:
             break
@@ -178,7 +178,7 @@ def _accurate(
         order = order[1:]
     precisions = (Precision.FLOAT16, Precision.INT8)
     other_precisions = [evaluator.of(precision) for precision in precisions for evaluator in exact]
-    report("accuracy", max_rounds, max_rounds)
+    report(Step("accuracy", max_rounds, max_rounds))
     return chosen, (*drops, *other_precisions)
 
 

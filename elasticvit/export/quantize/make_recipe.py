@@ -2,7 +2,6 @@
 
 import hashlib
 import platform
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from elasticvit.archs.space import PRESETS
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import DataError, ExportError
 from elasticvit.export.quantize.recipe import QuantizationRecipe
+from elasticvit.progress import Report
 
 if TYPE_CHECKING:
     from elasticvit.export.quantize.calibration_set import CalibrationSet
@@ -24,9 +24,7 @@ STAND_INS = ("T1", "S1", "M")
 DRAWN = 2
 
 
-def make_recipe(
-    of: str, out: Path, version: int, rounds: int, max_drop: float, report: Callable[[str, int, int], None]
-) -> QuantizationRecipe:
+def make_recipe(of: str, out: Path, version: int, rounds: int, max_drop: float, report: Report) -> QuantizationRecipe:
     """Find a recipe for a preset's networks with random weights, or for a supernet file's, and write it.
 
     Raises:

@@ -37,7 +37,7 @@ class Quantised:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Tried:
+class CheckedGraph:
     """A graph in a precision, with the result of the comparison.
 
     Attributes:
@@ -52,8 +52,8 @@ class Tried:
     change: Top1Change | None = None
 
 
-def as_it_is(graph: Graph) -> Tried:
-    return Tried(graph, FLOAT32)
+def as_it_is(graph: Graph) -> CheckedGraph:
+    return CheckedGraph(graph, FLOAT32)
 
 
 def try_precision(
@@ -66,7 +66,7 @@ def try_precision(
     supernet_sha256: str | None,
     form: InputForm,
     max_accuracy_drop: float | None,
-) -> Tried:
+) -> CheckedGraph:
     """The graph in another precision, held against its float32 file `exact`.
 
     Its change of top-1 is measured where there are held-out images; else it is that of other networks of the same
@@ -99,7 +99,7 @@ def try_precision(
     info = None
     if precision is Precision.DYNAMIC_INT8:
         info = RecipeInfo(name=recipe.name, version=str(recipe.version), sha256=recipe.sha256)
-    return Tried(quantised.graph, quantised.number_formats, info, distance, change)
+    return CheckedGraph(quantised.graph, quantised.number_formats, info, distance, change)
 
 
 def _change_of_others(recipe: QuantizationRecipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:

@@ -5,7 +5,6 @@ Several processes may do so in one folder: each takes the next run that nobody h
 
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError, StoppedError
-from elasticvit.progress import Report, Step, Stop, never, silent
+from elasticvit.progress import Report, Say, Step, Stop, never, silent, unheard
 from elasticvit.training.ablation.estimate import hours_left
 from elasticvit.training.ablation.files import held, holder
 from elasticvit.training.ablation.plan import Plan, PlanName
@@ -28,16 +27,11 @@ POLL_S = 2.0
 """How often a process looks again that waits for runs of others."""
 LINE_EVERY_S = 300.0
 """How often a plan that takes hours says how far it is."""
-Say = Callable[[str], None]
 
 
 def results_file(name: PlanName) -> str:
     """Where a plan's results lie in the folder of results."""
     return RESULTS if name == "short" else f"{name}.jsonl"
-
-
-def unsaid(_: str) -> None:
-    """Say nothing."""
 
 
 def to_stderr(line: str) -> None:
@@ -47,7 +41,7 @@ def to_stderr(line: str) -> None:
 
 
 def run(
-    plan: Plan, seeds: int, out: Path, *, report: Report = silent, stop: Stop = never, say: Say = unsaid
+    plan: Plan, seeds: int, out: Path, *, report: Report = silent, stop: Stop = never, say: Say = unheard
 ) -> Results:
     """Make all results of seeds 0 to `seeds` - 1 that the folder `out` lacks; where other processes hold the last ones,
     wait for them.

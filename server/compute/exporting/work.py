@@ -20,6 +20,7 @@ from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.latency.profile import FileOp
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet_file import read_card
+from elasticvit.progress import Say
 from server.compute.exporting.loaded_supernet import LoadedSupernets, LoadImages, Weights
 from server.compute.exporting.order import (
     ConvertFile,
@@ -38,7 +39,6 @@ OTHER_NETWORK = (
     "the supernet no longer gives the network of this model: export its architecture again by POST /subnets, then "
     "convert that model"
 )
-Say = Callable[[str], None]
 
 
 def run_order(order: Order[Result], loaded: LoadedSupernets, say: Say) -> Result:

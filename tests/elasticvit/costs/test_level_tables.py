@@ -16,6 +16,7 @@ from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.flops import paper_mflops
 from elasticvit.costs.level_tables import LevelTableError, LevelTables, build_level_tables, load_level_tables
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, floor_by_key
+from elasticvit.progress import Step
 from elasticvit.training.sampling import Sampler, Sampling, SamplingError
 
 FEW = 400
@@ -46,10 +47,10 @@ def test_all_levels_of_the_paper_above_their_floors(built: LevelTables) -> None:
 def test_building_again_keeps_what_is_there(built: LevelTables) -> None:
     paths = sorted(built.folder.iterdir())
     before = [path.stat().st_mtime_ns for path in paths]
-    seen: list[tuple[float, int, int]] = []
-    build_level_tables(paper(), built.folder, per_level=FEW, report=lambda *step: seen.append(step))
+    seen: list[Step] = []
+    build_level_tables(paper(), built.folder, per_level=FEW, report=seen.append)
     assert [path.stat().st_mtime_ns for path in paths] == before
-    assert seen == [(target, FEW, FEW) for target in PAPER_LEVELS]
+    assert seen == [Step(f"{target:g} MFLOPs", FEW, FEW) for target in PAPER_LEVELS]
     assert len(paths) == 3 * len(PAPER_LEVELS)
 
 
@@ -61,8 +62,8 @@ def test_what_was_stopped_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     class StopError(Exception):
         pass
 
-    def stop(level: float, _done: int, _total: int) -> None:
-        if level == 400:
+    def stop(step: Step) -> None:
+        if step.phase == "400 MFLOPs":
             raise StopError
 
     with pytest.raises(StopError):

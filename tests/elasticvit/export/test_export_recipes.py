@@ -172,7 +172,7 @@ def test_files_are_measured_in_turns() -> None:
 
     data = export_net(random_net(small().smallest(), 0), None).tflite
     progress: list[int] = []
-    ms = measure_ms({"a": data, "b": data}, 4, report=lambda done, _: progress.append(done))
+    ms = measure_ms({"a": data, "b": data}, 4, on_round=lambda done, _: progress.append(done))
     assert progress == [1, 2, 3, 4]
     assert all(len(samples) == 4 and (samples > 0).all() for samples in ms.values())
     with pytest.raises(ExportError, match="does not run broken"):
