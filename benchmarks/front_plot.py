@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elasticvit import pretrained
-from elasticvit.accuracy.table import AccuracyTable, table_path
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.atomic import write_files
 from elasticvit.costs.cost_table import CostTable
+from elasticvit.nn.supernet_header import table_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

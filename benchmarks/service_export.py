@@ -20,12 +20,13 @@ import httpx
 import numpy as np
 import torch
 
-from elasticvit.accuracy.table import append, table_path
+from elasticvit.accuracy.table import append
 from elasticvit.archs.published import published
 from elasticvit.archs.space import Codes, Space, paper, small
 from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, save_supernet
+from elasticvit.nn.supernet_header import table_path
 from server.wire.connect import base_url, http_client
 
 LARGE = ("S1", "T1", "T2", "S2", "M")

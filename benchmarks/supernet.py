@@ -12,10 +12,11 @@ from torch import Tensor
 from elasticvit import pretrained
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, as_trained, evaluate, recalibrate
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable, table_path
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet
+from elasticvit.nn.supernet_header import table_path
 from elasticvit.pretrained.calibration_images import photo_crops
 
 NETWORKS, IMAGES = 20, 2_000

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     bench: Path | None = None
     library: Path | None = None
     bench_grace_seconds: float = Field(default=30.0, gt=0, le=3600)
-    cache_mb: float = Field(default=2000.0, gt=0)
+    cache_mb: float = Field(default=2000.0, gt=0, le=1e9)
     request_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     max_backoff_seconds: float = Field(default=5.0, gt=0, le=3600)
     stop_seconds: float = Field(default=5.0, gt=0, le=60)

@@ -58,7 +58,7 @@ def write_files(
             file = stack.enter_context(atomic_file(path, error=error, parents=parents, single_writer=single_writer))
             with _translated(path, error):
                 file.write(data)
-                _synchronise(file)
+                synchronise(file)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ class PartFile:
 
     def keep(self, target: Path) -> None:
         """Synchronise it and rename it to `target`, on the same disk; an older file is replaced. Raises `OSError`."""
-        _synchronise(self.file)
+        synchronise(self.file)
         self.path.replace(target)
         self._kept = True
         _synchronise_path(target.parent)
@@ -172,15 +172,17 @@ def remove_part_folders(path: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def check_out(out: Path, inputs: Iterable[Path] = (), error: ErrorType = ExportError) -> None:
+def check_out(out: Path, inputs: Iterable[Path] = (), error: ErrorType = ExportError, *, parents: bool = False) -> None:
     """Refuse an output path that cannot be written, before any work is done.
+
+    With `parents` the folder may be missing, for a writer that makes it.
 
     Raises:
         ExportError, or `error`: it names no file, a folder, a device, a pipe or one of the inputs, or its folder is
             missing.
     """
     with _translated(out, error):
-        why = _refusal(out)
+        why = None if parents and not out.parent.exists() else _refusal(out)
         if why is None and any(path.exists() and out.exists() and out.samefile(path) for path in inputs):
             why = "it is one of the inputs; give another name"
     if why is not None:
@@ -229,6 +231,7 @@ def _synchronise_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _synchronise(file: BinaryIO) -> None:
+def synchronise(file: BinaryIO) -> None:
+    """Put on the disk what was written to the file so far. Raises `OSError`, for instance on a full disk."""
     file.flush()
     os.fsync(file.fileno())

@@ -9,9 +9,11 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.errors import SettingsError
-from server.wire.connect import base_url
+from server.wire.connect import base_url, is_host
 
 PREFIX = "ELASTICVIT_"
+# 10^15 bytes: more than any machine has, and far below what the kernel takes for a limit.
+MAX_MB = 1e9
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 
 
@@ -25,19 +27,19 @@ class Settings(BaseSettings):
     """Which supernet answers where none is named; None for the one that ships with the package."""
     database_url: str | None = None
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=1, le=65535)
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
     sweep_seconds: float = Field(default=5.0, gt=0, le=3600)
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
     offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
     max_attempts: int = Field(default=3, ge=1, le=100)
-    max_upload_mb: float = Field(default=200.0, gt=0)
-    max_body_mb: float = Field(default=32.0, gt=0)
+    max_upload_mb: float = Field(default=200.0, gt=0, le=MAX_MB)
+    max_body_mb: float = Field(default=32.0, gt=0, le=MAX_MB)
     export_timeout_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """Of one export; then its process is ended and the job fails. Judging a large network on a whole split takes
     minutes."""
-    export_memory_mb: float = Field(default=4096.0, gt=0)
+    export_memory_mb: float = Field(default=4096.0, gt=0, le=MAX_MB)
     """Of the process that exports; beyond, it is ended and the job fails."""
     convert_wait_seconds: float = Field(default=60.0, ge=0, le=600)
     """How long a download waits for a file that must be converted first."""
@@ -56,6 +58,8 @@ class Settings(BaseSettings):
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         if not host:
             raise ValueError("an empty address: give 127.0.0.1, or 0.0.0.0 for all interfaces")
+        if not is_host(host):
+            raise ValueError(f"'{host}' is no address: give one without http:// and port, such as 127.0.0.1")
         return host
 
     @property

@@ -7,6 +7,7 @@ behind. A wake-up is only a hint: a worker that misses it, or runs on another ma
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 from contextlib import suppress
@@ -76,4 +77,4 @@ def _bound(url: str) -> socket.socket | None:
 
 
 def _address(url: str, slot: int) -> bytes:
-    return b"\0elasticvit-" + hashlib.sha256(url.encode()).hexdigest()[:32].encode() + b"-%d" % slot
+    return b"\0elasticvit-" + hashlib.sha256(os.fsencode(url)).hexdigest()[:32].encode() + b"-%d" % slot

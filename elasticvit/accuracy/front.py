@@ -13,11 +13,12 @@ from scipy.stats import spearmanr
 
 from elasticvit.accuracy.best_predicted import best_predicted, size_steps
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable, Values, table_path
+from elasticvit.accuracy.table import AccuracyTable, Values
 from elasticvit.accuracy.tabulate import Evaluate, in_processes
 from elasticvit.archs.space import Codes
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import DataError
+from elasticvit.nn.supernet_header import read_supernet_header, table_path
 from elasticvit.progress import Report, Step, silent
 
 POINTS = 12
@@ -100,7 +101,7 @@ def front(
     """
     if points < 2:
         raise DataError(f"a front has 2 points or more, not {points}")
-    table = AccuracyTable.load(table_path(file))
+    table = AccuracyTable.load(table_path(file), read_supernet_header(file).space)
     predictor = fit_accuracy(table)
     codes = best_predicted(predictor, points, candidates, seed)
     search = _measured(table, codes, in_processes(file, processes), report)

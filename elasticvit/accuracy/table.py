@@ -47,11 +47,14 @@ class AccuracyTable:
         return Accuracy(float(self.top1[rows[-1]]), images=self.images) if len(rows) else None
 
     @classmethod
-    def load(cls, path: Path) -> "AccuracyTable":
+    def load(cls, path: Path, expected: Space | None = None) -> "AccuracyTable":
         """Read an accuracy table. An incomplete last line is ignored; of a repeated code the last line counts.
 
+        Args:
+            expected: the space of the supernet that the table is of.
+
         Raises:
-            PredictorError: no file, another format, or a code that is not in its space.
+            PredictorError: no file, another format, a code that is not in its space, or not of the expected space.
         """
         try:
             head, *lines = path.read_text("utf-8").split("\n")
@@ -59,6 +62,8 @@ class AccuracyTable:
             if header["format"] != FORMAT:
                 raise PredictorError(f"{path} has format {header['format']}, not {FORMAT}: evaluate the supernet again")
             space = Space.from_json(header["space"])
+            if expected is not None and space != expected:
+                raise PredictorError(f"{path} is of another space than the supernet: evaluate the supernet again")
             # Text after the last line break is an incomplete line.
             entries = [json.loads(line) for line in lines[:-1]]
             top1_by_code = {tuple(entry["code"]): float(entry["top1"]) for entry in entries}
@@ -66,13 +71,8 @@ class AccuracyTable:
             return cls(space, space.checked(list(top1_by_code)), top1, int(header["images"]))
         except OSError as error:
             raise PredictorError(f"no accuracy table at {path}: evaluate the supernet's sub-networks first") from error
-        except (SpaceError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except (SpaceError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise PredictorError(f"{path} is not an accuracy table: {error!r}; remove it and evaluate again") from error
-
-
-def table_path(supernet: Path) -> Path:
-    """The file with the evaluated sub-networks of a supernet file: `NAME.accuracy.jsonl` beside `NAME.safetensors`."""
-    return supernet.with_suffix(".accuracy.jsonl")
 
 
 def append(

@@ -163,10 +163,10 @@ def tabulate_file(
 def evaluated_codes(path: Path, space: Space) -> set[tuple[int, ...]]:
     """The codes in an accuracy table; none if it is missing, damaged or of another space."""
     try:
-        table = AccuracyTable.load(path)
+        table = AccuracyTable.load(path, space)
     except PredictorError:
         return set()
-    return set(map(tuple, table.codes.tolist())) if table.space == space else set()
+    return set(map(tuple, table.codes.tolist()))
 
 
 def spread(space: Space, n: int) -> Codes:

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from elasticvit.accuracy.table import AccuracyTable, append, table_path
+from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import PredictorError, SupernetFileError
+from elasticvit.nn.supernet_header import table_path
 from elasticvit.progress import Say
 
 DIGEST = "supernet_sha256"

@@ -57,8 +57,8 @@ def _is_file(text: str) -> bool:
 def _read_arch(text: str) -> Arch:
     """From JSON, or from the file at this path."""
     try:
-        data = json.loads(text if text.lstrip()[:1] in ("{", "[") else Path(text).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = json.loads(text if text.lstrip()[:1] in ("{", "[") else Path(text).read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ArchError(f"{text[:200]} is not JSON: {error}") from error
     if isinstance(data, list):
         return Arch.from_moonlit(data)
@@ -94,9 +94,10 @@ def trained(arch: str, path: Path) -> Trained:
         SupernetFileError: the file is missing or damaged.
     """
     from elasticvit.accuracy.evaluate import as_trained, known_accuracy, recalibrated
-    from elasticvit.accuracy.table import AccuracyTable, table_path
+    from elasticvit.accuracy.table import AccuracyTable
     from elasticvit.data.image_set import load_named
     from elasticvit.nn.supernet_file import load_supernet
+    from elasticvit.nn.supernet_header import table_path
 
     supernet = load_supernet(path)
     chosen = find_arch(arch, supernet.space)
@@ -107,6 +108,6 @@ def trained(arch: str, path: Path) -> Trained:
             typer.echo(f"elasticvit: batch norms are not recalibrated and the accuracy is unknown: {error}", err=True)
             return Trained(supernet.extract(chosen), supernet, None, None)
         data = None
-    table = AccuracyTable.load(table_path(path)) if table_path(path).is_file() else None
+    table = AccuracyTable.load(table_path(path), supernet.space) if table_path(path).is_file() else None
     net = recalibrated(supernet, chosen, data)
     return Trained(net, supernet, known_accuracy(net, supernet.space, table, data), data)

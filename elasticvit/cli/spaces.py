@@ -20,7 +20,7 @@ def space(
     sample: Annotated[
         int, typer.Option("--sample", min=0, help="Print this number of random architectures instead.")
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
     """Print a space as JSON: its dimensions, how its members are counted, its smallest and largest architecture."""
     from elasticvit.archs.counting import paper_count, reachable_count

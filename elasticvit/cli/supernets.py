@@ -27,9 +27,11 @@ def extract(
 ) -> None:
     """Extract one network's weights from a supernet, without recalibration, into a safetensors file."""
     with errors():
+        from elasticvit.atomic import check_out
         from elasticvit.nn.net_file import write_net
         from elasticvit.nn.supernet_file import load_supernet
 
+        check_out(out, [supernet])
         loaded = load_supernet(supernet)
         net = loaded.extract(find_arch(arch, loaded.space))
         write_net(net, loaded.card, out)
@@ -120,10 +122,12 @@ def pack(
 ) -> None:
     """Write a supernet file for distribution: in half precision, with synthetic calibration images and the terms of use
     of the training images."""
+    from elasticvit.atomic import check_out
     from elasticvit.pretrained import pack as packing
     from elasticvit.progress import bars
 
     with errors(), bars() as report:
+        check_out(out, [supernet], parents=True)
         say(packing.pack(supernet, out, k=images, steps=steps, seed=seed, report=report))
 
 

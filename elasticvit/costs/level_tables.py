@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ def build_level_tables(
         LevelTableError: a file cannot be written (finished levels are kept), or a level has too few networks.
         SpaceError: a level is empty, or a floor not in the space.
     """
+    if strange := [level for level in levels if not 0 < level < inf]:
+        raise LevelTableError(f"a level is a number of MFLOPs above 0, not {strange[0]:g}")
+    if folder.exists() and not folder.is_dir():
+        raise LevelTableError(f"{folder} is a file; give a folder for the level tables")
     costs = CostTable.of_paper_flops(space)
     try:
         folder.mkdir(parents=True, exist_ok=True)

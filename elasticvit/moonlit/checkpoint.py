@@ -76,6 +76,8 @@ def _read_safetensors(path: Path) -> TensorsByKey:
 
 
 def _read_torch(path: Path) -> object:
+    if path.is_file() and path.stat().st_size == 0:
+        raise SupernetFileError(f"{path} is empty")
     if zipfile.is_zipfile(path):
         _check_archive(path)
     try:
@@ -84,7 +86,9 @@ def _read_torch(path: Path) -> object:
     except Exception as error:  # a damaged file makes torch raise almost anything
         named = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if named is None:
-            raise SupernetFileError(f"{path} is not a whole file of torch.save: {error}") from error
+            raise SupernetFileError(
+                f"{path} is not a whole file of torch.save: it is cut off, damaged or of another kind"
+            ) from error
         raise SupernetFileError(
             f"{path} cannot be read without running code: it names {named[1]}. Nothing was run. If you trust its"
             " author, take the weights out in a sandbox: c = torch.load(FILE, weights_only=False);"

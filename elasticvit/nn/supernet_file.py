@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from elasticvit.archs.space import Space
-from elasticvit.atomic import write_atomically
+from elasticvit.atomic import atomic_file, synchronise
 from elasticvit.errors import SupernetFileError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
@@ -24,6 +24,7 @@ from elasticvit.nn.supernet_header import (
     open_safetensors,
     parse_supernet_header,
     read_supernet_header,
+    table_path,
 )
 
 CALIBRATION = "calibration.images"
@@ -81,6 +82,8 @@ def save_supernet(
 ) -> None:
     """Write a supernet file; readers see the old file or the new one, never a part. Equal content is equal bytes.
 
+    An accuracy table beside another supernet of that name is removed, because it says nothing about the new one.
+
     Args:
         half: store numbers in half precision, which a network barely notices and which halves the file. A tensor with
             numbers beyond half precision's range stays as it is.
@@ -100,7 +103,13 @@ def save_supernet(
         _check_images(calibration, path)
         state[CALIBRATION] = calibration
     header = {"format": FORMAT, "space": supernet.space.to_json(), "card": card.to_json()}
-    write_atomically(path, tensorfile.encode(state, header), error=SupernetFileError, parents=True)
+    data = tensorfile.encode(state, header)
+    with atomic_file(path, error=SupernetFileError, parents=True) as file:
+        file.write(data)
+        if not _holds(path, data):
+            # After all that a full disk refuses, and before the new file can be read beside it.
+            synchronise(file)
+            table_path(path).unlink(missing_ok=True)
 
 
 def load_supernet(path: str | Path) -> LoadedSuperNet:
@@ -151,6 +160,10 @@ def _described(path: Path, header: SupernetHeader) -> tuple[Space, Card]:
         return header.space, Card.from_dict(header.card)
     except (KeyError, TypeError, ValueError) as error:
         raise SupernetFileError(f"{path} has a damaged header: {error}") from error
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _halved(tensor: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ class SupernetHeader:
     card: dict[str, Any]
 
 
+def table_path(supernet: Path) -> Path:
+    """The accuracy table of a supernet file: `NAME.accuracy.jsonl` beside `NAME.safetensors`."""
+    return supernet.with_suffix(".accuracy.jsonl")
+
+
 def open_safetensors(path: Path, framework: Literal["numpy", "pt"] = "numpy") -> Any:  # noqa: ANN401 - has no public type
     """An open safetensors file, to be used in a `with` statement.
 
@@ -40,6 +45,8 @@ def open_safetensors(path: Path, framework: Literal["numpy", "pt"] = "numpy") ->
         SupernetFileError: the file is missing, cut off, or of another format; its cause is an `OSError` if the disk
             refuses.
     """
+    if path.is_dir():
+        raise SupernetFileError(f"{path} is a folder, not a safetensors file")
     try:
         return safe_open(path, framework=framework)
     except SafetensorError as error:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elasticvit.accuracy.table import table_path
+from elasticvit.nn.supernet_header import table_path
 
 FOLDER = Path(__file__).parent
 DEFAULT = "cifar10"

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from elasticvit import pretrained
-from elasticvit.accuracy.table import table_path
 from elasticvit.accuracy.tabulate import EVALUATED, evaluated_codes, tabulate
 from elasticvit.atomic import write_atomically
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet
+from elasticvit.nn.supernet_header import table_path
 from elasticvit.progress import Report, Say, Stop, bars, never, unheard
 from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.loop import train

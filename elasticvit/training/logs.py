@@ -71,7 +71,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard in a folder. Raises `LogError` if TensorBoard is not installed."""
+    """Scalars for TensorBoard in a folder. Raises `LogError` if TensorBoard is not installed, or the disk refuses."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,7 +82,10 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise LogError("TensorBoard is not installed: pip install tensorboard, or run without it") from error
-        self._writer = SummaryWriter(os.fspath(self.folder), purge_step=done + 1)
+        try:
+            self._writer = SummaryWriter(os.fspath(self.folder), purge_step=done + 1)
+        except OSError as error:
+            raise LogError(f"cannot write TensorBoard's files into {self.folder}: {error}") from error
 
     def __call__(self, record: Record) -> None:
         numbers = {f"loss/{role}": loss for role, loss in record.losses.items()}

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import FrameType
 
 from elasticvit.accuracy.evaluate import accuracy_of
-from elasticvit.accuracy.table import table_path
 from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, tabulate
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
+from elasticvit.atomic import check_out
 from elasticvit.data.image_set import load_named
-from elasticvit.errors import StoppedError
+from elasticvit.errors import DataError, StoppedError
 from elasticvit.nn.supernet_file import load_supernet, save_supernet
 from elasticvit.progress import Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
@@ -58,13 +58,14 @@ def train(
         The file in the first process, None in all others.
 
     Raises:
-        DataError: no such recipe, data or teacher, or the loss is not finite.
+        DataError: no such recipe, data or teacher, `out` is a folder or a teacher, or the loss is not finite.
         UnusableCheckpointError: the checkpoint beside `out` is damaged, or of another recipe, classes or images.
         StoppedError: stopped by a signal; the checkpoint is kept.
         CheckpointError, SupernetFileError, PredictorError, LogError: a file cannot be written.
         DistributedError: another process of the run has ended.
     """
     check_evaluated(evaluated)
+    check_out(out, teachers, DataError, parents=True)
     chosen = named_recipe(recipe)
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
     chosen = replace(chosen, data=data or chosen.data)
@@ -92,7 +93,6 @@ def train(
                     raise
         if not world.first:
             return None
-        table_path(out).unlink(missing_ok=True)
         save_supernet(out, supernet, card(chosen, images))
         if evaluated:
             tabulate(supernet, images, out, evaluated, report, stop)

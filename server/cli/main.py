@@ -39,12 +39,13 @@ def up() -> None:
     from server.settings import load_settings
     from server.supervise.lock import Taken
     from server.supervise.supervisor import Supervisor
+    from server.wire.connect import AddressError
 
     try:
         status = Supervisor(load_settings(), lambda message: typer.echo(f"elasticvit: {message}")).run()
     except Taken as error:
         _end(error, EXIT_TAKEN)
-    except ServerError as error:
+    except (ServerError, AddressError) as error:
         _end(error, EXIT_ERROR)
     raise typer.Exit(status)
 
@@ -115,8 +116,13 @@ def demo(
 ) -> None:
     """Run the whole loop once against a server of its own; exits with 0 only if a model ran here within its budget."""
     from server.demo.run import run_demo
+    from server.wire.connect import AddressError
 
-    raise typer.Exit(run_demo(budget_ms, sweep))
+    try:
+        status = run_demo(budget_ms, sweep)
+    except (ServerError, AddressError) as error:
+        _end(error, EXIT_ERROR)
+    raise typer.Exit(status)
 
 
 def _watch(wanted: bool) -> None:

@@ -23,6 +23,7 @@ import httpx
 import typer
 
 from elasticvit.atomic import atomic_folder, remove_part_folders
+from elasticvit.errors import ElasticVitError
 from server.demo import precisions
 from server.demo.model import ModelCheck, try_model
 from server.demo.precisions import PrecisionError
@@ -73,7 +74,7 @@ class Service:
 
 
 def run_demo(budget_ms: float | None, sweep: bool) -> int:
-    """Run it; the exit status."""
+    """Run it; the exit status. Raises ServerError and AddressError before anything is started."""
     settings = load_settings()
     home = settings.home.resolve() / "demo"
     _borrow_supernet(settings, home)
@@ -85,7 +86,7 @@ def run_demo(budget_ms: float | None, sweep: bool) -> int:
         _show_answer(service, home, budget_ms or _between(low_ms, high_ms, 0.5))
         if sweep:
             _sweep(service, low_ms, high_ms)
-    except (DemoError, PrecisionError, httpx.HTTPError) as error:
+    except (DemoError, PrecisionError, ElasticVitError, httpx.HTTPError) as error:
         typer.echo(f"demo failed: {error}", err=True)
         return FAILED
     finally:
@@ -161,7 +162,9 @@ def _between(low: float, high: float, fraction: float) -> float:
 
 
 def _reachable(service: Service) -> tuple[float, float]:
-    predictor = service.call("GET", "/predictors", params={"device": "host", "max_results": 1})["items"][0]
+    default = next(item["name"] for item in service.call("GET", "/supernets")["items"] if item["is_default"])
+    predictors = service.call("GET", "/predictors", params={"device": "host"})["items"]
+    predictor = next(item for item in predictors if item["supernet"] == default)
     return predictor["smallest"]["upper_ms"], predictor["largest"]["upper_ms"]
 
 
@@ -190,9 +193,10 @@ def _start(home: Path) -> Service:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
+    http = http_client(base_url("127.0.0.1", port), timeout_seconds=30.0)
     # A group of its own, so that stopping it reaches everything it started.
     process = subprocess.Popen([sys.executable, "-m", "server.cli", "up"], env=env, start_new_session=True)
-    return Service(process, http_client(base_url("127.0.0.1", port), timeout_seconds=30.0))
+    return Service(process, http)
 
 
 def _wait_ready(service: Service, home: Path) -> None:

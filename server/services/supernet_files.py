@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, table_path
+from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
 from elasticvit.archs.space import Space
 from elasticvit.errors import PredictorError
-from elasticvit.nn.supernet_header import SupernetHeader
+from elasticvit.nn.supernet_header import SupernetHeader, table_path
 from server.errors import BadValue, from_os_error
 from server.services import supernets
 from server.services.storable import storable
@@ -62,11 +62,11 @@ def check_table(file: Path, space: Space) -> Path:
     if not table.is_file():
         raise BadValue(f"{file} has no table of evaluated sub-networks, from which accuracies are predicted: {how}")
     try:
-        evaluated = AccuracyTable.load(table)
+        evaluated = AccuracyTable.load(table, space)
     except PredictorError as error:
         raise BadValue(f"{error}: {how}") from error
-    if evaluated.space != space or len(evaluated.top1) < FEWEST_SUBNETS:
-        raise BadValue(f"{table} is of another space or has fewer than {FEWEST_SUBNETS} sub-networks: {how}")
+    if len(evaluated.top1) < FEWEST_SUBNETS:
+        raise BadValue(f"{table} has fewer than {FEWEST_SUBNETS} sub-networks: {how}")
     return table
 
 

@@ -68,7 +68,7 @@ def read_secret(file: Path) -> str | None:
     """The secret in a token file, None without a file or where it holds no secret."""
     try:
         secret = file.read_text().strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         return None
     except OSError as error:
         raise from_os_error(error, str(file)) from error

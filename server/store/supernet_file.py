@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from elasticvit.accuracy.table import table_path
 from elasticvit.errors import SupernetFileError
-from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header
+from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header, table_path
 from server.errors import BadValue, from_os_error
 from server.store.blobs import file_sha256
 
@@ -38,9 +37,11 @@ def describe(file: Path) -> SupernetHeader:
         InfraError: the disk refuses.
     """
     try:
-        is_file = file.is_file()
+        is_file, is_folder = file.is_file(), file.is_dir()
     except OSError as error:
         raise BadValue(f"{file} cannot be read on the server's machine: {error.strerror}") from error
+    if is_folder:
+        raise BadValue(f"{file} is a folder on the server's machine, not a supernet file")
     if not is_file:
         raise BadValue(f"there is no file {file} on the server's machine")
     try:

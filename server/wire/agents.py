@@ -84,7 +84,7 @@ class Lease(Answer):
 class LeaseRenewal(Request):
     """POST /leases/{id}/renew. 409 means the lease is gone (expired and taken, or the job cancelled): drop the work."""
 
-    attempt: Annotated[Whole, Field(ge=1)]
+    attempt: Annotated[Whole, Field(ge=1, lt=2**31)]
     progress: Progress | None = None
 
 

@@ -5,7 +5,9 @@ Not re-exported by `server.wire`, whose types need pydantic only; this module ne
 
 from __future__ import annotations
 
+import re
 import socket
+import ssl
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
@@ -32,7 +34,7 @@ def http_client(url: str, *, timeout_seconds: float, headers: Mapping[str, str] 
             headers=headers,
             timeout=timeout_seconds,
             trust_env=not is_local(host),
-            verify=httpx.create_ssl_context(),  # without trust_env, httpx would ignore SSL_CERT_FILE, too
+            verify=_certificates(),
         )
     except ImportError as error:
         raise AddressError(
@@ -43,6 +45,17 @@ def http_client(url: str, *, timeout_seconds: float, headers: Mapping[str, str] 
         raise AddressError(
             f"the proxies of the environment cannot be used ({error}): correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY "
             "or NO_PROXY"
+        ) from error
+
+
+def _certificates() -> ssl.SSLContext:
+    """Those that the environment names; without `trust_env`, httpx would ignore them. Raises AddressError."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # `ssl.SSLError` is one
+        raise AddressError(
+            f"the certificates of the environment cannot be read ({error}): correct or unset SSL_CERT_FILE and "
+            "SSL_CERT_DIR"
         ) from error
 
 
@@ -72,6 +85,17 @@ def base_url(host: str, port: int) -> str:
     if address is not None and address.is_unspecified:
         host = "::1" if isinstance(address, IPv6Address) else "127.0.0.1"
     return f"http://{bracketed(host)}:{port}"
+
+
+def is_host(host: str) -> bool:
+    """Whether text is the name or the address of a machine: no URL, and without a port."""
+    if _address(host) is not None:
+        return True
+    try:
+        parts = urlsplit(f"//{host}")
+        return parts.hostname == host.lower() and parts.port is None and not re.search(r"\s", host)
+    except ValueError:
+        return False
 
 
 def bracketed(host: str) -> str:

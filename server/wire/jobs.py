@@ -50,7 +50,7 @@ class MeasureProtocol(Request):
     rounds: Annotated[Whole, Field(ge=1, le=50)] = 5
     runs: Annotated[Whole, Field(ge=1, le=10_000)] = 30
     min_secs: Annotated[Real, Field(ge=0, le=60)] = 0.1
-    max_secs: Annotated[Real, Field(gt=0, le=600)] = 30.0
+    max_secs: Annotated[Real, Field(ge=0.001, le=600)] = 30.0
     threads: Annotated[Whole, Field(ge=1, le=64)] = 1
     profile: Annotated[bool, Field(strict=True)] = False
     cpu_mask: Annotated[Whole, Field(ge=1, lt=2**63)] | None = None

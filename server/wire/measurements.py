@@ -17,7 +17,7 @@ MAX_LOG_CHARS = 64_000
 class BenchRun(Request):
     """One benchmark process on one file: raw samples in ns; `conditions` are clocks, temperatures, affinity."""
 
-    samples_ns: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1, max_length=MAX_SAMPLES)]
+    samples_ns: Annotated[list[Annotated[int, Field(gt=0, lt=2**63)]], Field(min_length=1, max_length=MAX_SAMPLES)]
     init_ms: float | None = Field(default=None, ge=0)
     first_ms: float | None = Field(default=None, ge=0)
     conditions: Conditions = Field(default_factory=dict)
@@ -36,9 +36,9 @@ class OpTime(Request):
     The median is what predictors use: one interrupted run spoils the average of a short operator.
     """
 
-    node: Annotated[int, Field(ge=-1)]
+    node: Annotated[int, Field(ge=-1, lt=2**31)]
     tag: Text
-    count: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=0, lt=2**31)]
     total_us: Annotated[float, Field(ge=0)]
     avg_us: Annotated[float, Field(ge=0)]
     median_us: Annotated[float, Field(ge=0)] | None = None
@@ -51,7 +51,7 @@ class MeasurementSession(Request):
     rounds: Annotated[list[Round], Field(min_length=1, max_length=50)]
     profile: Annotated[list[OpTime], Field(max_length=20_000)] | None = None
     conditions: Conditions = Field(default_factory=dict)
-    peak_rss_kb: int | None = Field(default=None, ge=0)
+    peak_rss_kb: int | None = Field(default=None, ge=0, lt=2**63)
     fully_accelerated: bool | None = None
     init_ms: float | None = Field(default=None, ge=0)
     first_ms: float | None = Field(default=None, ge=0)
@@ -65,7 +65,7 @@ class Report(Request):
     """
 
     lease_id: Text
-    attempt: Annotated[Whole, Field(ge=1)]
+    attempt: Annotated[Whole, Field(ge=1, lt=2**31)]
     outcome: Literal["measured", "failed"]
     session: MeasurementSession | None = None
     failure: Failure | None = None

@@ -1,13 +1,11 @@
 """Files that appear whole or not at all."""
 
 import os
-import resource
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from elasticvit.atomic import (
     write_files,
 )
 from elasticvit.errors import DataError, ElasticVitError
+from tests.small_disk import small_disk
 
 Write = Callable[..., None]
 LARGE = b"new" * 10_000
@@ -51,17 +50,6 @@ def _among_others(path: Path, data: bytes, **options: object) -> None:
 WRITERS: tuple[Write, ...] = (write_atomically, _copied, _streamed, _among_others)
 
 
-@contextmanager
-def _files_end_at(size: int) -> Iterator[None]:
-    """The kernel refuses longer files, as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_file_is_replaced_and_nothing_is_left_behind(write: Write, tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -76,7 +64,7 @@ def test_a_file_is_replaced_and_nothing_is_left_behind(write: Write, tmp_path: P
 def test_a_full_disk_keeps_what_was_there(write: Write, error: type[ElasticVitError] | None, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with _files_end_at(1000), pytest.raises(error or OSError, match="File too large"):
+    with small_disk(1000), pytest.raises(error or OSError, match="File too large"):
         write(path, LARGE, error=error)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
 
@@ -85,7 +73,7 @@ def test_a_copy_on_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     source, path = tmp_path / "source", tmp_path / "file"
     source.write_bytes(LARGE)
     path.write_bytes(b"old")
-    with _files_end_at(1000), pytest.raises(DataError, match=r"cannot write .*File too large.*nothing was written"):
+    with small_disk(1000), pytest.raises(DataError, match=r"cannot write .*File too large.*nothing was written"):
         copy_atomically(source, path, error=DataError)
     assert sorted(tmp_path.iterdir()) == [path, source] and path.read_bytes() == b"old"
     with pytest.raises(FileNotFoundError):
@@ -108,7 +96,7 @@ def test_what_is_no_file_is_not_replaced(write: Write, tmp_path: Path) -> None:
 def test_several_files_are_written_or_none(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"old")
-    with _files_end_at(1000), pytest.raises(OSError, match="File too large"):
+    with small_disk(1000), pytest.raises(OSError, match="File too large"):
         write_files({first: b"new", second: LARGE})
     assert list(tmp_path.iterdir()) == [first] and first.read_bytes() == b"old"
     with pytest.raises(DataError, match=f"there is no folder {tmp_path}/missing"):

@@ -99,7 +99,7 @@ class QuantizationRecipe:
             if unknown := set(data) - {known.name for known in fields(cls)}:
                 raise ValueError(f"it has an unknown field {min(unknown)!r}")
             return _ADAPTER.validate_python(data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = str(error).replace("\n", " ")
             raise ExportError(f"not a recipe: {reason}; make one by `elasticvit recipe`") from error
 
@@ -110,7 +110,7 @@ _ADAPTER = TypeAdapter(QuantizationRecipe)
 def load_recipe(path: Path) -> QuantizationRecipe:
     """Raises `ExportError`."""
     try:
-        return QuantizationRecipe.from_json(path.read_text())
+        return QuantizationRecipe.from_json(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"cannot read the recipe {path}: {error}") from error
 

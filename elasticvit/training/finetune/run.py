@@ -10,11 +10,11 @@ from pathlib import Path
 from torch import Tensor
 
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, recalibrate, recalibrated
-from elasticvit.accuracy.table import table_path
 from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, tabulate
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
+from elasticvit.atomic import check_out
 from elasticvit.data.image_set import KNOWN, ImageSet, load_named
 from elasticvit.data.readers.left_out import printable
 from elasticvit.errors import DataError
@@ -115,8 +115,7 @@ def check_arguments(supernet: Path, out: Path, arch: Arch | None, options: Optio
     for text in (str(out.name), options.name or ""):
         if text != (shown := printable(text)):
             raise DataError(f"the name '{shown}' is not UTF-8, and files that are made of it have to be; give another")
-    if out.resolve() == supernet.resolve():
-        raise DataError(f"--out {out} is the supernet to start from; give another file")
+    check_out(out, [supernet], DataError, parents=True)
     if arch is None:
         check_evaluated(options.evaluated)
     endings = (WEIGHTS,) if arch is None else (MODEL, WEIGHTS)
@@ -165,7 +164,6 @@ class Run:
                 card=self._card(recipe),
             )
         carried = self.data.train.images[:CARRIED] if self.options.carry_images else None
-        table_path(self.out).unlink(missing_ok=True)
         save_supernet(self.out, tuned, self._card(recipe), calibration=carried)
         # Evaluate the file as it will be loaded.
         saved = load_supernet(self.out)

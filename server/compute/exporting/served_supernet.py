@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from elasticvit.accuracy.predictor import AccuracyPredictor, fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable, table_path
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.archs.space import Space
-from elasticvit.nn.supernet_header import SupernetHeader
+from elasticvit.nn.supernet_header import SupernetHeader, table_path
 from server.errors import InfraError
 from server.store.supernet_file import SupernetRef, describe
 
@@ -49,7 +49,7 @@ class ServedSupernet:
                 f"{table_path(self.ref.file)} is missing: evaluate sub-networks by "
                 f"`elasticvit tabulate {self.ref.file} --n 600`"
             )
-        return AccuracyTable.load(table_path(self.ref.file))
+        return AccuracyTable.load(table_path(self.ref.file), self.space)
 
     @cached_property
     def accuracy(self) -> AccuracyPredictor:

@@ -12,7 +12,7 @@ from elasticvit.accuracy.best_predicted import best_predicted
 from elasticvit.accuracy.evaluate import evaluate, recalibrated
 from elasticvit.accuracy.front import Front, Point, front, undominated
 from elasticvit.accuracy.predictor import fit_accuracy
-from elasticvit.accuracy.table import AccuracyTable, table_path
+from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.accuracy.tabulate import STEPS, spread, tabulate_file
 from elasticvit.accuracy.unfinished_table import UnfinishedTable
 from elasticvit.accuracy.value import Accuracy
@@ -23,6 +23,7 @@ from elasticvit.data.image_set import digits
 from elasticvit.errors import DataError, PredictorError, StoppedError
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, load_supernet, save_supernet
+from elasticvit.nn.supernet_header import table_path
 from elasticvit.progress import Step, silent, unheard
 from tests.elasticvit.training.tiny_training import tiny_space
 

@@ -3,9 +3,6 @@
 import hashlib
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +21,7 @@ from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.random_net import random_net
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, save_supernet
+from tests.small_disk import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +39,6 @@ def supernet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextmanager
-def _files_end_at(size: int) -> Iterator[None]:
-    """The kernel refuses longer files, as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def test_file_and_manifest_are_written(exported: Exported, tmp_path: Path) -> None:
     out = tmp_path / "model.tflite"
     out.write_bytes(b"old")
@@ -67,7 +54,7 @@ def test_file_and_manifest_are_written(exported: Exported, tmp_path: Path) -> No
 def test_a_full_disk_leaves_what_was_there(exported: Exported, tmp_path: Path, size: int) -> None:
     out = tmp_path / "model.tflite"
     out.write_bytes(b"old")
-    with _files_end_at(size), pytest.raises(ExportError, match=r"cannot write .*File too large.*nothing was written"):
+    with small_disk(size), pytest.raises(ExportError, match=r"cannot write .*File too large.*nothing was written"):
         write_export(exported, out)
     assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == b"old"
 

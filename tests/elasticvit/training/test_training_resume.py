@@ -1,6 +1,5 @@
 """Checkpoints: exact continuation with everything on, and what is refused or survives."""
 
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from elasticvit.training.checkpoints import CheckpointError, UnusableCheckpointE
 from elasticvit.training.loop import train
 from tests.elasticvit.training.one_process import few_digits, whole_recipe
 from tests.elasticvit.training.tiny_training import tiny_recipe
+from tests.small_disk import small_disk
 
 
 def _after(steps: int) -> Callable[[], bool]:
@@ -115,13 +115,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         train(tiny_recipe(), digits(), checkpoint=checkpoint, stop=_after(1))
     before = checkpoint.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(CheckpointError, match=r"nothing was changed\. Make room"):
-            train(tiny_recipe(), digits(), checkpoint=checkpoint)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with small_disk(len(before) // 2), pytest.raises(CheckpointError, match=r"nothing was changed\. Make room"):
+        train(tiny_recipe(), digits(), checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["run.checkpoint"]
     assert _same(train(tiny_recipe(), digits(), checkpoint=checkpoint), train(tiny_recipe(), digits()))

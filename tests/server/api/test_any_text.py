@@ -100,6 +100,28 @@ def test_failures_progress_heartbeats_and_registrations_with_any_text_are_stored
     assert farm.ok("GET", f"/jobs/{job_id}")["error"] == {"kind": "user", "detail": kept}
 
 
+HUGE = [2**31, 2**63, 10**30, 10**400]
+
+
+@pytest.mark.parametrize("number", HUGE, ids=["2^31", "2^63", "10^30", "10^400"])
+def test_a_number_that_no_database_holds_is_refused(any_farm: Farm, number: int) -> None:
+    agent_id, job_id = any_farm.agent(), any_farm.measure_job()
+    lease = leased(any_farm, agent_id)
+    path = f"/leases/{lease['lease_id']}"
+    problem(send(any_farm, f"{path}/renew", {"attempt": number}), 422)
+    for name in ("node", "count"):
+        session = session_body()
+        session["profile"][0][name] = number
+        report = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": session}
+        problem(send(any_farm, f"{path}/report", report), 422)
+    if number >= 2**63:
+        session = session_body()
+        session["rounds"][0]["model"]["samples_ns"][0] = number
+        report = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": session}
+        problem(send(any_farm, f"{path}/report", report), 422)
+    assert any_farm.ok("GET", f"/jobs/{job_id}")["status"] == "leased"
+
+
 def benchmarked(text: str) -> BenchResult:
     """What the agent reads of a benchmark's result with a text that comes from the model or the device."""
     op = {"node": 0, "tag": text, "count": 5, "total_us": 60.0, "median_us": 12.0}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import sqlite3
 import stat
@@ -29,6 +28,7 @@ from server.store.blobs import Blobs
 from server.store.db import Database, migrate, upgrade
 from server.wire import JobKind
 from tests.server.server_farm import Farm, problem, tiny_tflite
+from tests.small_disk import small_disk
 
 NOBODY = 65534
 
@@ -193,17 +193,6 @@ def test_a_home_that_turns_read_only_refuses_uploads(farm: Farm) -> None:
     answer = farm.call("POST", "/models", "user", content=tiny_tflite())
     assert answer.status_code in (500, 503) and answer.json()["kind"] == "infra"
     assert farm.ok("GET", "/models")["items"] == []
-
-
-@contextmanager
-def small_disk(max_bytes: int) -> Iterator[None]:
-    """No file may grow past `max_bytes`: what a full disk looks like to a writer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.medium

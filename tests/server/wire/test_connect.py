@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -109,6 +110,19 @@ def test_a_proxy_that_cannot_be_used_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(AddressError, match=message):
         http_client(ELSEWHERE, timeout_seconds=10)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "no certificate"])
+@pytest.mark.parametrize("url", [ELSEWHERE, "https://a-server.invalid", DEAD])
+def test_certificates_that_cannot_be_read_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, content: str | None
+) -> None:
+    file = tmp_path / "certificates.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(AddressError, match="SSL_CERT_FILE"):
+        http_client(url, timeout_seconds=10)
 
 
 @pytest.mark.parametrize(
