@@ -246,9 +246,10 @@ def view(model: Model) -> ModelView:
         accuracy=Accuracy.model_validate(model.accuracy),
         terms=model.manifest.get("terms"),
         url=f"/models/{model.id}",
-        download_url=download_url(model),
+        download_url=f"{download_url(model)}?format=tflite",
     )
 
 
 def download_url(model: Model) -> str:
-    return f"/models/{model.id}/download?format=tflite"
+    """Where the `.tflite` is downloaded; the parameter `format` asks for another file."""
+    return f"/models/{model.id}/download"
