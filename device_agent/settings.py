@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from device_agent.errors import SettingsError
 from server.wire import Name
-from server.wire.connect import check_url
+from server.wire.connect import check_url, checked_token
 
 PREFIX = "ELASTICVIT_AGENT_"
 
@@ -70,8 +70,7 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"no token in {source} ({error.strerror}): create one of role 'agent' and name its file by --token-file"
             ) from error
-        token = text.strip()
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
+        if (token := checked_token(text)) is None:
             raise SettingsError(f"{source} does not hold a token: write the token into it, alone on one line")
         return token
 

@@ -18,7 +18,7 @@ import typer
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import ElasticVitError
 from server.wire import JobStatus
-from server.wire.connect import AddressError, http_client
+from server.wire.connect import AddressError, checked_token, http_client
 
 POLL_SECONDS = 0.3
 TIMEOUT_SECONDS = 60.0
@@ -111,9 +111,7 @@ def read_token() -> str:
 
 
 def _checked(secret: str, source: str) -> str:
-    """A token without the line end that copying or an editor left behind it."""
-    token = secret.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if (token := checked_token(secret)) is None:
         end(f"{source} does not hold a token: copy it again, alone on one line")
     return token
 
