@@ -33,7 +33,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("cli",),
     ),
     "server": (
-        ("version", "logs", "parent", "clock", "wakeup"),
+        ("version", "logs", "clock", "wakeup"),
         ("wire",),
         ("errors",),
         ("settings",),

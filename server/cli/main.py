@@ -121,7 +121,7 @@ def demo(
 
 def _watch(wanted: bool) -> None:
     if wanted:
-        from server.parent import exit_with_parent
+        from server.wire.process import exit_with_parent
 
         exit_with_parent()
 

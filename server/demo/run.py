@@ -26,10 +26,10 @@ from elasticvit.atomic import atomic_folder, remove_part_folders
 from server.demo import precisions
 from server.demo.model import Tried, try_model
 from server.demo.precisions import PrecisionError
-from server.parent import exit_text
 from server.settings import Settings, load_settings
 from server.wire import JobStatus
 from server.wire.connect import base_url, http_client
+from server.wire.process import exit_text
 
 READY_SECONDS = 900.0
 ANSWER_SECONDS = 120.0

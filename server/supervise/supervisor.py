@@ -21,10 +21,10 @@ from types import FrameType
 import httpx
 
 from server.errors import InfraError
-from server.parent import exit_text
 from server.settings import Settings
 from server.supervise.lock import HomeLock, check_port
 from server.wire.connect import http_client
+from server.wire.process import exit_text
 
 # Together less than the 20 s after which service managers kill.
 STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
