@@ -21,7 +21,7 @@ ALLOWED = {
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "elasticvit": (
         ("errors",),
-        ("progress", "atomic", "timing"),
+        ("progress", "atomic", "timing", "hashing"),
         ("archs",),
         ("costs", "data"),
         ("nn", "latency"),

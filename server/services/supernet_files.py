@@ -12,12 +12,13 @@ from typing import Any
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, table_path
 from elasticvit.archs.space import Space
 from elasticvit.errors import PredictorError
+from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_header import SupernetHeader
 from server.errors import BadValue, from_os_error
 from server.services import supernets
 from server.services.storable import storable
 from server.settings import NAME
-from server.store.blobs import copy_file, file_sha256
+from server.store.blobs import copy_file
 from server.store.db import Database
 from server.store.supernet_file import ENDING, describe
 from server.store.tables import Supernet

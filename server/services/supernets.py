@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from elasticvit.hashing import file_sha256
 from server.errors import Conflict, NotFound
 from server.services.pages import page
-from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef, table_sha256
 from server.store.tables import Supernet
 from server.wire import Page, SupernetView

@@ -88,11 +88,6 @@ class Blobs:
             return draft.keep()
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_private(path: Path, text: str) -> None:
     """Write a secret with mode 0600; the file appears whole or not at all. Raises InfraError."""
     try:

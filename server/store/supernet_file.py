@@ -8,9 +8,9 @@ from pathlib import Path
 
 from elasticvit.accuracy.table import table_path
 from elasticvit.errors import SupernetFileError
+from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header
 from server.errors import BadValue, from_os_error
-from server.store.blobs import file_sha256
 
 ENDING = ".safetensors"
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from elasticvit.export.api import anchor
+from elasticvit.hashing import file_sha256
 from elasticvit.pretrained.prepare import prepare_default
 from server.clock import Clock, utc_now
 from server.errors import BadValue, InfraError, Unauthorized
@@ -20,7 +21,7 @@ from server.services.home import prepare
 from server.services.readiness import HOST
 from server.settings import Settings
 from server.store import supernet_file
-from server.store.blobs import Blobs, file_sha256, write_private
+from server.store.blobs import Blobs, write_private
 from server.store.db import Database
 from server.store.tables import Supernet
 from server.wire import Role

@@ -1,6 +1,5 @@
 """`elasticvit recipe`: find which operators take int8 weights, on this machine."""
 
-import hashlib
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from elasticvit.archs.space import PRESETS
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import DataError, ExportError
 from elasticvit.export.quantize.recipe import QuantizationRecipe
+from elasticvit.hashing import file_sha256
 
 if TYPE_CHECKING:
     from elasticvit.export.quantize.calibration_set import CalibrationSet
@@ -47,7 +47,7 @@ def make_recipe(
         supernet = load_supernet(of)
         space, nets, calibration_set = supernet.space.name, _nets(supernet), _calibration_set(supernet)
         if calibration_set is not None and calibration_set.held_out is not None:
-            sha256 = hashlib.sha256(Path(of).read_bytes()).hexdigest()
+            sha256 = file_sha256(Path(of))
             judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
     name = f"{space}-{platform.machine()}"
     recipe = find_recipe(

@@ -15,11 +15,11 @@ from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
 from elasticvit.export.quantize.calibration_set import CalibrationSet, calibration_set_of
+from elasticvit.hashing import file_sha256
 from elasticvit.nn.net import Net, sized
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.errors import Conflict
-from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef
 
 log = structlog.get_logger()

@@ -14,6 +14,7 @@ from torch import Tensor
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
+from elasticvit.hashing import file_sha256
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import CALIBRATION, Card
@@ -27,7 +28,6 @@ from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Task
 from server.services import claims
 from server.settings import Settings
-from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef, table_sha256
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
