@@ -15,6 +15,7 @@ from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
 from elasticvit.nn.net_file import read_net
 from elasticvit.nn.supernet_file import Card, load_supernet
+from elasticvit.nn.supernet_header import ENDING
 from elasticvit.training.losses import Teacher
 
 
@@ -46,7 +47,7 @@ def load_teacher(path: Path, data: ImageSet, device: torch.device) -> Teacher:
 def _load(path: Path, data: ImageSet, device: torch.device) -> Callable[[Tensor], Tensor]:
     if path.suffix == ".pt2":
         return torch.export.load(path).module().to(device)
-    if path.suffix != ".safetensors":
+    if path.suffix != ENDING:
         script: nn.Module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
         return script.eval()
     net, card = read_net(path) or _largest(path, data)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from server.wire import JobStatus
+from server.wire import HOST, JobStatus
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8")
 PATIENCE_SECONDS = 180.0
@@ -47,7 +47,7 @@ def _body(arch: dict[str, Any], supernet: str, precision: str) -> dict[str, Any]
 
 
 def _measure(model_id: str) -> dict[str, Any]:
-    return {"kind": "measure", "model_id": model_id, "device": "host"}
+    return {"kind": "measure", "model_id": model_id, "device": HOST}
 
 
 def _row(model: dict[str, Any], p50_ms: float, ratio: float) -> str:

@@ -23,11 +23,12 @@ import httpx
 import typer
 
 from elasticvit.atomic import atomic_folder, remove_part_folders
+from elasticvit.nn.supernet_header import ENDING
 from server.demo import precisions
 from server.demo.model import Tried, try_model
 from server.demo.precisions import PrecisionError
 from server.settings import Settings, load_settings
-from server.wire import JobStatus
+from server.wire import HOST, JobStatus
 from server.wire.connect import base_url, http_client
 from server.wire.process import exit_text
 
@@ -59,7 +60,7 @@ class Service:
 
     def search(self, budget_ms: float) -> dict[str, Any]:
         """The finished search for a verified model within a budget."""
-        body = {"device": "host", "budget": {"latency_ms": budget_ms}, "verify": True}
+        body = {"device": HOST, "budget": {"latency_ms": budget_ms}, "verify": True}
         url = self.call("POST", "/search", json=body)["url"]
         deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
@@ -97,9 +98,9 @@ def run_demo(budget_ms: float | None, sweep: bool) -> int:
 def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
     result = service.search(budget_ms)["result"]
     model = result["models"][0]
-    latency, accuracy = model["latency"]["host"], model["accuracy"]
+    latency, accuracy = model["latency"][HOST], model["accuracy"]
     supernet = service.call("GET", f"/supernets/{result['supernet']}")
-    tried = try_model(_download(service, model), model["arch"], home / "supernets" / f"{supernet['name']}.safetensors")
+    tried = try_model(_download(service, model), model["arch"], home / "supernets" / f"{supernet['name']}{ENDING}")
     rows = {
         "budget": f"{budget_ms:.3f} ms",
         "predicted": f"{latency['predicted_ms']:.3f} ms, {latency['confidence']:.0%} interval "
@@ -146,7 +147,7 @@ def _sweep(service: Service, low_ms: float, high_ms: float) -> None:
         budget_ms = _between(low_ms, high_ms, fraction)
         begin_s = time.monotonic()
         model = service.search(budget_ms)["result"]["models"][0]
-        latency = model["latency"]["host"]
+        latency = model["latency"][HOST]
         measured.append(latency["measured_ms"])
         typer.echo(
             f"  {budget_ms:9.3f}   {latency['measured_ms']:11.3f}   {latency['verified']!s:>8}   "
@@ -161,7 +162,7 @@ def _between(low: float, high: float, fraction: float) -> float:
 
 
 def _reachable(service: Service) -> tuple[float, float]:
-    predictor = service.call("GET", "/predictors", params={"device": "host", "max_results": 1})["items"][0]
+    predictor = service.call("GET", "/predictors", params={"device": HOST, "max_results": 1})["items"][0]
     return predictor["smallest"]["upper_ms"], predictor["largest"]["upper_ms"]
 
 

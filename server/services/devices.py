@@ -8,6 +8,7 @@ from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
 from server.services import lease_expiry
+from server.services.jobs import TAKEN
 from server.services.pages import page
 from server.services.storable import storable
 from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet, new_id
@@ -17,7 +18,6 @@ from server.wire import (
     DeviceDescription,
     DeviceState,
     DeviceView,
-    JobStatus,
     Page,
     PredictorRef,
     ProfileKey,
@@ -103,9 +103,8 @@ def state(session: Session, device: Device, now: datetime, offline_after: timede
     """As its agent reported; offline after `offline_after` without a heartbeat, busy while it holds a lease."""
     if now - device.last_seen_at > offline_after:
         return DeviceState.OFFLINE
-    taken = (JobStatus.LEASED.value, JobStatus.RUNNING.value)
     holding = select(Job.id).join(Attempt, col(Attempt.id) == Job.lease_id)
-    holding = holding.where(Job.device == device.name, col(Job.status).in_(taken), Attempt.owner == device.agent_id)
+    holding = holding.where(Job.device == device.name, col(Job.status).in_(TAKEN), Attempt.owner == device.agent_id)
     if device.state == DeviceState.IDLE and session.exec(holding.limit(1)).first() is not None:
         return DeviceState.BUSY
     return DeviceState(device.state)

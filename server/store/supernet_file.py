@@ -12,8 +12,6 @@ from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header
 from server.errors import BadValue, from_os_error
 
-ENDING = ".safetensors"
-
 
 @dataclass(frozen=True)
 class SupernetRef:

@@ -13,8 +13,10 @@ from server.wire.agents import (
     LeaseRequest,
 )
 from server.wire.base import (
+    MAX_DETAIL_CHARS,
     MAX_LATENCY_MS,
     MAX_SAMPLES,
+    NAME_PATTERN,
     Answer,
     BudgetMs,
     Confidence,
@@ -37,6 +39,7 @@ from server.wire.base import (
     Whole,
 )
 from server.wire.devices import (
+    HOST,
     DeviceDescription,
     DeviceState,
     DeviceView,
@@ -91,8 +94,11 @@ from server.wire.tokens import (
 )
 
 __all__ = [
+    "HOST",
+    "MAX_DETAIL_CHARS",
     "MAX_LATENCY_MS",
     "MAX_SAMPLES",
+    "NAME_PATTERN",
     "Accepted",
     "Accuracy",
     "AgentRegister",

@@ -30,7 +30,7 @@ def readyz(state: TheState, response: Response) -> Readiness:
             supernets_folder=state.settings.supernets_folder,
             expect_host=state.settings.expect_host and not state.was_ready,
             now=state.now,
-            offline_after=state.offline_after,
+            offline_after=state.settings.offline_after,
         )
     state.was_ready = state.was_ready or not waiting_for
     response.status_code = 503 if waiting_for else 200
@@ -42,5 +42,7 @@ def prometheus(state: TheState, _token: Reader) -> Response:
     with state.database.read() as session:
         jobs = metrics.count_jobs(session)
         known = metrics.all_devices(session)
-        states = Counter(devices.state(session, device, state.now, state.offline_after).value for device in known)
+        states = Counter(
+            devices.state(session, device, state.now, state.settings.offline_after).value for device in known
+        )
     return Response(state.metrics.text(jobs, dict(states)), media_type="text/plain; version=0.0.4; charset=utf-8")
