@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
@@ -22,9 +22,7 @@ from server.services.pages import page
 from server.services.storable import storable
 from server.store.blobs import Blobs, Draft
 from server.store.tables import Model, ModelFile, Supernet, new_id
-from server.wire import Accuracy, BlobRef, ModelView, Page
-
-Source = Literal["search", "subnet", "calibration", "anchor", "upload"]
+from server.wire import Accuracy, BlobRef, ModelSource, ModelView, Page
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class NewModel:
     """An exported model to be stored. `export_key` is what decided its bytes, None when it is not to be found again."""
 
     file: StoredFile
-    source: Source
+    source: ModelSource
     manifest: Mapping[str, Any]
     name: str | None = None
     precision: str | None = None
@@ -224,7 +222,11 @@ def sha256(content: bytes) -> str:
 
 
 def listing(
-    session: Session, page_token: str | None, max_results: int, source: Source | None = None, arch_id: str | None = None
+    session: Session,
+    page_token: str | None,
+    max_results: int,
+    source: ModelSource | None = None,
+    arch_id: str | None = None,
 ) -> Page[ModelView]:
     """Newest first."""
     query = select(Model)
