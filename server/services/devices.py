@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, func, select
@@ -108,6 +109,12 @@ def state(session: Session, device: Device, now: datetime, offline_after: timede
     if device.state == DeviceState.IDLE and session.exec(holding.limit(1)).first() is not None:
         return DeviceState.BUSY
     return DeviceState(device.state)
+
+
+def count_by_state(session: Session, now: datetime, offline_after: timedelta) -> dict[str, int]:
+    """How many devices are in each state; states without a device are left out."""
+    known = session.exec(select(Device)).all()
+    return Counter(state(session, device, now, offline_after).value for device in known)
 
 
 def listing(
