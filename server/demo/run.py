@@ -30,10 +30,12 @@ from server.demo.precisions import PrecisionError
 from server.settings import Settings, load_settings
 from server.wire import HOST, JobStatus
 from server.wire.connect import base_url, http_client
+from server.wire.polling import finished_view
 from server.wire.process import exit_text
 
 READY_SECONDS = 900.0
 ANSWER_SECONDS = 120.0
+POLL_SECONDS = 0.2
 SWEEP = (0.1, 0.3, 0.5, 0.7, 0.9)
 # Kernels round differently: an image whose two best classes score almost alike may get either.
 MIN_SAME = 0.98
@@ -62,15 +64,13 @@ class Service:
         """The finished search for a verified model within a budget."""
         body = {"device": HOST, "budget": {"latency_ms": budget_ms}, "verify": True}
         url = self.call("POST", "/search", json=body)["url"]
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < deadline:
-            view: dict[str, Any] = self.call("GET", url)
-            if JobStatus(view["status"]).finished:
-                if view["status"] != JobStatus.SUCCEEDED:
-                    raise DemoError(f"the search ended {view['status']}: {view['error']}")
-                return view
-            time.sleep(0.2)
-        raise DemoError(f"no answer within {ANSWER_SECONDS:g} s")
+        try:
+            view = finished_view(lambda: self.call("GET", url), POLL_SECONDS, ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise DemoError(f"no answer within {ANSWER_SECONDS:g} s") from error
+        if view["status"] != JobStatus.SUCCEEDED:
+            raise DemoError(f"the search ended {view['status']}: {view['error']}")
+        return view
 
 
 def run_demo(budget_ms: float | None, sweep: bool) -> int:
