@@ -21,7 +21,7 @@ ALLOWED = {
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "elasticvit": (
         ("errors",),
-        ("progress", "atomic", "timing", "hashing", "processor"),
+        ("progress", "atomic", "timing", "hashing", "json_lines", "processor"),
         ("archs",),
         ("costs", "data"),
         ("nn", "latency"),
