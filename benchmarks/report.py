@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
+
+from elasticvit.processor import processor_names
 
 _BAR = 40
 
@@ -42,7 +43,5 @@ def bars(amounts: Mapping[str, float], unit: str) -> list[str]:
 
 def processor() -> str:
     """The processor's name from the kernel; ratios between networks depend on the processor."""
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text().splitlines() if cpus.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    names = processor_names()
     return f"{names[0]}, {len(names)} cores" if names else "unknown"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import socket
@@ -31,12 +30,10 @@ from device_agent.uplink.cache import Cache
 from device_agent.uplink.registration import Registration
 from device_agent.uplink.spool import Spool
 from server.wire.connect import AddressError, http_client
+from server.wire.process import NOTICE, send_notice_at_parents_end
 
 log = structlog.get_logger()
 
-# As server/parent.py does it, which an agent must not import.
-PR_SET_PDEATHSIG = 1
-PARENT_NOTICE = signal.SIGUSR2
 EXIT_CODES = """exit codes:
   0  stopped by SIGTERM or SIGINT, or with its parent process
   2  a flag, a setting or the token file is not valid
@@ -127,14 +124,14 @@ def _client(settings: Settings) -> httpx.Client:
 
 @contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """A socket from which the numbers of SIGTERM, SIGINT and PARENT_NOTICE can be read once they were received.
+    """A socket from which the numbers of SIGTERM, SIGINT and NOTICE can be read once they were received.
 
     The handler itself does nothing: if it took a lock, as setting an Event does, it could deadlock with the thread
     that it interrupts.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    numbers = (signal.SIGTERM, signal.SIGINT, PARENT_NOTICE)
+    numbers = (signal.SIGTERM, signal.SIGINT, NOTICE)
     with reader, writer:
         old_fd = signal.set_wakeup_fd(writer.fileno())
         old_handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
@@ -147,18 +144,17 @@ def _signals() -> Iterator[socket.socket]:
 
 
 def _watch_parent() -> None:
-    """Have the kernel send PARENT_NOTICE when the thread that started this process ends, perhaps with its process."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, int(PARENT_NOTICE), 0, 0, 0) != 0:
-        raise SettingsError(f"--exit-with-parent is not possible here: {os.strerror(ctypes.get_errno())}")
-    os.kill(os.getpid(), PARENT_NOTICE)  # the parent may have ended before
+    try:
+        send_notice_at_parents_end()
+    except OSError as error:
+        raise SettingsError(f"--exit-with-parent is not possible here: {error.strerror}") from error
 
 
 def _reason_to_stop(signals: socket.socket, parent: int) -> str:
     """Wait for a signal that ends the agent. A notice is one only if the parent is no longer the one of the start."""
     while True:
         number = signals.recv(1)[0]
-        if number != PARENT_NOTICE:
+        if number != NOTICE:
             return signal.Signals(number).name
         if os.getppid() != parent:
             return "the parent process ended"

@@ -26,9 +26,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from server.wire import Failure, FailureKind
-
-MAX_DETAIL = 4000
+from server.wire import MAX_DETAIL_CHARS, Failure, FailureKind
 
 
 class AgentError(Exception):
@@ -95,7 +93,9 @@ class WorkError(AgentError):
         self.log = log
 
     def failure(self) -> Failure:
-        return Failure(kind=self.kind, detail=str(self)[:MAX_DETAIL] or "no reason is known: read the agent's log")
+        return Failure(
+            kind=self.kind, detail=str(self)[:MAX_DETAIL_CHARS] or "no reason is known: read the agent's log"
+        )
 
 
 class BadModel(WorkError):

@@ -9,8 +9,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from device_agent.errors import SettingsError
-from server.wire import Name
-from server.wire.connect import check_url
+from server.wire import HOST, Name
+from server.wire.connect import check_url, checked_token
 
 PREFIX = "ELASTICVIT_AGENT_"
 
@@ -29,9 +29,9 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     token_file: Path | None = None
     home: Path = Path(".elasticvit/agents/host")
-    name: Name = "host"
+    name: Name = HOST
     host: bool = False
-    host_name: Name = "host"
+    host_name: Name = HOST
     bench: Path | None = None
     library: Path | None = None
     bench_grace_seconds: float = Field(default=30.0, gt=0, le=3600)
@@ -70,8 +70,7 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"no token in {source} ({error.strerror}): create one of role 'agent' and name its file by --token-file"
             ) from error
-        token = text.strip()
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
+        if (token := checked_token(text)) is None:
             raise SettingsError(f"{source} does not hold a token: write the token into it, alone on one line")
         return token
 

@@ -38,12 +38,6 @@ def write_atomically(
         file.write(data)
 
 
-def copy_atomically(source: Path, target: Path, *, error: ErrorType | None = None, parents: bool = False) -> None:
-    """Copy the content of a file, in pieces. Arguments and errors as of `atomic_file`."""
-    with _translated(target, error), source.open("rb") as opened, atomic_file(target, parents=parents) as file:
-        shutil.copyfileobj(opened, file, 1 << 20)
-
-
 def write_files(
     files: Mapping[Path, bytes], *, error: ErrorType | None = None, parents: bool = False, single_writer: bool = False
 ) -> None:

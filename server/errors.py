@@ -34,7 +34,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from server.wire import Failure, FailureKind, Problem
+from server.wire import MAX_DETAIL_CHARS, Failure, FailureKind, Problem
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -60,7 +60,7 @@ class ServerError(Exception):
 
     def failure(self) -> Failure:
         """The same as the failure of a job."""
-        return Failure(kind=self.kind, detail=self.detail[:4000])
+        return Failure(kind=self.kind, detail=self.detail[:MAX_DETAIL_CHARS])
 
 
 class UserError(ServerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,12 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.errors import SettingsError
+from server.wire import NAME_PATTERN
 from server.wire.connect import base_url, is_host
 
 PREFIX = "ELASTICVIT_"
 # 10^15 bytes: more than any machine has, and far below what the kernel takes for a limit.
 MAX_MB = 1e9
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 
 
 class Settings(BaseSettings):
@@ -23,7 +24,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     home: Path = Path(".elasticvit")
-    supernet: str | None = Field(default=None, pattern=NAME)
+    supernet: str | None = Field(default=None, pattern=NAME_PATTERN)
     """Which supernet answers where none is named; None for the one that ships with the package."""
     database_url: str | None = None
     host: str = "127.0.0.1"
@@ -83,6 +84,10 @@ class Settings(BaseSettings):
     @property
     def supernets_folder(self) -> Path:
         return self.home / "supernets"
+
+    @property
+    def offline_after(self) -> timedelta:
+        return timedelta(seconds=self.offline_after_seconds)
 
     @property
     def max_upload_bytes(self) -> int:

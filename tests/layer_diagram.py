@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.test_imports import LAYERS, OURS, imports_of, modules_of
+from tests.test_imports import ENTRY_POINTS, LAYERS, OURS, imports_of, modules_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "design.md"
 BLOCK = re.compile(r"```mermaid\n.*?```\n", re.DOTALL)
@@ -37,7 +37,7 @@ def needs_of(package: str) -> Needs:
     rooms = {name for names in LAYERS[package] for name in names}
     needs: dict[str, set[str]] = {name: set() for name in rooms}
     for module, path in modules_of(package):
-        if module == package or path.stem == "__main__":
+        if module in ENTRY_POINTS or module == package:
             continue
         room = module.split(".")[1]
         imported = {name.split(".")[1] for name in imports_of(path) if name.startswith(f"{package}.")}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 
 from device_agent.bench.result import BenchResult, read_result
 from device_agent.bench.runner import BenchOutput
 from device_agent.errors import BadModel, DeviceFault, InfraFault, WorkError
+from server.wire.process import exit_text
 
 # Whose fault an exit code of android_bench is (its README, "Exit codes"); any other is the device's.
 FAULTS: dict[int, type[WorkError]] = {
@@ -34,16 +34,6 @@ def result_of(output: BenchOutput) -> BenchResult:
     if output.result is None:
         raise InfraFault("android_bench succeeded and left no result: build it again", log=output.stderr)
     return read_result(output.result)
-
-
-def exit_text(returncode: int) -> str:
-    """How a process ended, by the name of its signal or by its exit code."""
-    if returncode >= 0:
-        return f"exit code {returncode}"
-    try:
-        return f"signal {signal.Signals(-returncode).name}"
-    except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
-        return f"signal {-returncode}"
 
 
 def runtime_reasons(stderr: str) -> list[str]:

@@ -17,7 +17,6 @@ from device_agent.files import remove_parts, written_whole
 from server.wire import BlobRef
 
 Download = Callable[[BlobRef], AbstractContextManager[Iterator[bytes]]]
-READ_BYTES = 1 << 20
 LOCK_POLL_SECONDS = 0.1
 
 
@@ -137,8 +136,5 @@ class Cache:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from device_agent.errors import Refused, StaleLease
 from device_agent.files import remove_parts, write_whole
-from server.wire import Failure, Report, Reported
+from server.wire import MAX_DETAIL_CHARS, Failure, Report, Reported
 
 log = structlog.get_logger()
 
@@ -103,7 +103,7 @@ def _deliver(path: Path, report: Report, send: Send) -> None:
 
 
 def _report_refused(path: Path, report: Report, send: Send, reason: str) -> None:
-    failure = Failure(kind="infra", detail=f"the server refused the agent's report: {reason}"[:4000])
+    failure = Failure(kind="infra", detail=f"the server refused the agent's report: {reason}"[:MAX_DETAIL_CHARS])
     instead = Report(lease_id=report.lease_id, attempt=report.attempt, outcome="failed", failure=failure)
     try:
         send(instead)

@@ -1,7 +1,6 @@
 """Accuracy tables: the evaluated sub-networks of a supernet in a file of JSON lines. No torch."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.errors import PredictorError, SpaceError
+from elasticvit.json_lines import complete_lines, open_to_append
 
 Values = NDArray[np.float64]
 FORMAT = 1
@@ -57,15 +57,14 @@ class AccuracyTable:
             PredictorError: no file, another format, a code that is not in its space, or not of the expected space.
         """
         try:
-            head, *lines = path.read_text("utf-8").split("\n")
+            head, *lines = complete_lines(path) or [""]
             header = json.loads(head)
             if header["format"] != FORMAT:
                 raise PredictorError(f"{path} has format {header['format']}, not {FORMAT}: evaluate the supernet again")
             space = Space.from_json(header["space"])
             if expected is not None and space != expected:
                 raise PredictorError(f"{path} is of another space than the supernet: evaluate the supernet again")
-            # Text after the last line break is an incomplete line.
-            entries = [json.loads(line) for line in lines[:-1]]
+            entries = [json.loads(line) for line in lines]
             top1_by_code = {tuple(entry["code"]): float(entry["top1"]) for entry in entries}
             top1 = np.array(list(top1_by_code.values()), np.float64)
             return cls(space, space.checked(list(top1_by_code)), top1, int(header["images"]))
@@ -94,18 +93,13 @@ def append(
     """
     values = {"format": FORMAT, "images": images, "space": json.loads(space.to_json()), **fields}
     header = json.dumps(values, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    with open_to_append(path) as file:
         file.seek(0)
-        content = file.read()
-        complete = content[: content.rfind(b"\n") + 1]
-        if complete and complete.split(b"\n", 1)[0].decode() != header:
+        found = file.readline().decode().rstrip("\n")
+        if found and found != header:
             raise PredictorError(f"{path} holds accuracies of another space or on other images; remove it first")
-        file.truncate(len(complete))
-        lines = [] if complete else [header]
+        lines = [] if found else [header]
         lines += [
             json.dumps({"code": code.tolist(), "top1": float(value)}) for code, value in zip(codes, top1, strict=True)
         ]
         file.write(("\n".join(lines) + "\n").encode() if lines else b"")
-        file.flush()
-        os.fsync(file.fileno())

@@ -1,6 +1,5 @@
 """The command that writes a network as a file. `app` is mounted among the commands that need no server."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from elasticvit.cli.console import EXIT_USAGE, ArchOption, OutOption, SupernetOp
 from elasticvit.export.file_kinds import Converter, Format
 from elasticvit.export.input_form import InputKind
 from elasticvit.export.precision import Precision
+from elasticvit.hashing import file_sha256
 
 if TYPE_CHECKING:  # torch is loaded by the commands that need it
     from elasticvit.export import Exported, Manifest
@@ -99,7 +99,7 @@ def _exported(
     return export_net(
         subnet.net,
         subnet.supernet.card,
-        supernet_sha256=hashlib.sha256(supernet.read_bytes()).hexdigest(),
+        supernet_sha256=file_sha256(supernet),
         accuracy=subnet.accuracy,
         precision=precision,
         recipe=recipe,

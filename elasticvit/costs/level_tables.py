@@ -24,6 +24,7 @@ from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.costs.levels import PAPER_FLOORS, PAPER_LEVELS, Floors, floor_by_key
 from elasticvit.errors import ElasticVitError, SpaceError
+from elasticvit.hashing import file_sha256
 from elasticvit.progress import Report, Step, silent
 
 FORMAT = "elasticvit-table/1"
@@ -215,9 +216,8 @@ def _open(folder: Path, header: dict[str, Any]) -> LevelTable:
         raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
     paths = _paths(folder, header["level"])[:2]
     for path, sha256 in zip(paths, header["sha256"], strict=True):
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise ValueError(f"{path.name} differs from what was written")
+        if file_sha256(path) != sha256:
+            raise ValueError(f"{path.name} differs from what was written")
     codes, costs = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
     space = Space.from_json(header["space"])
     if (codes.dtype, costs.shape) != (np.int8, (len(codes),)):

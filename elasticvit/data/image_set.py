@@ -233,14 +233,6 @@ FOLDERS = {
 KNOWN = ("digits", *sorted(FOLDERS), "tiny-imagenet:CLASSES")
 
 
-def cifar10() -> ImageSet:
-    """CIFAR-10: 32×32, 45,000 images to train on, 5,000 held out and the 10,000 test images as `val`.
-
-    Raises `DataError` if `ELASTICVIT_DATA` has no folder `cifar10-jpeg`.
-    """
-    return load_named("cifar10")
-
-
 def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
     """200 classes of ImageNet at 64×64: 500 training and 50 validation images a class, labels by sorted id.
 

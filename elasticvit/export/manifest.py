@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from elasticvit.accuracy.value import AccuracySource
 from elasticvit.archs.arch import Arch
+from elasticvit.export.file_kinds import Format
 from elasticvit.export.input_form import InputForm, InputKind, Triple
 from elasticvit.export.precision import Precision
+from elasticvit.latency.calibration import Statistic
 
 if TYPE_CHECKING:
     from elasticvit.nn.supernet_file import Card
@@ -87,7 +89,7 @@ class Latency(_Part):
 
     device: str
     profile: str | None = None
-    statistic: Literal["p50", "p90"] = "p50"
+    statistic: Statistic = "p50"
     predicted_ms: Milliseconds | None = None
     lower_ms: Milliseconds | None = None
     upper_ms: Milliseconds | None = None
@@ -132,7 +134,7 @@ class Manifest(Description):
     """The description of one model file."""
 
     schema_version: Literal[1, 2] = 2
-    format: Literal["tflite", "onnx", "pt2"] = "tflite"
+    format: Format = Format.TFLITE
     sha256: str
     size_bytes: int
     delegate: dict[str, Any] | None = None

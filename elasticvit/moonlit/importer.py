@@ -6,7 +6,6 @@ Here a table is stored by offset and needs no index: `Index.RECOMPUTED` takes th
 `Index.STORED` moves them to where the stored index points, which reproduces the authors' evaluation.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from elasticvit.archs.space import paper
 from elasticvit.errors import SupernetFileError
+from elasticvit.hashing import file_sha256
 from elasticvit.moonlit.checkpoint import Checkpoint, TensorsByKey, read_checkpoint
 from elasticvit.moonlit.names import Entry, Index, Kind, Weights, entries
 from elasticvit.nn.layers import relative_index
@@ -80,7 +80,7 @@ def import_checkpoint(
     report = ImportReport(
         source="microsoft/Moonlit ElasticViT",
         file=path.name,
-        sha256=_sha256(path),
+        sha256=file_sha256(path),
         epoch=checkpoint.epoch,
         weights=label,
         choice=choice,
@@ -217,8 +217,3 @@ def _numbers(of: tuple[Entry, ...]) -> int:
 
 def _few(names: list[str], max_count: int = 3) -> str:
     return ", ".join(names[:max_count]) + (", …" if len(names) > max_count else "")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

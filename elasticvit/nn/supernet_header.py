@@ -17,6 +17,7 @@ from elasticvit.archs.space import Space
 from elasticvit.errors import SpaceError, SupernetFileError
 
 FORMAT = "elasticvit-supernet/1"
+ENDING = ".safetensors"
 _CARD_TYPES: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
     "data": (str,),

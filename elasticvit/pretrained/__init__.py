@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elasticvit.nn.supernet_header import table_path
+from elasticvit.nn.supernet_header import ENDING, table_path
 
 FOLDER = Path(__file__).parent
 DEFAULT = "cifar10"
@@ -12,7 +12,7 @@ TRAINED_HERE = "digits"
 
 def shipped(name: str) -> Path | None:
     """The supernet file that ships under this name, or None."""
-    path = FOLDER / f"{name}.safetensors"
+    path = FOLDER / f"{name}{ENDING}"
     return path if path.is_file() and table_path(path).is_file() else None
 
 

@@ -12,7 +12,7 @@ from elasticvit.atomic import write_atomically
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, SupernetFileError
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet, save_supernet
-from elasticvit.nn.supernet_header import table_path
+from elasticvit.nn.supernet_header import ENDING, table_path
 from elasticvit.progress import Report, Say, Stop, bars, never, unheard
 from elasticvit.training.checkpoints import UnusableCheckpointError
 from elasticvit.training.loop import train
@@ -72,17 +72,17 @@ def take_shipped(file: Path, folder: Path, say: Say = unheard) -> Path:
 
 
 def _own(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.safetensors"
+    path = folder / f"{name}{ENDING}"
     if not path.is_file():
-        ships = sorted(file.stem for file in pretrained.FOLDER.glob("*.safetensors"))
-        there = sorted(file.stem for file in folder.glob("*.safetensors"))
+        ships = sorted(file.stem for file in pretrained.FOLDER.glob(f"*{ENDING}"))
+        there = sorted(file.stem for file in folder.glob(f"*{ENDING}"))
         known = ", ".join(sorted({*ships, *there, pretrained.TRAINED_HERE}))
         raise DataError(f"there is no supernet {name!r} in {folder}; known: {known}")
     return path
 
 
 def _trained(folder: Path, recipe: Recipe, evaluated: int, say: Say, report: Report | None, stop: Stop) -> Path:
-    path = folder / f"{recipe.name}.safetensors"
+    path = folder / f"{recipe.name}{ENDING}"
     with ExitStack() as stack:
         report = report or stack.enter_context(bars())
         supernet = _whole(path)

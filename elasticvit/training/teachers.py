@@ -3,21 +3,19 @@
 They get images at the size of the data set, scaled by their own card if they have one, else as for the supernet.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from elasticvit.accuracy.evaluate import RECALIBRATION_IMAGES, recalibrate
-from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import ImageSet, check_same_classes
-from elasticvit.errors import ArchError, DataError, SupernetFileError
+from elasticvit.errors import DataError
 from elasticvit.nn.net import Net
-from elasticvit.nn.net_file import FORMAT as NET_FORMAT
+from elasticvit.nn.net_file import read_net
 from elasticvit.nn.supernet_file import Card, load_supernet
+from elasticvit.nn.supernet_header import ENDING
 from elasticvit.training.losses import Teacher
 
 
@@ -49,10 +47,10 @@ def load_teacher(path: Path, data: ImageSet, device: torch.device) -> Teacher:
 def _load(path: Path, data: ImageSet, device: torch.device) -> Callable[[Tensor], Tensor]:
     if path.suffix == ".pt2":
         return torch.export.load(path).module().to(device)
-    if path.suffix != ".safetensors":
+    if path.suffix != ENDING:
         script: nn.Module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
         return script.eval()
-    net, card = _of_net_file(path) or _largest(path, data)
+    net, card = read_net(path) or _largest(path, data)
     check_same_classes(data, card.class_names, f"the teacher {path}")
     net = net.to(device).eval()
     if (card.mean, card.std) == (data.mean, data.std):
@@ -74,20 +72,3 @@ def _largest(path: Path, data: ImageSet) -> tuple[Net, Card]:
     supernet = load_supernet(path)
     net = supernet.extract(supernet.space.largest())
     return recalibrate(net, supernet.card.scaled(data.train.images[:RECALIBRATION_IMAGES])), supernet.card
-
-
-def _of_net_file(path: Path) -> tuple[Net, Card] | None:
-    """The network and card of a file that `elasticvit extract` wrote; None for other safetensors files."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != NET_FORMAT:
-                return None
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        with torch.device("meta"):
-            net = Net(Arch.from_json(json.loads(header["arch"])))
-        net.load_state_dict(state, assign=True)
-        card = Card.from_json(header["card"])
-    except (SafetensorError, KeyError, ArchError, RuntimeError, TypeError, ValueError) as error:
-        raise SupernetFileError(f"{path} is no network file: {error}") from error
-    return net, card

@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from server import logs
 from server.api import handlers
 from server.api.metrics import Metrics
 from server.api.middleware import BodyLimit, RequestLog
@@ -23,7 +22,7 @@ from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import job_ends, lease_expiry
 from server.services.home import prepare
-from server.settings import Settings, load_settings
+from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
 from server.version import VERSION
@@ -80,13 +79,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     return app
-
-
-def from_environment() -> FastAPI:
-    """For `uvicorn --factory server.api.app:from_environment`."""
-    settings = load_settings()
-    logs.configure(settings.log_level)
-    return create_app(settings)
 
 
 async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:

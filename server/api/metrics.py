@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlmodel import Session, func, select
 
-from server.store.tables import Device, Job
 from server.wire import DeviceState, JobKind, JobStatus
 
 
@@ -47,12 +45,3 @@ class _Stored(Collector):
         for state in DeviceState:
             devices.add_metric([state.value], self._devices.get(state.value, 0))
         yield devices
-
-
-def count_jobs(session: Session) -> dict[tuple[str, str], int]:
-    counted = session.exec(select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status))
-    return {(kind, status): number for kind, status, number in counted}
-
-
-def all_devices(session: Session) -> list[Device]:
-    return list(session.exec(select(Device)))

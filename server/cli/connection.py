@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -18,11 +17,11 @@ import typer
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import ElasticVitError
 from server.wire import JobStatus
-from server.wire.connect import AddressError, http_client
+from server.wire.connect import AddressError, checked_token, http_client
+from server.wire.polling import views_until_finished
 
 POLL_SECONDS = 0.3
 TIMEOUT_SECONDS = 60.0
-FINISHED = {status.value for status in JobStatus if status.finished}
 TOKEN_VARIABLE = "ELASTICVIT_TOKEN"
 
 
@@ -70,16 +69,14 @@ class Client:
         Ctrl-C ends the command and leaves the work running.
         """
         printed = None
-        while True:
-            view: dict[str, Any] = self.call("GET", path)
+        view: dict[str, Any] = {}
+        for view in views_until_finished(lambda: self.call("GET", path), POLL_SECONDS):
             progress = view.get("progress")
             stage = f"{view['status']}: {progress['stage']}" if progress else view["status"]
             if stage != printed:
                 typer.echo(stage, err=True)
                 printed = stage
-            if view["status"] in FINISHED:
-                return view
-            time.sleep(POLL_SECONDS)
+        return view
 
     def wait_for_success(self, path: str) -> dict[str, Any]:
         """The view of a job or a search that succeeded. If it ends otherwise, print it and end with status 1."""
@@ -111,9 +108,7 @@ def read_token() -> str:
 
 
 def _checked(secret: str, source: str) -> str:
-    """A token without the line end that copying or an editor left behind it."""
-    token = secret.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if (token := checked_token(secret)) is None:
         end(f"{source} does not hold a token: copy it again, alone on one line")
     return token
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
+from elasticvit.cli.console import escape_unprintable
 from server.cli import client
 from server.errors import ServerError
 from server.version import VERSION
@@ -127,7 +127,7 @@ def demo(
 
 def _watch(wanted: bool) -> None:
     if wanted:
-        from server.parent import exit_with_parent
+        from server.wire.process import exit_with_parent
 
         exit_with_parent()
 
@@ -142,10 +142,7 @@ def main() -> None:
     # Read when torch loads its OpenMP: idle threads then sleep instead of spinning, which on a busy machine of two
     # cores is many times faster (children inherit it).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Characters that an ASCII locale lacks are escaped instead of a traceback.
-            stream.reconfigure(errors="backslashreplace")
+    escape_unprintable()
     light = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
     light |= {group.name for group in app.registered_groups if isinstance(group.name, str)}
     if len(sys.argv) < 2 or sys.argv[1] not in light:

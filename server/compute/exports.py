@@ -12,9 +12,9 @@ from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.task import Compute
 from server.services import models
 from server.services.export_key import export_key
-from server.services.models import NewModel, Source
+from server.services.models import NewModel
 from server.store.tables import Model
-from server.wire import PrecisionName
+from server.wire import ModelSource, PrecisionName
 
 UNWATCHED = Unwatched()
 
@@ -52,7 +52,7 @@ def export_subnet(
     exporter: Exporter,
     served: ServedSupernet,
     arch: Arch,
-    source: Source,
+    source: ModelSource,
     *,
     precision: PrecisionName = "float32",
     watch: Watch = UNWATCHED,
@@ -81,7 +81,7 @@ def ops_of(exporter: Exporter, served: ServedSupernet, arch: Arch, watch: Watch 
     return exporter.run(ListOps(served.ref, arch), watch)
 
 
-def _export(compute: Compute, exporter: Exporter, order: ExportTflite, source: Source, watch: Watch) -> Model:
+def _export(compute: Compute, exporter: Exporter, order: ExportTflite, source: ModelSource, watch: Watch) -> Model:
     key = export_key(
         order.supernet, order.arch, precision=order.precision, recalibrate=order.recalibrate, seed=order.seed
     )
@@ -94,7 +94,7 @@ def _export(compute: Compute, exporter: Exporter, order: ExportTflite, source: S
     return _store(compute, order, exported, source, key)
 
 
-def _store(compute: Compute, order: ExportTflite, exported: ExportedFile, source: Source, key: str) -> Model:
+def _store(compute: Compute, order: ExportTflite, exported: ExportedFile, source: ModelSource, key: str) -> Model:
     """Store the file and its row; the same bytes twice are one model."""
     # Outside the transaction: a large file takes a moment to reach the disk, and SQLite has one writer at a time.
     file = models.store_bytes(compute.blobs, exported.data)

@@ -1,10 +1,11 @@
-"""Supernets by name for compute jobs; headers and tables of the last few are kept in memory."""
+"""Supernets by name for compute jobs; headers and tables of those used last are kept in memory."""
 
 from __future__ import annotations
 
 import threading
 
 from server.compute.exporting.served_supernet import ServedSupernet
+from server.compute.lru_cache import LruCache
 from server.compute.task import Compute
 from server.services import supernets
 from server.store.supernet_file import SupernetRef
@@ -18,14 +19,11 @@ class SupernetCache:
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
         self._lock = threading.Lock()
-        self._served: dict[SupernetRef, ServedSupernet] = {}
+        self._served: LruCache[SupernetRef, ServedSupernet] = LruCache(MAX_SUPERNETS)
 
     def get(self, name: str | None) -> ServedSupernet:
         """The supernet, the default one for None, with file and table as they are now. Raises NotFound, Conflict."""
         with self._compute.database.read() as session:
             ref = supernets.ref(supernets.resolve(session, name), self._compute.settings.supernets_folder)
         with self._lock:
-            served = self._served.setdefault(ref, ServedSupernet(ref))
-            while len(self._served) > MAX_SUPERNETS:
-                del self._served[next(iter(self._served))]
-            return served
+            return self._served.get(ref, lambda: ServedSupernet(ref))

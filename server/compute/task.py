@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from types import TracebackType
 
 import structlog
@@ -43,10 +42,6 @@ class Compute:
     database: Database
     blobs: Blobs
     clock: Clock
-
-    @property
-    def offline_after(self) -> timedelta:
-        return timedelta(seconds=self.settings.offline_after_seconds)
 
 
 @dataclass

@@ -32,7 +32,7 @@ from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.wakeup import WakeupListener
-from server.wire import Failure, JobKind
+from server.wire import MAX_DETAIL_CHARS, Failure, JobKind
 
 log = structlog.get_logger()
 IDLE_SECONDS = 0.2
@@ -147,7 +147,7 @@ def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
     while not stop.wait(1.0):
         try:
             with compute.database.read() as session:
-                due = host_calibration.calibration_due(session, compute.clock(), compute.offline_after)
+                due = host_calibration.calibration_due(session, compute.clock(), compute.settings.offline_after)
             if due:
                 with compute.database.write() as session:
                     host_calibration.submit_calibration(session, compute.clock(), compute.settings.max_attempts)
@@ -177,7 +177,7 @@ def run_job(task: Task, execute: Execute) -> None:
         except Exception as error:
             bound.exception("job failed unexpectedly")
             detail = f"{type(error).__name__}: {error}; the server's log has more"
-            _fail(task, Failure(kind="infra", detail=detail[:4000]), traceback.format_exc())
+            _fail(task, Failure(kind="infra", detail=detail[:MAX_DETAIL_CHARS]), traceback.format_exc())
     except (StaleLease, NotFound, Finished):
         bound.warning("job was finished or taken by another worker; its result is dropped")
     except DBAPIError:

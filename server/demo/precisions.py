@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from server.wire import JobStatus
+from server.wire import HOST
+from server.wire.polling import finished_view
 
 PRECISIONS = ("float32", "float16", "dynamic_int8", "int8")
 PATIENCE_SECONDS = 180.0
+POLL_SECONDS = 0.1
 HEADING = "  precision      MB      ms   x float32   top-1 change                 XNNPACK takes"
 Call = Callable[..., Any]
 
@@ -47,7 +48,7 @@ def _body(arch: dict[str, Any], supernet: str, precision: str) -> dict[str, Any]
 
 
 def _measure(model_id: str) -> dict[str, Any]:
-    return {"kind": "measure", "model_id": model_id, "device": "host"}
+    return {"kind": "measure", "model_id": model_id, "device": HOST}
 
 
 def _row(model: dict[str, Any], p50_ms: float, ratio: float) -> str:
@@ -71,10 +72,7 @@ def _change(precision: str, change: dict[str, Any] | None) -> str:
 
 def _done(call: Call, url: str) -> dict[str, Any]:
     """The finished job. Raises PrecisionError when it does not end."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        job: dict[str, Any] = call("GET", url)
-        if JobStatus(job["status"]).finished:
-            return job
-        time.sleep(0.1)
-    raise PrecisionError(f"{url} did not end within {PATIENCE_SECONDS:g} s")
+    try:
+        return finished_view(lambda: call("GET", url), POLL_SECONDS, PATIENCE_SECONDS)
+    except TimeoutError as error:
+        raise PrecisionError(f"{url} did not end within {PATIENCE_SECONDS:g} s") from error

@@ -24,16 +24,19 @@ import typer
 
 from elasticvit.atomic import atomic_folder, remove_part_folders
 from elasticvit.errors import ElasticVitError
+from elasticvit.nn.supernet_header import ENDING
 from server.demo import precisions
 from server.demo.model import ModelCheck, try_model
 from server.demo.precisions import PrecisionError
-from server.parent import exit_text
 from server.settings import Settings, load_settings
-from server.wire import JobStatus
+from server.wire import HOST, JobStatus
 from server.wire.connect import base_url, http_client
+from server.wire.polling import finished_view
+from server.wire.process import exit_text
 
 READY_SECONDS = 900.0
 ANSWER_SECONDS = 120.0
+POLL_SECONDS = 0.2
 SWEEP = (0.1, 0.3, 0.5, 0.7, 0.9)
 # Kernels round differently: an image whose two best classes score almost alike may get either.
 MIN_SAME = 0.98
@@ -60,17 +63,15 @@ class Service:
 
     def search(self, budget_ms: float) -> dict[str, Any]:
         """The finished search for a verified model within a budget."""
-        body = {"device": "host", "budget": {"latency_ms": budget_ms}, "verify": True}
+        body = {"device": HOST, "budget": {"latency_ms": budget_ms}, "verify": True}
         url = self.call("POST", "/search", json=body)["url"]
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < deadline:
-            view: dict[str, Any] = self.call("GET", url)
-            if JobStatus(view["status"]).finished:
-                if view["status"] != JobStatus.SUCCEEDED:
-                    raise DemoError(f"the search ended {view['status']}: {view['error']}")
-                return view
-            time.sleep(0.2)
-        raise DemoError(f"no answer within {ANSWER_SECONDS:g} s")
+        try:
+            view = finished_view(lambda: self.call("GET", url), POLL_SECONDS, ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise DemoError(f"no answer within {ANSWER_SECONDS:g} s") from error
+        if view["status"] != JobStatus.SUCCEEDED:
+            raise DemoError(f"the search ended {view['status']}: {view['error']}")
+        return view
 
 
 def run_demo(budget_ms: float | None, sweep: bool) -> int:
@@ -98,9 +99,9 @@ def run_demo(budget_ms: float | None, sweep: bool) -> int:
 def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
     result = service.search(budget_ms)["result"]
     model = result["models"][0]
-    latency, accuracy = model["latency"]["host"], model["accuracy"]
+    latency, accuracy = model["latency"][HOST], model["accuracy"]
     supernet = service.call("GET", f"/supernets/{result['supernet']}")
-    tried = try_model(_download(service, model), model["arch"], home / "supernets" / f"{supernet['name']}.safetensors")
+    tried = try_model(_download(service, model), model["arch"], home / "supernets" / f"{supernet['name']}{ENDING}")
     rows = {
         "budget": f"{budget_ms:.3f} ms",
         "predicted": f"{latency['predicted_ms']:.3f} ms, {latency['confidence']:.0%} interval "
@@ -147,7 +148,7 @@ def _sweep(service: Service, low_ms: float, high_ms: float) -> None:
         budget_ms = _between(low_ms, high_ms, fraction)
         begin_s = time.monotonic()
         model = service.search(budget_ms)["result"]["models"][0]
-        latency = model["latency"]["host"]
+        latency = model["latency"][HOST]
         measured.append(latency["measured_ms"])
         typer.echo(
             f"  {budget_ms:9.3f}   {latency['measured_ms']:11.3f}   {latency['verified']!s:>8}   "
@@ -163,7 +164,7 @@ def _between(low: float, high: float, fraction: float) -> float:
 
 def _reachable(service: Service) -> tuple[float, float]:
     default = next(item["name"] for item in service.call("GET", "/supernets")["items"] if item["is_default"])
-    predictors = service.call("GET", "/predictors", params={"device": "host"})["items"]
+    predictors = service.call("GET", "/predictors", params={"device": HOST})["items"]
     predictor = next(item for item in predictors if item["supernet"] == default)
     return predictor["smallest"]["upper_ms"], predictor["largest"]["upper_ms"]
 

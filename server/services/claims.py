@@ -5,7 +5,7 @@ Every claim is an attempt, whose number is the fencing token.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -79,10 +79,6 @@ def get_attempt(session: Session, lease_id: str) -> Attempt:
     if attempt is None:
         raise NotFound(f"there is no lease '{lease_id}'")
     return attempt
-
-
-def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
-    return session.exec(select(Attempt).where(Attempt.job_id == job_id).order_by(col(Attempt.number))).all()
 
 
 def change_held(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 from sqlmodel import Session
 
@@ -11,10 +10,9 @@ from server.errors import Conflict, InfraError, NotFound
 from server.services import jobs, models
 from server.store.blobs import Blobs
 from server.store.tables import Job, Model, ModelFile
-from server.wire import JobKind, JobStatus
+from server.wire import JobKind, JobStatus, OtherFormat
 
 PRIORITY = 5
-OtherFormat = Literal["onnx", "pt2"]
 
 
 def find(session: Session, blobs: Blobs, model: Model, format: OtherFormat) -> ModelFile | None:

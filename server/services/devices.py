@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
 from server.services import lease_expiry
+from server.services.jobs import TAKEN
 from server.services.pages import page
 from server.services.storable import storable
 from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet, new_id
@@ -17,7 +19,6 @@ from server.wire import (
     DeviceDescription,
     DeviceState,
     DeviceView,
-    JobStatus,
     Page,
     PredictorRef,
     ProfileKey,
@@ -103,12 +104,17 @@ def state(session: Session, device: Device, now: datetime, offline_after: timede
     """As its agent reported; offline after `offline_after` without a heartbeat, busy while it holds a lease."""
     if now - device.last_seen_at > offline_after:
         return DeviceState.OFFLINE
-    taken = (JobStatus.LEASED.value, JobStatus.RUNNING.value)
     holding = select(Job.id).join(Attempt, col(Attempt.id) == Job.lease_id)
-    holding = holding.where(Job.device == device.name, col(Job.status).in_(taken), Attempt.owner == device.agent_id)
+    holding = holding.where(Job.device == device.name, col(Job.status).in_(TAKEN), Attempt.owner == device.agent_id)
     if device.state == DeviceState.IDLE and session.exec(holding.limit(1)).first() is not None:
         return DeviceState.BUSY
     return DeviceState(device.state)
+
+
+def count_by_state(session: Session, now: datetime, offline_after: timedelta) -> dict[str, int]:
+    """How many devices are in each state; states without a device are left out."""
+    known = session.exec(select(Device)).all()
+    return Counter(state(session, device, now, offline_after).value for device in known)
 
 
 def listing(

@@ -8,9 +8,8 @@ from sqlmodel import Session, col, select
 
 from server.errors import Conflict, NotFound
 from server.services import devices, predictors, submissions, supernets
-from server.services.readiness import HOST
 from server.store.tables import Job
-from server.wire import Accepted, DeviceState, JobKind, JobRequest, JobStatus
+from server.wire import HOST, Accepted, DeviceState, JobKind, JobRequest, JobStatus
 
 CALIBRATION_TRIES = 3
 

@@ -14,7 +14,7 @@ from server.errors import Finished
 from server.services.claims import change_held, get_attempt
 from server.services.jobs import OPEN, TAKEN, changed, children, error, get
 from server.store.tables import Attempt, Job
-from server.wire import Failure, JobStatus
+from server.wire import MAX_DETAIL_CHARS, Failure, JobStatus
 
 
 def finish(session: Session, lease_id: str, attempt: int, result: Mapping[str, Any], now: datetime) -> Job:
@@ -112,7 +112,7 @@ def _parent_finished(parent: Job) -> Failure:
     detail = f"its parent job '{parent.id}' {parent.status if parent.status != 'cancelled' else 'was cancelled'}"
     if failure is not None:
         detail += f": {failure.detail}"
-    return Failure(kind=failure.kind if failure else "user", detail=detail[:4000])
+    return Failure(kind=failure.kind if failure else "user", detail=detail[:MAX_DETAIL_CHARS])
 
 
 def after_failure(job: Job, failure: Failure, final: bool, now: datetime) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Update
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from server.errors import Finished, NotFound
 from server.services.pages import page
@@ -80,6 +80,12 @@ def enqueue(
     session.add(job)
     session.flush()
     return job
+
+
+def count_by_kind_and_status(session: Session) -> dict[tuple[str, str], int]:
+    """How many jobs there are of each kind and status; those without a job are left out."""
+    counted = session.exec(select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status))
+    return {(kind, status): number for kind, status, number in counted}
 
 
 def add_done(

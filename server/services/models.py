@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
@@ -22,9 +22,7 @@ from server.services.pages import page
 from server.services.storable import storable
 from server.store.blobs import Blobs, Draft
 from server.store.tables import Model, ModelFile, Supernet, new_id
-from server.wire import Accuracy, BlobRef, ModelView, Page
-
-Source = Literal["search", "subnet", "calibration", "anchor", "upload"]
+from server.wire import Accuracy, BlobRef, ModelSource, ModelView, Page
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class NewModel:
     """An exported model to be stored. `export_key` is what decided its bytes, None when it is not to be found again."""
 
     file: StoredFile
-    source: Source
+    source: ModelSource
     manifest: Mapping[str, Any]
     name: str | None = None
     precision: str | None = None
@@ -224,7 +222,11 @@ def sha256(content: bytes) -> str:
 
 
 def listing(
-    session: Session, page_token: str | None, max_results: int, source: Source | None = None, arch_id: str | None = None
+    session: Session,
+    page_token: str | None,
+    max_results: int,
+    source: ModelSource | None = None,
+    arch_id: str | None = None,
 ) -> Page[ModelView]:
     """Newest first."""
     query = select(Model)
@@ -246,9 +248,10 @@ def view(model: Model) -> ModelView:
         accuracy=Accuracy.model_validate(model.accuracy),
         terms=model.manifest.get("terms"),
         url=f"/models/{model.id}",
-        download_url=download_url(model),
+        download_url=f"{download_url(model)}?format=tflite",
     )
 
 
 def download_url(model: Model) -> str:
-    return f"/models/{model.id}/download?format=tflite"
+    """Where the `.tflite` is downloaded; the parameter `format` asks for another file."""
+    return f"/models/{model.id}/download"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from server.services import devices, predictors, supernets, tokens
-from server.store.tables import Device, Supernet
-from server.wire import DeviceState
-
-HOST = "host"
+from server.store.tables import Device
+from server.wire import HOST, DeviceState
 
 
 def waiting_for(
@@ -27,7 +25,7 @@ def waiting_for(
     missing = []
     if tokens.read_secret(admin_token_file) is None:
         missing.append("admin_token")
-    supernet = session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))).first()
+    supernet = supernets.default(session)
     if supernet is None or not supernets.path(supernet, supernets_folder).is_file():
         missing.append("supernet")
     if expect_host:

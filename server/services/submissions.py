@@ -115,7 +115,7 @@ def subnet_result(model: Model) -> dict[str, Any]:
         "terms": model.manifest.get("terms"),
         "warning": None if model.accuracy.get("value") is not None else UNKNOWN_ACCURACY,
         "url": f"/models/{model.id}",
-        "download_url": f"/models/{model.id}/download",
+        "download_url": models.download_url(model),
     }
 
 

@@ -12,15 +12,16 @@ from typing import Any
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
 from elasticvit.archs.space import Space
 from elasticvit.errors import PredictorError
-from elasticvit.nn.supernet_header import SupernetHeader, table_path
+from elasticvit.hashing import file_sha256
+from elasticvit.nn.supernet_header import ENDING, SupernetHeader, table_path
 from server.errors import BadValue, from_os_error
 from server.services import supernets
 from server.services.storable import storable
-from server.settings import NAME
-from server.store.blobs import copy_file, file_sha256
+from server.store.blobs import copy_file
 from server.store.db import Database
-from server.store.supernet_file import ENDING, describe
+from server.store.supernet_file import describe
 from server.store.tables import Supernet
+from server.wire import NAME_PATTERN
 
 
 def add(database: Database, file: Path, name: str | None, folder: Path, now: datetime) -> Supernet:
@@ -87,7 +88,7 @@ def bring(file: Path, folder: Path, name: str) -> Path:
 
 
 def _check(file: Path, name: str) -> SupernetHeader:
-    if not re.match(NAME, name):
+    if not re.match(NAME_PATTERN, name):
         raise BadValue(f"'{name}' cannot be a supernet's name: give one of letters, digits and ._:-")
     header = describe(file)
     try:

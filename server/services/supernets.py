@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from elasticvit.hashing import file_sha256
 from server.errors import Conflict, NotFound
 from server.services.pages import page
-from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef, table_sha256
 from server.store.tables import Supernet
 from server.wire import Page, SupernetView
@@ -30,8 +30,8 @@ def register(
     """Add the row of a file in the supernets folder, or update it; the first supernet becomes the default."""
     row = session.get(Supernet, name)
     if row is None:
-        default = session.exec(select(Supernet.name).where(col(Supernet.is_default).is_(True))).first()
-        row = Supernet(name=name, file="", sha256="", size_bytes=0, is_default=default is None, created_at=now)
+        is_first = default(session) is None
+        row = Supernet(name=name, file="", sha256="", size_bytes=0, is_default=is_first, created_at=now)
     row.file, row.sha256, row.size_bytes = file.name, file_sha256(file), file.stat().st_size
     row.space = dict(space) if isinstance(space, Mapping) else space
     row.classes, row.provenance = classes, dict(provenance or {})
@@ -50,19 +50,24 @@ def check_free(session: Session, name: str, sha256: str) -> None:
 def make_default(session: Session, name: str) -> None:
     """Use this supernet for requests that name none. Raises NotFound."""
     chosen = get(session, name)
-    for row in session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))):
-        row.is_default = False
-        session.add(row)
+    if (former := default(session)) is not None:
+        former.is_default = False
+        session.add(former)
     chosen.is_default = True
     session.add(chosen)
     session.flush()
+
+
+def default(session: Session) -> Supernet | None:
+    """The supernet for requests that name none; None while no supernet is registered."""
+    return session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))).first()
 
 
 def resolve(session: Session, name: str | None) -> Supernet:
     """The named supernet, or the default one. Raises NotFound, and Conflict while no supernet is registered."""
     if name is not None:
         return get(session, name)
-    row = session.exec(select(Supernet).where(col(Supernet.is_default).is_(True))).first()
+    row = default(session)
     if row is None:
         raise Conflict("no supernet is loaded yet: wait until GET /readyz is 200")
     return row

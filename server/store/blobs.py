@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elasticvit.atomic import PartFile
-from server.errors import InfraError, NotFound, TooLarge, from_os_error
+from server.errors import NotFound, TooLarge, from_os_error
 from server.store.part_files import part_file
 
 CHUNK = 1 << 20
@@ -46,10 +46,8 @@ class Draft:
     def flush(self) -> None:
         self._part.file.flush()
 
-    def keep(self, expected_sha256: str | None = None) -> str:
-        """Make it durable under its hash, which is returned. Raises InfraError if the hash is not the expected one."""
-        if expected_sha256 not in (None, self.sha256):
-            raise InfraError(f"the file has sha256 {self.sha256}, not {expected_sha256}: it was damaged in transit")
+    def keep(self) -> str:
+        """Make it durable under its hash, which is returned."""
         target = self._blobs.path(self.sha256)
         target.parent.mkdir(exist_ok=True)
         self._part.keep(target)
@@ -86,11 +84,6 @@ class Blobs:
         with self.draft() as draft:
             draft.write(data)
             return draft.keep()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -7,11 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from elasticvit.errors import SupernetFileError
+from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_header import SupernetHeader, read_supernet_header, table_path
 from server.errors import BadValue, from_os_error
-from server.store.blobs import file_sha256
-
-ENDING = ".safetensors"
 
 
 @dataclass(frozen=True)

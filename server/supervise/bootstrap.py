@@ -11,19 +11,19 @@ import sys
 from pathlib import Path
 
 from elasticvit.export.api import anchor
+from elasticvit.hashing import file_sha256
+from elasticvit.nn.supernet_header import ENDING
 from elasticvit.pretrained.prepare import prepare_default
 from elasticvit.progress import Say
 from server.clock import Clock, utc_now
 from server.errors import BadValue, InfraError, Unauthorized
 from server.services import models, supernet_files, supernets, tokens
 from server.services.home import prepare
-from server.services.readiness import HOST
 from server.settings import Settings
-from server.store import supernet_file
-from server.store.blobs import Blobs, file_sha256, write_private
+from server.store.blobs import Blobs, write_private
 from server.store.db import Database
 from server.store.tables import Supernet
-from server.wire import Role
+from server.wire import HOST, Role
 
 
 def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
@@ -53,7 +53,7 @@ def register_supernets(database: Database, folder: Path, default: Path, say: Say
     register_supernet(database, default, clock)
     with database.write() as session:
         supernets.make_default(session, default.stem)
-    for file in sorted(folder.glob(f"*{supernet_file.ENDING}")):
+    for file in sorted(folder.glob(f"*{ENDING}")):
         if file == default or file.name.startswith("."):
             continue
         try:

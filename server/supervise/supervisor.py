@@ -22,10 +22,11 @@ import httpx
 
 from elasticvit.progress import Say
 from server.errors import InfraError
-from server.parent import exit_text
 from server.settings import Settings
 from server.supervise.lock import HomeLock, check_port
+from server.wire import HOST
 from server.wire.connect import http_client
+from server.wire.process import exit_text
 
 # Together less than the 20 s after which service managers kill.
 STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
@@ -164,8 +165,8 @@ class Supervisor:
         self._keep(name, [sys.executable, "-m", "server.cli", *arguments], {})
 
     def _start_agent(self) -> None:
-        home = self.settings.home.resolve() / "agents" / "host"
-        command = [sys.executable, "-m", "device_agent.cli", "run", "--host", "--name", "host", "--exit-with-parent"]
+        home = self.settings.home.resolve() / "agents" / HOST
+        command = [sys.executable, "-m", "device_agent.cli", "run", "--host", "--name", HOST, "--exit-with-parent"]
         command += ["--server", self.url, "--token-file", str(home / "agent.token"), "--home", str(home)]
         self._keep("agent", command, {})
 

@@ -13,8 +13,10 @@ from server.wire.agents import (
     LeaseRequest,
 )
 from server.wire.base import (
+    MAX_DETAIL_CHARS,
     MAX_LATENCY_MS,
     MAX_SAMPLES,
+    NAME_PATTERN,
     Answer,
     BudgetMs,
     Confidence,
@@ -37,6 +39,7 @@ from server.wire.base import (
     Whole,
 )
 from server.wire.devices import (
+    HOST,
     DeviceDescription,
     DeviceState,
     DeviceView,
@@ -63,7 +66,10 @@ from server.wire.measurements import (
 )
 from server.wire.models import (
     Accuracy,
+    Download,
+    ModelSource,
     ModelView,
+    OtherFormat,
     SubnetRequest,
     SupernetAdd,
     SupernetView,
@@ -91,8 +97,11 @@ from server.wire.tokens import (
 )
 
 __all__ = [
+    "HOST",
+    "MAX_DETAIL_CHARS",
     "MAX_LATENCY_MS",
     "MAX_SAMPLES",
+    "NAME_PATTERN",
     "Accepted",
     "Accuracy",
     "AgentRegister",
@@ -109,6 +118,7 @@ __all__ = [
     "DeviceKind",
     "DeviceState",
     "DeviceView",
+    "Download",
     "Failure",
     "FailureKind",
     "Health",
@@ -127,9 +137,11 @@ __all__ = [
     "MeasurementDetail",
     "MeasurementSession",
     "MeasurementView",
+    "ModelSource",
     "ModelView",
     "Name",
     "OpTime",
+    "OtherFormat",
     "Page",
     "PrecisionName",
     "PredictorRef",

@@ -15,6 +15,8 @@ from server.wire.text import Plain, Text, plain_value
 
 MAX_LATENCY_MS = 60_000.0
 MAX_SAMPLES = 100_000
+MAX_DETAIL_CHARS = 4000
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 
 
 class Request(BaseModel):
@@ -41,7 +43,7 @@ def _as_utc(value: datetime) -> datetime:
 
 T = TypeVar("T")
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$")]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Whole = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -66,7 +68,7 @@ class Failure(Shared):
     """Why a job failed: who can fix it, and a sentence that says what to do."""
 
     kind: FailureKind
-    detail: Annotated[str, Plain, StringConstraints(min_length=1, max_length=4000)]
+    detail: Annotated[str, Plain, StringConstraints(min_length=1, max_length=MAX_DETAIL_CHARS)]
 
 
 class Page(Answer, Generic[T]):

@@ -1,4 +1,5 @@
-"""The address of a server and the HTTP client for it: one rule for the commands, the supervisor, the demo and agents.
+"""The address of a server, the token and the HTTP client for it: one rule for the commands, the supervisor, the demo
+and agents.
 
 Not re-exported by `server.wire`, whose types need pydantic only; this module needs httpx.
 """
@@ -77,6 +78,13 @@ def check_url(url: str) -> str:
     except httpx.InvalidURL as error:
         raise AddressError(f"'{_without_password(url)}' is not the URL of a server ({error})") from error
     return host
+
+
+def checked_token(text: str) -> str | None:
+    """The token that a variable or a file holds, without the line end that copying or an editor left behind it; None
+    if it holds anything else."""
+    token = text.strip()
+    return token if token and token.isascii() and token.isprintable() and " " not in token else None
 
 
 def base_url(host: str, port: int) -> str:

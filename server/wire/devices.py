@@ -13,6 +13,9 @@ from server.wire.base import Answer, DeviceKind, Name, Shared, UtcTime
 from server.wire.predictors import PredictorRef
 from server.wire.text import Plain, Text
 
+HOST = "host"
+"""The device that the machine of a server is, under `make run`."""
+
 
 class DeviceState(StrEnum):
     """`idle`: can take a job now. `busy`: does a job, or cannot take one now although its agent is there."""

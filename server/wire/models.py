@@ -8,6 +8,12 @@ from pydantic import Field, StringConstraints
 
 from server.wire.base import Answer, Name, PrecisionName, Real, Request, UtcTime
 
+ModelSource = Literal["search", "subnet", "calibration", "anchor", "upload"]
+OtherFormat = Literal["onnx", "pt2"]
+"""What a model can be converted to."""
+Download = Literal["tflite", OtherFormat, "manifest", "card"]
+"""What can be downloaded of a model."""
+
 
 class Accuracy(Answer):
     """Top-1 as a fraction (0 to 1); `source` is `measured`, `predicted`, or None when it is unknown.
@@ -40,7 +46,7 @@ class ModelView(Answer):
 
     id: str
     name: str | None
-    source: Literal["search", "subnet", "calibration", "anchor", "upload"]
+    source: ModelSource
     sha256: str
     size_bytes: int
     precision: str | None

@@ -14,7 +14,6 @@ from elasticvit.atomic import (
     atomic_file,
     atomic_folder,
     check_out,
-    copy_atomically,
     make_folder,
     part_file,
     remove_part_folders,
@@ -28,15 +27,6 @@ Write = Callable[..., None]
 LARGE = b"new" * 10_000
 
 
-def _copied(path: Path, data: bytes, **options: object) -> None:
-    source = path.with_name("source")
-    source.write_bytes(data)
-    try:
-        copy_atomically(source, path, **options)  # type: ignore[arg-type]
-    finally:
-        source.unlink()
-
-
 def _streamed(path: Path, data: bytes, **options: object) -> None:
     with atomic_file(path, single_writer=True, **options) as file:  # type: ignore[arg-type]
         file.write(data[:10])
@@ -47,7 +37,7 @@ def _among_others(path: Path, data: bytes, **options: object) -> None:
     write_files({path.with_name("first"): b"", path: data}, **options)  # type: ignore[arg-type]
 
 
-WRITERS: tuple[Write, ...] = (write_atomically, _copied, _streamed, _among_others)
+WRITERS: tuple[Write, ...] = (write_atomically, _streamed, _among_others)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -59,7 +49,7 @@ def test_a_file_is_replaced_and_nothing_is_left_behind(write: Write, tmp_path: P
     assert {entry.name for entry in tmp_path.iterdir()} <= {"file", "first"}
 
 
-@pytest.mark.parametrize("write", [write_atomically, _streamed, _among_others])
+@pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("error", [None, DataError])
 def test_a_full_disk_keeps_what_was_there(write: Write, error: type[ElasticVitError] | None, tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -67,17 +57,6 @@ def test_a_full_disk_keeps_what_was_there(write: Write, error: type[ElasticVitEr
     with small_disk(1000), pytest.raises(error or OSError, match="File too large"):
         write(path, LARGE, error=error)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
-
-
-def test_a_copy_on_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
-    source, path = tmp_path / "source", tmp_path / "file"
-    source.write_bytes(LARGE)
-    path.write_bytes(b"old")
-    with small_disk(1000), pytest.raises(DataError, match=r"cannot write .*File too large.*nothing was written"):
-        copy_atomically(source, path, error=DataError)
-    assert sorted(tmp_path.iterdir()) == [path, source] and path.read_bytes() == b"old"
-    with pytest.raises(FileNotFoundError):
-        copy_atomically(tmp_path / "nowhere", path)
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
+from sqlmodel import Session, col, select
 
 from server.api.routes.deps import State
 from server.services import measurements, models, predictors, supernets
 from server.store.blobs import Blobs
 from server.store.db import Database
-from server.store.tables import Model
+from server.store.tables import Attempt, Model
 
 with warnings.catch_warnings():  # it prefers a client that is not out yet
     warnings.simplefilter("ignore")
@@ -216,6 +218,11 @@ def problem(answer: Any, status: int, kind: str = "user") -> dict[str, Any]:  # 
     document: dict[str, Any] = answer.json()
     assert document["status"] == status and document["kind"] == kind and document["detail"] and document["title"]
     return document
+
+
+def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
+    """All tries of a job, in their order."""
+    return session.exec(select(Attempt).where(Attempt.job_id == job_id).order_by(col(Attempt.number))).all()
 
 
 def usable_rows(farm: Farm, profile_id: str) -> list[measurements.UsableSession]:

@@ -21,12 +21,11 @@ from elasticvit.pretrained.prepare import prepare_default
 from server.api.app import create_app
 from server.clock import utc_now
 from server.compute import worker
-from server.compute.exporting.work import LocalExporter
 from server.compute.task import Compute, Task
 from server.services import claims, predictors
 from server.settings import Settings
 from server.wire import JobKind
-from tests.server.compute.exporting_farm import executing
+from tests.server.compute.exporting_farm import LocalExporter, executing
 from tests.server.server_farm import Clock, Farm, TestClient
 
 STORED = Path(__file__).parent / "fixtures" / "home-e47bf24"

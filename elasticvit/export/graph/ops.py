@@ -232,8 +232,3 @@ class Graph(OpList):
         indices = [op.block for op in self.ops]
         if indices != sorted(indices) or set(indices) != set(range(len(blocks(self.arch)))):
             raise ExportError("the operators do not cover the blocks of the architecture in order")
-
-
-def graph_macs(graph: OpList, block: int | None = None) -> int:
-    """Multiply-accumulates of a graph, or of one block of it; to be equal to `elasticvit.macs`."""
-    return sum(op.macs for op in graph.ops if block is None or op.block == block)

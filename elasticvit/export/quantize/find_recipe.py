@@ -13,7 +13,6 @@ saves.
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from elasticvit.export.tflite.check import run_tflite
 from elasticvit.export.tflite.number_formats import dynamic_int8, groups_of
 from elasticvit.export.tflite.writer import write_tflite
 from elasticvit.nn.net import Net
+from elasticvit.processor import processor_names
 from elasticvit.progress import Report, Step, silent
 from elasticvit.timing import Samples, lower_bound, measure_ms
 
@@ -90,11 +90,7 @@ def find_recipe(
 
 def this_device() -> dict[str, str]:
     """The device of the latencies, for the record."""
-    cpu = platform.processor() or "unknown"
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
+    cpu = next(iter(processor_names()), platform.processor() or "unknown")
     return {"cpu": cpu, "machine": platform.machine(), "litert": version("ai-edge-litert"), "threads": "1"}
 
 

@@ -1,6 +1,5 @@
 """`elasticvit recipe`: find which operators take int8 weights, on this machine."""
 
-import hashlib
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from elasticvit.archs.space import PRESETS
 from elasticvit.atomic import write_atomically
 from elasticvit.errors import DataError, ExportError
 from elasticvit.export.quantize.recipe import QuantizationRecipe
+from elasticvit.hashing import file_sha256
 from elasticvit.progress import Report
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def make_recipe(of: str, out: Path, version: int, rounds: int, max_drop: float, 
         supernet = load_supernet(of)
         space, nets, calibration_set = supernet.space.name, _nets(supernet), _calibration_set(supernet)
         if calibration_set is not None and calibration_set.held_out is not None:
-            sha256 = hashlib.sha256(Path(of).read_bytes()).hexdigest()
+            sha256 = file_sha256(Path(of))
             judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
     name = f"{space}-{platform.machine()}"
     recipe = find_recipe(

@@ -13,11 +13,12 @@ import numpy as np
 
 from elasticvit.archs.space import Codes
 from elasticvit.costs.band_sampler import BandSampler
+from elasticvit.costs.levels import Floors
 from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.files import RunFiles
-from elasticvit.training.ablation.plan import Floors, Plan
+from elasticvit.training.ablation.plan import Plan
 from elasticvit.training.ablation.records import FloorsFound
 from elasticvit.training.ablation.trial import Evaluator, decoded
 from elasticvit.training.ablation.work import Work, spent

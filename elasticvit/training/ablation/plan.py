@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import ConvChoices, Space, VitChoices
+from elasticvit.costs.levels import Floors
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.training.augment.augment import Augment
 from elasticvit.training.losses import Loss
@@ -28,7 +28,6 @@ LABELS: dict[Config, str] = {
     "performance": "++ performance-aware",
 }
 PlanName = Literal["short", "fair"]
-Floors = tuple[tuple[float, Arch], ...]
 
 
 def miniature(classes: int) -> Space:

@@ -1,14 +1,13 @@
 """What is kept of a trial: a line of JSON each, so that a killed run goes on and plots need no training."""
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from elasticvit.errors import DataError
+from elasticvit.json_lines import complete_lines, open_to_append
 from elasticvit.training.ablation.plan import Config
 
 Code = tuple[int, ...]
@@ -208,15 +207,8 @@ def append_line(path: Path, fields: Mapping[str, Any]) -> None:
     """Add an object as a line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
     line = encode_line(fields)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # A torn line of a killed run ends here, so that this one stands on its own.
-            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
-                file.write(b"\n")
+        with open_to_append(path) as file:
             file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}; make room and start the same command again") from error
 
@@ -224,11 +216,11 @@ def append_line(path: Path, fields: Mapping[str, Any]) -> None:
 def read_lines(path: Path) -> list[Any]:
     """The objects that `append_line` wrote; torn lines are left out, and a missing file has none."""
     rows = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+    for line in complete_lines(path) if path.is_file() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            continue  # torn when the process was killed; what it described is done again
+            continue  # torn when an earlier version was killed; what it described is done again
     return rows
 
 

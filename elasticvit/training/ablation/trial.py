@@ -15,7 +15,7 @@ from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.band_sampler import BandSampler
 from elasticvit.costs.flops import paper_mflops
-from elasticvit.costs.levels import floor_by_key
+from elasticvit.costs.levels import Floors, floor_by_key
 from elasticvit.data.image_set import ImageSet, Split
 from elasticvit.errors import StoppedError
 from elasticvit.nn.device import best_device
@@ -25,7 +25,7 @@ from elasticvit.progress import Report, Step, Stop
 from elasticvit.training.ablation.curve import train_to, way_points
 from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.gradients import Gradients, Matrix, mean_of_pairs, similarities
-from elasticvit.training.ablation.plan import Config, Floors, Plan
+from elasticvit.training.ablation.plan import Config, Plan
 from elasticvit.training.ablation.records import Level, Milestone, Pairs, Point, Similarity, Trial
 from elasticvit.training.ablation.work import Spent, spent
 from elasticvit.training.loop import train

@@ -1,6 +1,5 @@
 """The command `elasticvit finetune`: adapts a supernet, or one network of it, to the classes of other images."""
 
-import hashlib
 import re
 import sys
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from elasticvit.atomic import check_out
 from elasticvit.data.image_set import KNOWN, ImageSet, load_named
 from elasticvit.data.readers.left_out import printable
 from elasticvit.errors import DataError
+from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, save_supernet
 from elasticvit.progress import Report, Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
@@ -102,7 +102,7 @@ def finetune(
         # The copied layers expect images scaled as those they were trained on.
         data = replace(loaded, mean=base.card.mean, std=base.card.std)
         check_images(data)
-        run = Run(base, hashlib.sha256(supernet.read_bytes()).hexdigest(), data, out, options, report, stop)
+        run = Run(base, file_sha256(supernet), data, out, options, report, stop)
         done = run.whole() if arch is None else run.single(arch)
     doubts = [f"{network}: {doubt}" for network, measured in done.networks.items() for doubt in measured.doubts()]
     for warning in filter(None, [few_held(data), *doubts]):

@@ -29,7 +29,7 @@ router = APIRouter(tags=["agents"])
 @router.post("/agents/register")
 def register(body: AgentRegister, state: TheState, token: AgentToken) -> AgentRegistered:
     with state.database.write() as session:
-        agent = devices.register(session, body, token.id, state.now, state.offline_after)
+        agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
         return AgentRegistered(agent_id=agent.id, **_intervals(state))
 
 

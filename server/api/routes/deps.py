@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
@@ -37,10 +37,6 @@ class State:
     @property
     def now(self) -> datetime:
         return self.clock()
-
-    @property
-    def offline_after(self) -> timedelta:
-        return timedelta(seconds=self.settings.offline_after_seconds)
 
 
 def get_state(request: Request) -> State:

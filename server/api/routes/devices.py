@@ -16,13 +16,13 @@ def list_devices(
     state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
 ) -> Page[DeviceView]:
     with state.database.read() as session:
-        return devices.listing(session, page_token, max_results, state.now, state.offline_after)
+        return devices.listing(session, page_token, max_results, state.now, state.settings.offline_after)
 
 
 @router.get("/devices/{name}")
 def get_device(name: str, state: TheState, _token: Reader) -> DeviceView:
     with state.database.read() as session:
-        return devices.view(session, devices.get(session, name), state.now, state.offline_after)
+        return devices.view(session, devices.get(session, name), state.now, state.settings.offline_after)
 
 
 @router.get("/profiles")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from fastapi import APIRouter, Response
 
-from server.api import metrics
 from server.api.routes.deps import Reader, TheState
-from server.services import devices, readiness
+from server.services import devices, jobs, readiness
 from server.version import VERSION
 from server.wire import Health, Readiness
 
@@ -30,7 +27,7 @@ def readyz(state: TheState, response: Response) -> Readiness:
             supernets_folder=state.settings.supernets_folder,
             expect_host=state.settings.expect_host and not state.was_ready,
             now=state.now,
-            offline_after=state.offline_after,
+            offline_after=state.settings.offline_after,
         )
     state.was_ready = state.was_ready or not waiting_for
     response.status_code = 503 if waiting_for else 200
@@ -40,7 +37,6 @@ def readyz(state: TheState, response: Response) -> Readiness:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def prometheus(state: TheState, _token: Reader) -> Response:
     with state.database.read() as session:
-        jobs = metrics.count_jobs(session)
-        known = metrics.all_devices(session)
-        states = Counter(devices.state(session, device, state.now, state.offline_after).value for device in known)
-    return Response(state.metrics.text(jobs, dict(states)), media_type="text/plain; version=0.0.4; charset=utf-8")
+        by_kind = jobs.count_by_kind_and_status(session)
+        by_state = devices.count_by_state(session, state.now, state.settings.offline_after)
+    return Response(state.metrics.text(by_kind, by_state), media_type="text/plain; version=0.0.4; charset=utf-8")

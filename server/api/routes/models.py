@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -16,10 +16,9 @@ from server.errors import BadValue, InfraError, NotYet
 from server.services import conversions, models
 from server.store.blobs import CHUNK, Draft
 from server.store.tables import Job, Model, ModelFile
-from server.wire import ModelView, Name, Page
+from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page
 
 router = APIRouter(tags=["models"])
-Format = Literal["tflite", "onnx", "pt2", "manifest", "card"]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 BINARY = "application/octet-stream"
 LOOK_SECONDS = 0.1
@@ -64,7 +63,7 @@ def list_models(
     _token: Reader,
     page_token: PageToken = None,
     max_results: MaxResults = 50,
-    source: models.Source | None = None,
+    source: ModelSource | None = None,
     arch_id: str | None = None,
 ) -> Page[ModelView]:
     with state.database.read() as session:
@@ -82,7 +81,7 @@ async def download_model(
     model_id: str,
     state: TheState,
     _token: Downloader,
-    format: Annotated[Format, Query()] = "tflite",
+    format: Annotated[Download, Query()] = "tflite",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made at the first request, which waits for them; if
@@ -126,7 +125,7 @@ def _model(state: State, model_id: str) -> Model:
         return models.get(session, model_id)
 
 
-async def _converted(state: State, model: Model, format: conversions.OtherFormat) -> str:
+async def _converted(state: State, model: Model, format: OtherFormat) -> str:
     """The hash of the model's file in another format, once it is made. Raises NotFound, Conflict, NotYet."""
     file_or_job = await run_in_threadpool(_find_or_enqueue, state, model, format)
     if isinstance(file_or_job, ModelFile):
@@ -147,7 +146,7 @@ async def _converted(state: State, model: Model, format: conversions.OtherFormat
     return file.sha256
 
 
-def _find_or_enqueue(state: State, model: Model, format: conversions.OtherFormat) -> ModelFile | Job:
+def _find_or_enqueue(state: State, model: Model, format: OtherFormat) -> ModelFile | Job:
     with state.database.read() as session:
         if (file := conversions.find(session, state.blobs, model, format)) is not None:
             return file

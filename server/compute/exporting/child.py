@@ -14,7 +14,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from server.compute.exporting.remote_errors import remote_error
-from server.parent import exit_with_parent
+from server.wire.process import exit_with_parent
 
 
 def serve(connection: Connection) -> None:

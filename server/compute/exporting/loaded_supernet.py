@@ -15,11 +15,12 @@ from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
 from elasticvit.export.quantize.calibration_set import CalibrationSet, calibration_set_of
+from elasticvit.hashing import file_sha256
 from elasticvit.nn.net import Net, sized
 from elasticvit.nn.supernet_file import LoadedSuperNet, load_supernet
 from server.compute.exporting.served_supernet import ServedSupernet
+from server.compute.lru_cache import LruCache
 from server.errors import Conflict
-from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef
 
 log = structlog.get_logger()
@@ -35,7 +36,7 @@ class Weights:
 
     net: LoadedSuperNet
     load_images: LoadImages
-    _sized: dict[int, Tensor] = field(default_factory=dict)
+    _sized: LruCache[int, Tensor] = field(default_factory=lambda: LruCache(MAX_SIDES))
 
     @cached_property
     def images(self) -> ImageSet | None:
@@ -65,13 +66,7 @@ class Weights:
     def calibration_at(self, side: int) -> Tensor:
         """The calibration images (K, 3, side, side). Those of the last `MAX_SIDES` sides are kept: resizing takes a
         third of the time of a recalibration."""
-        images = self._sized.pop(side, None)
-        if images is None:
-            images = sized(calibration_images(self.net, self.images), side)
-        self._sized[side] = images
-        while len(self._sized) > MAX_SIDES:
-            del self._sized[next(iter(self._sized))]
-        return images
+        return self._sized.get(side, lambda: sized(calibration_images(self.net, self.images), side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,17 +104,13 @@ class LoadedSupernets:
 
     def __init__(self, load_images: LoadImages = load_named) -> None:
         self._load_images = load_images
-        self._loaded: dict[str, LoadedSupernet] = {}
+        self._loaded: LruCache[str, LoadedSupernet] = LruCache(MAX_SUPERNETS)
 
     def get(self, ref: SupernetRef) -> LoadedSupernet:
         """With the table as it is now; weights are loaded once. Raises SupernetFileError, and Conflict when the file
         is not the registered one."""
-        loaded = self._loaded.pop(ref.sha256, None)
-        if loaded is None:
-            loaded = LoadedSupernet.load(ref, self._load_images)
-        elif loaded.served.ref != ref:
+        loaded = self._loaded.get(ref.sha256, lambda: LoadedSupernet.load(ref, self._load_images))
+        if loaded.served.ref != ref:
             loaded = replace(loaded, served=ServedSupernet(ref))
-        self._loaded[ref.sha256] = loaded
-        while len(self._loaded) > MAX_SUPERNETS:
-            del self._loaded[next(iter(self._loaded))]
+            self._loaded.put(ref.sha256, loaded)
         return loaded

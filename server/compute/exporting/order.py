@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.latency.profile import FileOp
 from server.store.supernet_file import SupernetRef
-from server.wire import PrecisionName
+from server.wire import OtherFormat, PrecisionName
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,7 @@ class ConvertFile(Order[bytes]):
     Conflict when the supernet no longer gives that network."""
 
     arch: Arch
-    format: Literal["onnx", "pt2"]
+    format: OtherFormat
     tflite: Path
     recalibrate: bool = True
     seed: int = 0

@@ -20,7 +20,7 @@ from typing import Any
 from server.compute.exporting.order import Order, Result, Watch
 from server.compute.exporting.remote_errors import RemoteError, restored
 from server.errors import ExportCrashed
-from server.parent import exit_text
+from server.wire.process import exit_text
 
 LOOK_SECONDS = 0.05
 CHECK_SECONDS = 0.25

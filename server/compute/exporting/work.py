@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elasticvit.archs.arch import Arch
-from elasticvit.data.image_set import FOLDERS, data_folder, load_named
+from elasticvit.data.image_set import FOLDERS, data_folder
 from elasticvit.errors import ExportError
 from elasticvit.export.api import export_net
 from elasticvit.export.file_kinds import Format
@@ -21,7 +21,7 @@ from elasticvit.latency.profile import FileOp
 from elasticvit.nn.net import Net
 from elasticvit.nn.supernet_file import read_card
 from elasticvit.progress import Say
-from server.compute.exporting.loaded_supernet import LoadedSupernets, LoadImages, Weights
+from server.compute.exporting.loaded_supernet import LoadedSupernets, Weights
 from server.compute.exporting.order import (
     ConvertFile,
     ExportedFile,
@@ -31,7 +31,6 @@ from server.compute.exporting.order import (
     LoadSupernet,
     Order,
     Result,
-    Watch,
 )
 from server.errors import Conflict
 
@@ -129,17 +128,3 @@ def _network(weights: Weights, arch: Arch, recalibrated: bool, say: Say) -> Net:
         return weights.net.extract(arch)
     say("recalibrating")
     return weights.deployed(arch)
-
-
-class LocalExporter:
-    """An exporter in the calling process, for tools and tests: what kills an export kills the caller as well."""
-
-    def __init__(self, load_images: LoadImages = load_named) -> None:
-        self._loaded = LoadedSupernets(load_images)
-
-    def run(self, order: Order[Result], watch: Watch) -> Result:
-        def say(stage: str) -> None:
-            watch.stage(stage)
-            watch.check()
-
-        return run_order(order, self._loaded, say)

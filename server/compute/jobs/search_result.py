@@ -13,7 +13,7 @@ from elasticvit.costs.flops import macs, params
 from elasticvit.latency.predictor import LatencyPredictor
 from elasticvit.search.evolution import Frontier
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.services.models import wire_accuracy
+from server.services.models import download_url, wire_accuracy
 from server.store.tables import Measurement, Model
 from server.wire import (
     Accuracy,
@@ -98,7 +98,7 @@ class ResultWriter:
             terms=answer.model.manifest.get("terms"),
             model_id=answer.model.id,
             size_bytes=answer.model.size_bytes,
-            download_url=f"/models/{answer.model.id}/download",
+            download_url=download_url(answer.model),
         )
 
     def candidate(self, code: Codes) -> Candidate:

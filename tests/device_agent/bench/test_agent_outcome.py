@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from device_agent.bench.command import BenchRequest
 from device_agent.bench.find import find_bench
 from device_agent.bench.local_process import LocalProcess
-from device_agent.bench.outcome import exit_text, result_of, runtime_reasons
+from device_agent.bench.outcome import result_of, runtime_reasons
 from device_agent.cancellation import Cancellation
 from device_agent.errors import BadModel
 from server.wire import MeasureProtocol
@@ -79,9 +78,3 @@ def test_reasons_are_the_errors_of_the_runtime_each_once() -> None:
         "Variable tensors not yet supported.",
         "Node number 0 (FlexErf) failed to prepare.",
     ]
-
-
-@pytest.mark.parametrize("number", sorted({*range(1, 65)} - {32, 33}))
-def test_every_signal_has_a_text(number: int) -> None:
-    names = {int(known): known.name for known in signal.Signals}
-    assert exit_text(-number) == f"signal {names.get(number, number)}"

@@ -91,7 +91,7 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
         ({"exit": 5, "stderr": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
         ({"exit": 6, "stderr": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
         ({"exit": 8, "stderr": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
-        ({"exit": 77}, DeviceFault, "exit code 77"),
+        ({"exit": 77}, DeviceFault, "status 77"),
         ({"signal": signal.SIGSEGV}, DeviceFault, "SIGSEGV"),
         ({"signal": 40}, DeviceFault, "signal 40"),
         ({"no_result": True}, InfraFault, "left no result"),

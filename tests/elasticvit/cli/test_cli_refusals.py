@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from elasticvit.accuracy.table import append
 from elasticvit.archs.published import PUBLISHED

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from elasticvit.hashing import file_sha256
 from server.services import claims, job_ends
-from server.store.blobs import file_sha256
 from server.wire import Failure, JobKind
 from tests.server.server_farm import Farm, problem, tiny_tflite
 

@@ -14,24 +14,25 @@ from torch import Tensor
 from elasticvit.archs.arch import Arch
 from elasticvit.data.image_set import ImageSet, load_named
 from elasticvit.errors import DataError
+from elasticvit.hashing import file_sha256
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import CALIBRATION, Card
 from elasticvit.nn.supernet_header import FORMAT
 from server.compute import worker
 from server.compute.executor import execute
-from server.compute.exporting.loaded_supernet import LoadImages
+from server.compute.exporting.loaded_supernet import LoadedSupernets, LoadImages
 from server.compute.exporting.order import Exporter, ExportTflite, Order, Result, Watch
+from server.compute.exporting.work import run_order
 from server.compute.jobs.tools import Tools
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Task
 from server.services import claims
 from server.settings import Settings
-from server.store.blobs import file_sha256
 from server.store.supernet_file import SupernetRef, table_sha256
 from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
-from tests.server.server_farm import Farm
+from tests.server.server_farm import Farm, attempts
 from tests.server.supernet_files import supernet_file
 
 NOWHERE = "no-such-set"
@@ -49,6 +50,20 @@ def export(file: Path, arch: Arch | None = None, recalibrate: bool = True) -> Ex
 def no_images(name: str) -> ImageSet:
     """As on a machine without images."""
     raise DataError(f"no images of {name}")
+
+
+class LocalExporter:
+    """An exporter in the calling process."""
+
+    def __init__(self, load_images: LoadImages = load_named) -> None:
+        self._loaded = LoadedSupernets(load_images)
+
+    def run(self, order: Order[Result], watch: Watch) -> Result:
+        def say(stage: str) -> None:
+            watch.stage(stage)
+            watch.check()
+
+        return run_order(order, self._loaded, say)
 
 
 def noted_images(names: list[str]) -> LoadImages:
@@ -189,5 +204,5 @@ def only_failure(farm: Farm, kind: str) -> str:
 def log_of(farm: Farm) -> str:
     (job,) = farm.ok("GET", "/jobs")["items"]
     with farm.database.read() as session:
-        (attempt,) = claims.attempts(session, job["id"])
+        (attempt,) = attempts(session, job["id"])
     return attempt.log

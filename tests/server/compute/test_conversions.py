@@ -11,12 +11,12 @@ import pytest
 
 from elasticvit.data.image_set import load_named
 from server.compute.exporting.order import Exporter
-from server.compute.exporting.work import LocalExporter
 from server.errors import ServerError
 from server.services import models
 from server.supervise import bootstrap
 from tests.server.compute.exporting_farm import (
     NOWHERE,
+    LocalExporter,
     Meddler,
     Never,
     ask,

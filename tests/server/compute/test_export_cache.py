@@ -16,7 +16,6 @@ from elasticvit.archs.arch import Arch
 from server.compute import worker
 from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.loaded_supernet import LoadedSupernet
-from server.compute.exporting.work import LocalExporter
 from server.compute.exports import export_for_timing, export_subnet
 from server.compute.jobs.warm import warm
 from server.compute.supernet_cache import SupernetCache
@@ -27,6 +26,7 @@ from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     NOWHERE,
+    LocalExporter,
     Meddled,
     Never,
     ask,

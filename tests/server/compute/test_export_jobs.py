@@ -16,7 +16,6 @@ from server.compute import worker
 from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.order import ExportTflite
 from server.compute.exporting.process import Limits
-from server.compute.exporting.work import LocalExporter
 from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
@@ -26,6 +25,7 @@ from server.wire import JobKind
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     MEMORY,
+    LocalExporter,
     Meddled,
     Meddler,
     Never,

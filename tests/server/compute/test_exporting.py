@@ -21,12 +21,20 @@ from elasticvit.nn.supernet_file import Card, save_supernet
 from server.compute.exporting.exporter import ChildExporter
 from server.compute.exporting.order import FindImages, ListOps, LoadSupernet, Unwatched
 from server.compute.exporting.process import Limits
-from server.compute.exporting.work import LocalExporter
 from server.compute.task import Stopped
 from server.errors import Conflict, ExportCrashed
 from server.services import tflite_upload
 from tests.elasticvit.training.tiny_training import tiny_space
-from tests.server.compute.exporting_farm import NOWHERE, Meddler, damaged, export, ref, with_nan, with_one_image
+from tests.server.compute.exporting_farm import (
+    NOWHERE,
+    LocalExporter,
+    Meddler,
+    damaged,
+    export,
+    ref,
+    with_nan,
+    with_one_image,
+)
 from tests.server.supernet_files import supernet_file
 
 LIMITS = Limits(timeout_seconds=120, memory_bytes=4_000_000_000)

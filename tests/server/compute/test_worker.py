@@ -12,12 +12,12 @@ import pytest
 
 from server.compute import worker
 from server.compute.task import Compute, Task
-from server.services import claims, jobs
+from server.services import jobs
 from server.settings import Settings, load_settings
 from server.wakeup import WakeupListener
 from server.wire import JobKind, JobStatus
 from tests.server.compute.exporting_farm import compute_of
-from tests.server.server_farm import Farm
+from tests.server.server_farm import Farm, attempts
 
 PATIENCE_SECONDS = 60.0
 
@@ -96,7 +96,7 @@ def test_two_threads_of_a_lane_do_two_jobs_at_once_under_names_of_their_own(farm
     with working(compute_of(farm, answer_threads=2), execute):
         assert statuses(farm, job_ids) == ["succeeded"] * 2
     with farm.database.read() as session:
-        owners = {attempt.owner for job_id in job_ids for attempt in claims.attempts(session, job_id)}
+        owners = {attempt.owner for job_id in job_ids for attempt in attempts(session, job_id)}
     assert len(owners) == 2
 
 

@@ -12,7 +12,7 @@ from server.services import claims, job_ends, jobs, lease_expiry
 from server.store.db import Database
 from server.store.tables import Job
 from server.wire import Failure, JobKind, JobStatus, Progress
-from tests.server.server_farm import START, Clock
+from tests.server.server_farm import START, Clock, attempts
 
 KINDS = (JobKind.SEARCH, JobKind.SUBNET, JobKind.CALIBRATE)
 INFRA = Failure(kind="infra", detail="the disk is full")
@@ -107,7 +107,7 @@ class TestQueue:
         assert (done.status, done.result, done.lease_expires_at) == (JobStatus.SUCCEEDED, {"models": []}, None)
         assert done.progress is not None and done.progress["done"] == 3
         with database.read() as session:
-            assert [attempt.outcome for attempt in claims.attempts(session, job_id)] == ["succeeded"]
+            assert [attempt.outcome for attempt in attempts(session, job_id)] == ["succeeded"]
 
     def test_an_expired_lease_is_a_new_attempt_and_the_old_holder_is_stale(
         self, database: Database, clock: Clock
@@ -176,7 +176,7 @@ class TestQueue:
             job_ends.fail(session, taken.lease_id, 1, failure, clock(), log="the log")
         assert job(database, job_id).status == status
         with database.read() as session:
-            assert claims.attempts(session, job_id)[0].log == "the log"
+            assert attempts(session, job_id)[0].log == "the log"
 
     def test_a_job_given_back_is_no_failure(self, database: Database, clock: Clock) -> None:
         job_id = queue(database, max_attempts=1)
@@ -270,7 +270,7 @@ class TestQueue:
         with pytest.raises(StaleLease), database.write() as session:
             job_ends.finish(session, lease.lease_id, 1, {}, clock())
         with database.read() as session:
-            (attempt,) = claims.attempts(session, children["leased"])
+            (attempt,) = attempts(session, children["leased"])
         assert attempt.outcome == "cancelled" and attempt.ended_at == clock()
 
     def test_an_attempt_that_is_tried_again_keeps_its_children(self, database: Database, clock: Clock) -> None:
@@ -334,7 +334,7 @@ class TestQueue:
         with database.write() as session:
             job_ends.fail(session, taken.lease_id, 1, failure, clock(), log="\\u0000 \ud800 \0 é")
         with database.read() as session:
-            (attempt,) = claims.attempts(session, job_id)
+            (attempt,) = attempts(session, job_id)
         assert attempt.log == "\\u0000 \ufffd \ufffd é"
         assert attempt.failure == {"kind": "infra", "detail": "a file named \ufffd\ufffd"}
 

@@ -12,8 +12,7 @@ from elasticvit.archs.space import small
 from elasticvit.export import export_net
 from elasticvit.nn.random_net import random_net
 from server.services import model_latency, models, predictors
-from server.services.models import Source
-from server.wire import LatencyAnswer
+from server.wire import LatencyAnswer, ModelSource
 from tests.server.server_farm import Farm, session_body
 
 PREDICTED = LatencyAnswer(
@@ -26,7 +25,7 @@ def model_id(farm: Farm) -> str:
     return _stored(farm, "float32")
 
 
-def _stored(farm: Farm, precision: str, source: Source = "search") -> str:
+def _stored(farm: Farm, precision: str, source: ModelSource = "search") -> str:
     exported = export_net(random_net(small().smallest(), seed=len(precision)), None)
     with farm.database.write() as session:
         file = models.store_bytes(farm.blobs, exported.tflite)

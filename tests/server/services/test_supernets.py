@@ -18,7 +18,6 @@ from elasticvit.nn.supernet_file import load_supernet
 from elasticvit.nn.supernet_header import FORMAT
 from server.compute.exporting.loaded_supernet import LoadedSupernet
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.compute.exporting.work import LocalExporter
 from server.compute.exports import export_subnet
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute
@@ -29,6 +28,7 @@ from server.settings import Settings
 from server.supervise import bootstrap
 from server.wire import LatencyAnswer
 from tests.elasticvit.training.tiny_training import tiny_space
+from tests.server.compute.exporting_farm import LocalExporter
 from tests.server.server_farm import Farm, problem
 from tests.server.supernet_files import TERMS, supernet_file
 

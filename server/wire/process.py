@@ -1,4 +1,4 @@
-"""Parent and child processes: how a child ends with its parent, and how one ended."""
+"""Parent and child processes: how a child ends with its parent, and how one ended; for the service and for agents."""
 
 from __future__ import annotations
 
@@ -26,11 +26,20 @@ def exit_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(NOTICE, stop_if_orphaned)
+    send_notice_at_parents_end()
+
+
+def send_notice_at_parents_end() -> None:
+    """Have the kernel send NOTICE when the thread that started this process ends, perhaps with its process.
+
+    One is sent at once, because the parent may have ended before the kernel was asked: handle NOTICE before, and look
+    whether the parent is still the same. Raises OSError if the kernel refuses.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, int(NOTICE), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    stop_if_orphaned()  # the parent may have ended before the kernel was asked
+    os.kill(os.getpid(), NOTICE)
 
 
 def exit_text(returncode: int) -> str:

@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
-from server.parent import exit_text
+from server.wire.process import exit_text
 from tests.device_agent.agent_farm import is_running, wait_until
 
-CHILD = "import time; from server.parent import exit_with_parent; exit_with_parent(); print('on', flush=True); {then}"
+CHILD = (
+    "import time; from server.wire.process import exit_with_parent; exit_with_parent(); print('on', flush=True); {then}"
+)
 # Starts the child in a thread that ends, then waits for a line or its own end.
 PARENT = """
 import subprocess, sys, threading
@@ -52,9 +54,9 @@ def test_a_child_ends_with_its_parent_and_not_with_a_thread_of_it(signals: signa
 
 @pytest.mark.medium
 def test_a_child_that_ignores_sigterm_ends_all_the_same() -> None:
-    then = "import signal; import server.parent; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    then = "import signal; import server.wire.process; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     early = CHILD.replace(
-        "exit_with_parent();", "import server.parent; server.parent.GRACE_SECONDS = 1; exit_with_parent();"
+        "exit_with_parent();", "import server.wire.process; server.wire.process.GRACE_SECONDS = 1; exit_with_parent();"
     )
     parent, pid = start(early.format(then=then))
     parent.kill()
@@ -64,3 +66,9 @@ def test_a_child_that_ignores_sigterm_ends_all_the_same() -> None:
 
 def test_the_text_of_how_a_process_ended() -> None:
     assert [exit_text(code) for code in (0, 3, -9, -40)] == ["status 0", "status 3", "signal SIGKILL", "signal 40"]
+
+
+@pytest.mark.parametrize("number", sorted({*range(1, 65)} - {32, 33}))
+def test_every_signal_has_a_text(number: int) -> None:
+    names = {int(known): known.name for known in signal.Signals}
+    assert exit_text(-number) == f"signal {names.get(number, number)}"
