@@ -89,7 +89,7 @@ def jobs_list(
 
 
 @jobs_app.command("show")
-def jobsshow(job_id: str, url: Url = DEFAULT_URL) -> None:
+def jobs_show(job_id: str, url: Url = DEFAULT_URL) -> None:
     """Show one job."""
     show(Client(url).call("GET", f"/jobs/{job_id}"))
 
