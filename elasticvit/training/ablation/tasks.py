@@ -13,7 +13,7 @@ from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
 from elasticvit.training.ablation.records import Record, Results
 from elasticvit.training.ablation.scratch import train_scratch
 from elasticvit.training.ablation.teacher import teachers_of, train_teacher
-from elasticvit.training.ablation.trial import run_trial
+from elasticvit.training.ablation.supernet_run import run_trial
 
 
 @dataclass(frozen=True)

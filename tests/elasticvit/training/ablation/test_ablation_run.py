@@ -10,7 +10,7 @@ from elasticvit.training.ablation.floors import as_floors
 from elasticvit.training.ablation.plan import CONFIGS, Plan
 from elasticvit.training.ablation.records import Results, load
 from elasticvit.training.ablation.run import RESULTS, run
-from elasticvit.training.ablation.trial import candidates
+from elasticvit.training.ablation.supernet_run import candidates
 from tests.elasticvit.training.ablation.tiny_ablation import tiny_plan
 
 
