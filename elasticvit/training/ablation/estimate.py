@@ -39,8 +39,8 @@ def seconds_of(task: Task, results: Results) -> float:
     if task.name == "floors" and results.floors:
         return results.floors.seconds
     if task.config is not None and task.seed is not None:
-        trial = results.trial(task.config, task.seed)
-        return trial.seconds if trial else 0.0
+        run = results.supernet_run(task.config, task.seed)
+        return run.seconds if run else 0.0
     return sum(
         row.seconds
         for row in results.scratch

@@ -18,8 +18,8 @@ from elasticvit.training.ablation.estimate import hours_left
 from elasticvit.training.ablation.files import held, holder
 from elasticvit.training.ablation.plan import Plan, PlanName
 from elasticvit.training.ablation.records import Conditions, Results, append, load
-from elasticvit.training.ablation.tasks import Task, is_done, is_ready, maker, names, pending
 from elasticvit.training.ablation.supernet_run import device_name
+from elasticvit.training.ablation.tasks import Task, is_done, is_ready, maker, names, pending
 from elasticvit.training.ablation.work import spent
 from elasticvit.training.checkpoints import load_checkpoint
 
