@@ -34,7 +34,7 @@ from elasticvit.nn.net import Net
 from elasticvit.timing import Samples, lower_bound, measure_ms
 
 ROUNDS = 15
-MOST_DROP = 0.01
+MAX_DROP = 0.01
 Report = Callable[[str, int, int], None]
 # Images on which the change of the logits by a group is measured.
 DISTURBED = 32
@@ -51,17 +51,17 @@ def find_recipe(
     nets: Sequence[Net],
     calibration_set: CalibrationSet | None = None,
     *,
-    judged_on: Mapping[str, str] | None = None,
+    evaluated_on: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
-    max_drop: float = MOST_DROP,
+    max_drop: float = MAX_DROP,
     report: Report = lambda stage, done, total: None,
 ) -> QuantizationRecipe:
     """The recipe for networks of a space on this machine, one thread.
 
     Args:
         nets: in eval mode, from small to large; they represent all networks of the space.
-        calibration_set: with the held-out images on which networks are judged; None where the weights are not trained.
-        judged_on: what networks and images these are, for the record.
+        calibration_set: with the held-out images on which top-1 is evaluated; None where the weights are not trained.
+        evaluated_on: what networks and images these are, for the record.
         max_drop: the largest mean loss of top-1, a fraction (0 to 1), over whole networks.
 
     Raises:
@@ -83,8 +83,8 @@ def find_recipe(
         groups=tuple(chosen),
         gains={group: round(gain, 4) for group, gain in gains.items()},
         timed=_timed(graphs, chosen, rounds, report),
-        judged=drops,
-        judged_on=dict(judged_on or {}),
+        accuracy_drops=drops,
+        evaluated_on=dict(evaluated_on or {}),
     )
 
 

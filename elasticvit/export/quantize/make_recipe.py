@@ -37,7 +37,7 @@ def make_recipe(
     from elasticvit.nn.supernet_file import load_supernet
 
     calibration_set: CalibrationSet | None = None
-    judged_on: dict[str, str] = {}
+    evaluated_on: dict[str, str] = {}
     if of in PRESETS:
         space, nets = of, [random_net(published(name), 0) for name in STAND_INS]
         if of != "paper":
@@ -48,7 +48,7 @@ def make_recipe(
         space, nets, calibration_set = supernet.space.name, _nets(supernet), _calibration_set(supernet)
         if calibration_set is not None and calibration_set.held_out is not None:
             sha256 = hashlib.sha256(Path(of).read_bytes()).hexdigest()
-            judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
+            evaluated_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
     name = f"{space}-{platform.machine()}"
     recipe = find_recipe(
         name,
@@ -56,7 +56,7 @@ def make_recipe(
         space,
         nets,
         calibration_set,
-        judged_on=judged_on,
+        evaluated_on=evaluated_on,
         rounds=rounds,
         max_drop=max_drop,
         report=report,

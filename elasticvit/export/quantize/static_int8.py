@@ -54,13 +54,13 @@ def static_int8(graph: Graph, images: Sequence[NDArray[Any]]) -> tuple[Graph, Nu
         raise ExportError(
             f"int8 needs {FEWEST_IMAGES} calibration images or more to see the range of every value, got {len(images)}"
         )
-    products = without_hard_swish(graph)
-    ranges = widened(products, observed(products, images))
-    split = _Split(ranges, _symmetric(products))
-    for op in products.ops:
+    rewritten = without_hard_swish(graph)
+    ranges = widened(rewritten, observed(rewritten, images))
+    split = _Split(ranges, _symmetric(rewritten))
+    for op in rewritten.ops:
         split.take(op)
-    output = split.as_float(products.output, products.ops[-1])
-    return replace(products, ops=tuple(split.ops), output=output), NumberFormats(values=split.values)
+    output = split.as_float(rewritten.output, rewritten.ops[-1])
+    return replace(rewritten, ops=tuple(split.ops), output=output), NumberFormats(values=split.values)
 
 
 def _symmetric(graph: Graph) -> set[Value]:

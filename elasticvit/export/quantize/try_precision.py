@@ -104,14 +104,14 @@ def try_precision(
 
 def _change_of_others(recipe: QuantizationRecipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:
     drop = recipe.drop(precision)
-    if drop is None or recipe.judged_on.get("sha256") != supernet_sha256:
+    if drop is None or recipe.evaluated_on.get("sha256") != supernet_sha256:
         return None
-    drops = [network for network in recipe.judged if network.precision == precision]
+    drops = [network for network in recipe.accuracy_drops if network.precision == precision]
     images = drops[0].images
     return Top1Change(
         value=-drop,
         images=images,
-        source=f"mean of {len(drops)} other networks of {recipe.judged_on['supernet']} (recipe {recipe.id})",
+        source=f"mean of {len(drops)} other networks of {recipe.evaluated_on['supernet']} (recipe {recipe.id})",
     )
 
 
