@@ -119,7 +119,7 @@ def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, fl
 
 
 def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: int, report: Report) -> list[str]:
-    """The first groups in order of gain, as many as make networks fastest; in order of execution."""
+    """The first groups by gain, as many as make the networks fastest; returned in order of execution."""
     order = sorted(gains, key=lambda group: -gains[group])
     gaining = sum(gain > 0 for gain in gains.values())
     sizes = {round(fraction * gaining) for fraction in (0.5, 0.75, 1.0)} | {(gaining + len(order)) // 2, len(order)}
@@ -145,7 +145,7 @@ def _timed(graphs: Sequence[Graph], chosen: Sequence[str], rounds: int, report: 
 
 
 def _copies(graph: Graph, lots: Mapping[int, frozenset[str]], rounds: int) -> dict[int, Samples]:
-    """Latencies of files with these groups in int8: of each round the mean of copies that were loaded apart."""
+    """Latencies of files with these groups in int8, one per round: the mean over copies that were loaded separately."""
     files = {f"{size}#{copy}": _file(graph, groups) for copy in range(COPIES) for size, groups in lots.items()}
     ms = measure_ms(files, rounds)
     return {size: np.mean([ms[f"{size}#{copy}"] for copy in range(COPIES)], axis=0) for size in lots}
@@ -163,7 +163,7 @@ def _accurate(
     max_drop: float,
     report: Report,
 ) -> tuple[list[str], tuple[AccuracyDrop, ...]]:
-    """Those of the groups with which networks lose little enough, and what they lose, in other precisions too."""
+    """The groups that keep the loss of top-1 within the bound, and the losses, in the other precisions too."""
     exact = [_Top1OnHeldOut(graph, calibration_set) for graph in graphs]
     order: list[str] | None = None
     max_rounds = len(chosen) + 1

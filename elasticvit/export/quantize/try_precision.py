@@ -30,7 +30,7 @@ COMPARED = 16
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Quantised:
-    """A graph and how its numbers are held."""
+    """A graph and the number formats of its values and weights."""
 
     graph: Graph
     number_formats: NumberFormats
@@ -53,6 +53,7 @@ class Tried:
 
 
 def as_it_is(graph: Graph) -> Tried:
+    """The graph in float32, with nothing to compare."""
     return Tried(graph, FLOAT32)
 
 
@@ -67,10 +68,15 @@ def try_precision(
     form: InputForm,
     max_accuracy_drop: float | None,
 ) -> Tried:
-    """The graph in another precision, held against its float32 file `exact`.
+    """The graph in another precision, compared with its float32 file `exact`.
 
-    Its change of top-1 is measured where there are held-out images; else it is that of other networks of the same
-    supernet, where the recipe has them. Weights from nowhere (no card) are calibrated and compared on noise.
+    Its change of top-1 is measured if there are held-out images. Otherwise it is the mean of other networks of the same
+    supernet, if the recipe has them. Without a card the weights are random: they are calibrated and compared on noise.
+
+    Args:
+        card: None for random weights.
+        supernet_sha256: of the file that the weights are from; None for random weights.
+        max_accuracy_drop: the largest loss of top-1 that is allowed, a fraction (0 to 1); None allows any.
 
     Raises:
         ExportError: images are missing, the logits are too far off, or top-1 falls by more than allowed.

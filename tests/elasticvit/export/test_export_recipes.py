@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
