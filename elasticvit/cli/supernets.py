@@ -101,7 +101,7 @@ def tabulate(
             table = tabulate_file(supernet, n, processes, report, stop, best, say=_warn)
             say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
         except StoppedError as stopped:
-            _warn(f"{stopped}; the same command goes on from there")
+            _warn(f"{stopped}; run the same command to resume")
 
 
 def _warn(message: str) -> None:

@@ -200,12 +200,12 @@ def append(path: Path, record: Record | Conditions) -> None:
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
-    """An object as a line of JSON, with its line break; floats are rounded to `DIGITS`."""
+    """An object as one line of JSON, with its line break; floats are rounded to `DIGITS`."""
     return json.dumps(_rounded(fields), separators=(",", ":")).encode() + b"\n"
 
 
 def append_line(path: Path, fields: Mapping[str, Any]) -> None:
-    """Add an object as a line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
+    """Add an object as one line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
     line = encode_line(fields)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

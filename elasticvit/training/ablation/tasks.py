@@ -21,7 +21,7 @@ class Task:
     """A run of a plan.
 
     Attributes:
-        kind: runs of one kind take equally long a step.
+        kind: runs of one kind take equally long per step.
     """
 
     name: str
@@ -58,6 +58,7 @@ def all_tasks(plan: Plan, seeds: int) -> Iterator[Task]:
 
 
 def is_done(task: Task, results: Results) -> bool:
+    """Whether the results have what this run makes."""
     match task:
         case Task(name="teacher"):
             return results.teacher is not None
@@ -107,4 +108,5 @@ def maker(task: Task, plan: Plan, results: Results, data: ImageSet, out: Path) -
 
 
 def names(tasks: Sequence[Task]) -> str:
+    """The labels of runs, for a message."""
     return ", ".join(task.label for task in tasks)

@@ -145,7 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> N
     again = _process(tmp_path)
     output, _ = again.communicate(timeout=800)
     assert again.returncode == 0
-    assert f"{LAST} goes on from step 12" in output
+    assert f"{LAST} resumes from step 12" in output
     assert [_timeless(t) for t in _results(tmp_path).supernet_runs] == [
         _timeless(t) for t in _results(whole).supernet_runs
     ]
