@@ -88,8 +88,8 @@ def tabulate(
     ] = 60,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes, with one thread each.")] = 1,
 ) -> None:
-    """Evaluate sub-networks for the accuracy table beside a supernet file, which search needs. After Ctrl-C the same
-    command continues."""
+    """Evaluate sub-networks for the accuracy table beside a supernet file, which search needs. After Ctrl-C run the
+    same command to resume."""
     from elasticvit.accuracy.table import AccuracyTable
     from elasticvit.accuracy.tabulate import tabulate_file
     from elasticvit.errors import StoppedError

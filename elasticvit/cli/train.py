@@ -43,7 +43,7 @@ def train(
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for other processes.")] = 1800,
 ) -> None:
-    """Train a supernet and evaluate some of its sub-networks. After Ctrl-C or SIGTERM the same command continues.
+    """Train a supernet and evaluate some of its sub-networks. After Ctrl-C or SIGTERM run the same command to resume.
 
     Several processes: torchrun --nproc-per-node N -m elasticvit.training RECIPE --out FILE
     """
@@ -119,7 +119,7 @@ def finetune(
     ] = True,
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin with random weights, to compare.")] = False,
 ) -> None:
-    """Adapt a supernet, or one network of it, to your own classes. After Ctrl-C the same command continues."""
+    """Adapt a supernet, or one network of it, to your own classes. After Ctrl-C run the same command to resume."""
     from elasticvit.errors import StoppedError
     from elasticvit.nn.supernet_file import read_card
     from elasticvit.training.finetune import run as tuning
@@ -147,7 +147,8 @@ def finetune(
 @app.command()
 def ablate(
     train: Annotated[
-        bool, typer.Option("--run", help="Train the missing supernets first; stopped, the same command continues.")
+        bool,
+        typer.Option("--run", help="Train the missing supernets first; after Ctrl-C run the same command to resume."),
     ] = False,
     out: Annotated[Path, typer.Option("--out", help="The folder of results and plots.")] = Path("docs/ablation"),
     steps: Annotated[int | None, typer.Option("--steps", min=2, help="Training steps of every supernet.")] = None,
