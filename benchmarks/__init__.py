@@ -1,1 +1,1 @@
-"""Figures that the README claims, each as a ratio against a peer in the same run: `make bench`."""
+"""The figures of docs/figures.md, each as a ratio against a peer in the same run: `make bench`."""

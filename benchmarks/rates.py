@@ -29,7 +29,7 @@ ADD_SHAPE = (1, 24, 24, 128)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Of one core: multiply-accumulates a second, bytes a second from memory, and through an elementwise operator."""
+    """Of one core, per second: multiply-accumulates, bytes from memory, and bytes through an elementwise operator."""
 
     gemm_macs_per_s: float
     dram_bytes_per_s: float

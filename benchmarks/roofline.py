@@ -53,7 +53,7 @@ _CLASSES = {
 
 
 def figures() -> dict[str, object]:
-    """The profile by kind of operator, rates of the core, and the time of the products against their bound."""
+    """The operator profile by kind, rates of the core, and the time of the products against their bound."""
     graph = fold(random_net(published(ARCH), seed=0))
     file = write_tflite(graph)
     turns = [_turn(graph, file, i) for i in range(TURNS)]
@@ -92,7 +92,7 @@ def figures() -> dict[str, object]:
 
 
 def _turn(graph: Graph, file: TfliteFile, turn: int) -> tuple[Timings, dict[str, float]]:
-    """Timings of the rates and the network in turns, then a profile of it alone in microseconds by class."""
+    """Timings of the rates and the network in turns, then an operator profile of it alone in microseconds by class."""
     say(f"  rates and profile, turn {turn + 1} of {TURNS}")
     with pinned(1):
         contestants = {_NETWORK: litert_run(file.data), **rate_contestants()}

@@ -94,6 +94,7 @@ def run_lease(
 
 
 def failed(lease: Lease, error: WorkError) -> Report:
+    """The report of a failed attempt, with the end of the log, at most `MAX_LOG_CHARS` characters."""
     failure: Failure = error.failure()
     log_text = log_end(error.log, MAX_LOG_CHARS)
     return Report(lease_id=lease.lease_id, attempt=lease.attempt, outcome="failed", failure=failure, log=log_text)

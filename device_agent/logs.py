@@ -1,4 +1,4 @@
-"""Log lines: one event a line, `key=value` after it, on stderr. And the logs of other programs, cut to a length."""
+"""Log lines: one event per line, `key=value` after it, on stderr. And the logs of other programs, cut to a length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON logs on stderr, one object a line."""
+"""JSON logs on stderr, one object per line."""
 
 from __future__ import annotations
 

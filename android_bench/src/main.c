@@ -31,7 +31,7 @@ static int prepare(struct session* session, struct error* error) {
   if (args->cpu_mask && device_pin(args->cpu_mask, error)) return -1;
   if (args->threads <= device_cpu_count()) return 0;
   return fail(error, EXIT_CPU,
-              "--threads %d needs as many CPUs, and there are %d for us: ask for fewer, or widen --cpu-mask",
+              "--threads %d needs as many CPUs, but only %d are available: request fewer, or widen --cpu-mask",
               args->threads, device_cpu_count());
 }
 

@@ -7,7 +7,7 @@
 
 enum { DEEPEST = 16 };
 
-/* Where in a run the event at hand lies. */
+/* Where in a run the current event lies. */
 struct cursor {
   struct {
     size_t entry;
@@ -80,7 +80,7 @@ static void leave_finished(struct cursor* cursor, uint64_t start_us) {
   while (cursor->depth && cursor->outer[cursor->depth - 1].end_us <= start_us) cursor->depth--;
 }
 
-/* The node right around the event at hand; marked, so that its time is not counted beside its parts'. */
+/* The node right around the current event; marked, so that its time is not counted beside its parts'. */
 static int64_t enclosing_node(struct profile* profile, const struct cursor* cursor) {
   if (!cursor->depth) return -1;
   struct profile_entry* outer = &profile->entries[cursor->outer[cursor->depth - 1].entry];

@@ -18,7 +18,7 @@ FAULTS: dict[int, type[WorkError]] = {
     6: InfraFault,  # result cannot be written
 }
 OUR_ERROR = "android_bench: error: "
-# LiteRT logs its reasons to stderr, one a line, often after the place in its source code.
+# LiteRT logs its reasons to stderr, one per line, often after the place in its source code.
 RUNTIME_ERROR = re.compile(r"^[ \t]*(?:ERROR|FATAL):[ \t]*(?:\[[^\]\n]*\][ \t]*)?(\S.*)$", re.MULTILINE)
 # LiteRT's message for a shape with -1 in it does not name the cause.
 UNFIXED_SHAPE = "BytesRequired number of elements overflowed"

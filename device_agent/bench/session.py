@@ -25,13 +25,13 @@ class Files:
     anchor: Path | None
 
 
-# Runs the benchmark once on a file; the second argument asks for the profile of operations. Raises WorkError.
+# Runs the benchmark once on a file; the second argument asks for the operator profile. Raises WorkError.
 RunBench = Callable[[Path, bool], BenchResult]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of all rounds without profiling, and the profile of operations if the protocol wants one."""
+    """The results of all rounds without profiling, and the operator profile if the protocol asks for one."""
 
     models: tuple[BenchResult, ...]
     anchors: tuple[BenchResult, ...]
@@ -41,7 +41,7 @@ class Measured:
 def measure(
     protocol: MeasureProtocol, files: Files, bench: RunBench, cancellation: Cancellation, progress: ReportProgress
 ) -> Measured:
-    """Measure all rounds, then the profile. Raises BadModel, DeviceFault, InfraFault, Cancelled."""
+    """Measure all rounds, then the operator profile. Raises BadModel, DeviceFault, InfraFault, Cancelled."""
     models, anchors = [], []
     for number in range(protocol.rounds):
         progress(Progress(stage="measuring", done=number, total=protocol.rounds))
@@ -88,7 +88,7 @@ def _bench_anchor(bench: RunBench, anchor: Path) -> BenchResult:
 def _profile(bench: RunBench, model: Path) -> list[OpTime]:
     ops = bench(model, True).op_times()
     if ops is None:
-        raise InfraFault("android_bench returned no profile: use android_bench and agent of the same version")
+        raise InfraFault("android_bench returned no operator profile: use android_bench and agent of the same version")
     return ops
 
 

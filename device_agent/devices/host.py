@@ -36,7 +36,7 @@ class Host(Device):
     about: DeviceDescription = field(init=False)
 
     def __post_init__(self) -> None:
-        # Described once: a description that changed while the agent runs would split a session over two profiles.
+        # Described once: a description that changed while the agent runs would give a session two device profiles.
         object.__setattr__(self, "about", _describe(self.name, self.bench))
 
     def describe(self) -> DeviceDescription:
@@ -67,7 +67,7 @@ class Host(Device):
 
 
 def _free_cores(threads: int) -> int | None:
-    """Mask of the cores that are least busy now, one a thread; None if there are fewer cores than threads."""
+    """Mask of the cores that are least busy now, one per thread; None if there are fewer cores than threads."""
     before = linux_cpu.idle_ticks()
     time.sleep(WATCH_SECONDS)
     allowed = linux_cpu.allowed_cpus()

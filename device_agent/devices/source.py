@@ -43,7 +43,7 @@ class DeviceSource(Protocol):
 
 @dataclass(frozen=True)
 class FixedDevices:
-    """Devices that stay as long as the agent runs, such as the host."""
+    """Devices that stay as long as the agent runs, such as this machine."""
 
     devices: Sequence[Device]
 

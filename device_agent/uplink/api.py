@@ -1,4 +1,4 @@
-"""The server, as the agent sees it: one method a call, wire values in and out, errors of `device_agent.errors`."""
+"""The server, as the agent sees it: one method per call, wire values in and out, errors of `device_agent.errors`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Send = Callable[[Report], Reported]
 
 
 class Spool:
-    """One file a report, sent in the order in which they were put; shared by all devices of an agent.
+    """One file per report, sent in the order in which they were put; shared by all devices of an agent.
 
     While a report is being sent, other threads send the ones after it: no report waits for another one's answer.
     """

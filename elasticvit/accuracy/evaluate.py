@@ -124,13 +124,13 @@ def known_accuracy(
     predictor: AccuracyPredictor | None = None,
 ) -> Accuracy | None:
     """The accuracy of a recalibrated sub-network: from the accuracy table, else measured on the search split, else
-    predicted; None without table and data.
+    predicted; None without accuracy table and data.
 
     Args:
-        predictor: fitted to the table; by default it is fitted here where it is needed.
+        predictor: fitted to the accuracy table; by default it is fitted here where it is needed.
 
     Raises:
-        PredictorError: the table is too small to fit a predictor to.
+        PredictorError: the accuracy table is too small to fit a predictor to.
     """
     code = space.encode(net.arch)
     if table is not None and (accuracy := table.accuracy_of(code)) is not None:

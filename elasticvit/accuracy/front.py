@@ -97,7 +97,7 @@ def front(
     evaluated on the search split. The best of each step is a point, unless a smaller one is as good.
 
     Raises:
-        SupernetFileError, PredictorError, DataError: file, table or images cannot be used.
+        SupernetFileError, PredictorError, DataError: file, accuracy table or images cannot be used.
     """
     if points < 2:
         raise DataError(f"a front has 2 points or more, not {points}")

@@ -92,7 +92,7 @@ class AccuracyPredictor:
 
 
 def fit_accuracy(table: AccuracyTable) -> AccuracyPredictor:
-    """Fit a predictor to a table; deterministic.
+    """Fit a predictor to an accuracy table; deterministic.
 
     Raises:
         PredictorError: fewer than eight sub-networks.

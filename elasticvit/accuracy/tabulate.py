@@ -43,7 +43,7 @@ def check_evaluated(n: int) -> None:
     """Raise `DataError` for a number of sub-networks, other than 0, that is too small to fit a predictor to."""
     if 0 < n < FEWEST_SUBNETS:
         raise DataError(
-            f"search needs {FEWEST_SUBNETS} evaluated sub-networks or more, not {n}; --evaluated 0 writes no table"
+            f"search needs an accuracy table of {FEWEST_SUBNETS} networks or more, not {n}; --evaluated 0 writes none"
         )
 
 
@@ -86,10 +86,10 @@ def tabulate(
     best: int = 0,
     say: Say = unheard,
 ) -> Path:
-    """Evaluate n sub-networks of all sizes into the accuracy table beside a supernet file; returns the table's path.
+    """Evaluate n sub-networks of all sizes into the accuracy table beside a supernet file; returns its path.
 
-    The table appears when it is complete. Finished evaluations of an interrupted call are kept for the next one, unless
-    the supernet file has changed.
+    The accuracy table appears when it is complete. Finished evaluations of an interrupted call are kept for
+    the next one, unless the supernet file has changed.
 
     Args:
         file: the supernet file that holds `supernet`.
@@ -101,7 +101,7 @@ def tabulate(
     Raises:
         StoppedError: `stop` returned True.
         SupernetFileError: the supernet file cannot be read.
-        PredictorError: the table cannot be written, or another process is writing it.
+        PredictorError: the accuracy table cannot be written, or another process is writing it.
     """
     space = supernet.space
     with UnfinishedTable.open(file, space, say) as table:

@@ -238,7 +238,7 @@ class Space:
 
 _C = TypeVar("_C", ConvChoices, VitChoices)
 
-# Positions of the widths in a code: resolution, then four values a stage, the width first.
+# Positions of the widths in a code: resolution, then four values per stage, the width first.
 WIDTH_AT = tuple(range(1, 1 + 4 * 7, 4))
 
 
@@ -264,11 +264,11 @@ def _stagewise_values(arch: Arch) -> list[int]:
     values = [arch.resolution]
     for conv in (arch.stem, *arch.conv):
         if len(set(conv.blocks)) > 1:
-            raise SpaceError("a conv stage mixes kernels or ratios; a space only has one of each a stage")
+            raise SpaceError("a conv stage mixes kernels or ratios; a space has only one of each per stage")
         values += [conv.width, len(conv.blocks), conv.blocks[0].kernel, conv.blocks[0].expand]
     for vit in arch.vit:
         if len(set(vit.layers)) > 1:
-            raise SpaceError("a transformer stage mixes V scales or MLP ratios; a space only has one of each a stage")
+            raise SpaceError("a transformer stage mixes V scales or MLP ratios; a space has only one of each per stage")
         values += [vit.width, len(vit.layers), vit.layers[0].v_scale, vit.layers[0].mlp_ratio]
     return values
 

@@ -1,1 +1,1 @@
-"""The commands that need no server, a module a subject; `app` collects them."""
+"""The commands that need no server, one module per subject; `app` collects them."""

@@ -1,4 +1,4 @@
-"""Commands on spaces and architectures: sizes, costs, tables by level."""
+"""Commands on spaces and architectures: sizes, costs, level tables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -72,7 +72,7 @@ def tables(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
 ) -> None:
-    """Sample networks by cost level into tables for training. After Ctrl-C the same command continues."""
+    """Sample networks by cost into level tables for training. After Ctrl-C run the same command to resume."""
     from elasticvit.costs.level_tables import build_level_tables
     from elasticvit.costs.levels import PAPER_LEVELS, floors_of
     from elasticvit.progress import bars

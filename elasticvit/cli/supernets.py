@@ -90,8 +90,8 @@ def tabulate(
     ] = 60,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes, with one thread each.")] = 1,
 ) -> None:
-    """Evaluate sub-networks for the accuracy table beside a supernet file, which search needs. After Ctrl-C the same
-    command continues."""
+    """Evaluate sub-networks for the accuracy table beside a supernet file, which search needs. After Ctrl-C run the
+    same command to resume."""
     from elasticvit.accuracy.table import AccuracyTable
     from elasticvit.accuracy.tabulate import tabulate_file
     from elasticvit.errors import StoppedError
@@ -103,7 +103,7 @@ def tabulate(
             table = tabulate_file(supernet, n, processes, report, stop, best, say=_warn)
             say({"table": str(table), "evaluated": len(AccuracyTable.load(table).top1)})
         except StoppedError as stopped:
-            _warn(f"{stopped}; the same command goes on from there")
+            _warn(f"{stopped}; run the same command to resume")
 
 
 def _warn(message: str) -> None:

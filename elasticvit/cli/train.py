@@ -14,22 +14,21 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="The name of a recipe: digits, cpu_minutes, cifar10_cpu, ...")],
+    recipe: Annotated[str, typer.Argument(help="The name of a training recipe: digits, cpu_minutes, cifar10_cpu, ...")],
     out: OutOption,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps. Default: those of the recipe.")
+        int | None, typer.Option("--steps", min=1, help="Training steps. Default: those of the training recipe.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of the training. Default: that of the recipe.")
+        int | None, typer.Option("--seed", min=0, help="Seed of the training. Default: that of the training recipe.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="The name of a data set or a folder. Default: that of the recipe.")
+        str | None,
+        typer.Option("--data", help="The name of a data set or a folder. Default: that of the training recipe."),
     ] = None,
     evaluated: Annotated[
         int,
-        typer.Option(
-            "--evaluated", min=0, help="Sub-networks to evaluate for the accuracy table: 8 or more; 0: no table."
-        ),
+        typer.Option("--evaluated", min=0, help="Sub-networks to evaluate for the accuracy table: 8 or more; 0: none."),
     ] = 40,
     logs: Annotated[
         Path | None,
@@ -44,7 +43,7 @@ def train(
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for other processes.")] = 1800,
 ) -> None:
-    """Train a supernet and evaluate some of its sub-networks. After Ctrl-C or SIGTERM the same command continues.
+    """Train a supernet and evaluate some of its sub-networks. After Ctrl-C or SIGTERM run the same command to resume.
 
     Several processes: torchrun --nproc-per-node N -m elasticvit.training RECIPE --out FILE
     """
@@ -68,7 +67,7 @@ def train(
             )
         except StoppedError as stopped:
             # A run that was stopped by a signal has ended as requested: exit status 0.
-            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
+            typer.echo(f"elasticvit: {stopped}; run the same command to resume", err=True)
             return
         if file is not None:
             say({"supernet": str(file)})
@@ -109,9 +108,7 @@ def finetune(
     ] = True,
     evaluated: Annotated[
         int,
-        typer.Option(
-            "--evaluated", min=0, help="Sub-networks to evaluate for the accuracy table: 8 or more; 0: no table."
-        ),
+        typer.Option("--evaluated", min=0, help="Sub-networks to evaluate for the accuracy table: 8 or more; 0: none."),
     ] = 40,
     carry: Annotated[
         bool,
@@ -122,7 +119,7 @@ def finetune(
     ] = True,
     scratch: Annotated[bool, typer.Option("--scratch", help="Begin with random weights, to compare.")] = False,
 ) -> None:
-    """Adapt a supernet, or one network of it, to your own classes. After Ctrl-C the same command continues."""
+    """Adapt a supernet, or one network of it, to your own classes. After Ctrl-C run the same command to resume."""
     from elasticvit.errors import StoppedError
     from elasticvit.nn.supernet_file import read_card
     from elasticvit.training.finetune import run as tuning
@@ -142,7 +139,7 @@ def finetune(
         try:
             done = tuning.finetune(images, supernet, out, arch=chosen, options=options)
         except StoppedError as stopped:
-            typer.echo(f"elasticvit: {stopped}; the same command goes on from there", err=True)
+            typer.echo(f"elasticvit: {stopped}; run the same command to resume", err=True)
             return
         say(asdict(done) | {"file": str(done.file)})
 
@@ -150,7 +147,8 @@ def finetune(
 @app.command()
 def ablate(
     train: Annotated[
-        bool, typer.Option("--run", help="Train the missing supernets first; stopped, the same command continues.")
+        bool,
+        typer.Option("--run", help="Train the missing supernets first; after Ctrl-C run the same command to resume."),
     ] = False,
     out: Annotated[Path, typer.Option("--out", help="The folder of results and plots.")] = Path("docs/ablation"),
     steps: Annotated[int | None, typer.Option("--steps", min=2, help="Training steps of every supernet.")] = None,

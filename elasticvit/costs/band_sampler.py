@@ -63,7 +63,7 @@ class BandSampler:
         if high < low or last.max() < 0:
             raise SpaceError(self._empty())
         step = max(float((last - first).max()) / BINS, float(last.max()) / MAX_BINS) or 1.0
-        # Two roundings a stage, each off by half a bin at most: a band wider by that margin loses no member.
+        # Two roundings per stage, each off by half a bin at most: a band wider by that margin loses no member.
         margin = len(exact)
         self._stages = [stage.rounded(step) for stage in exact]
         self._fill(np.ceil(first / step) - margin, np.floor(last / step) + margin)

@@ -68,10 +68,18 @@ class Block:
 
 
 def first_conv(resolution: int, width: int) -> Block:
+    """The 3×3 convolution with stride 2 from the image, `resolution` pixels per side, to `width` channels."""
     return Block(BlockKind.FIRST_CONV, resolution, resolution // 2, 3, width, 2, 3)
 
 
 def conv(side: int, width_in: int, width_out: int, expand: int, kernel: int, stride: int, squeeze: bool) -> Block:
+    """A MobileNet block on a grid of `side` × `side`.
+
+    Args:
+        expand: ratio of hidden channels to `width_in`.
+        kernel: side of the depthwise kernel.
+        squeeze: with squeeze and excitation.
+    """
     return Block(BlockKind.CONV, side, halve(side, stride), width_in, width_out, stride, kernel, expand, squeeze)
 
 
@@ -83,14 +91,17 @@ def downsample(side: int, width_in: int, width_out: int, stride: int) -> Block:
 
 
 def attention(side: int, width: int, v_scale: int) -> Block:
+    """Attention over side² tokens of `width` channels; values are `v_scale` times as wide as queries."""
     return Block(BlockKind.ATTENTION, side, side, width, width, v_scale=v_scale)
 
 
 def ffn(side: int, width: int, mlp_ratio: int) -> Block:
+    """The feed-forward block of side² tokens, with mlp_ratio · `width` hidden channels."""
     return Block(BlockKind.FFN, side, side, width, width, mlp_ratio=mlp_ratio)
 
 
 def head(side: int, width: int, hidden: int, classes: int) -> Block:
+    """From the last grid, side² tokens of `width` channels, through `hidden` features to logits of `classes`."""
     return Block(BlockKind.HEAD, side, 1, width, classes, expand=HEAD_EXPANSION, hidden=hidden, classes=classes)
 
 

@@ -63,7 +63,7 @@ class CostTable:
         distinct = list(dict.fromkeys(block for term in layout for block in term.grid))
         costs = np.asarray(cost_of(distinct), np.float64)
         if costs.shape != (len(distinct),):
-            raise ValueError(f"cost_of must give one cost a block, got shape {costs.shape} for {len(distinct)} blocks")
+            raise ValueError(f"cost_of must give one cost per block, got {costs.shape} for {len(distinct)} blocks")
         index = {block: i for i, block in enumerate(distinct)}
         terms = [
             _Term(

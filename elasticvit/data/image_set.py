@@ -234,7 +234,7 @@ KNOWN = ("digits", *sorted(FOLDERS), "tiny-imagenet:CLASSES")
 
 
 def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
-    """200 classes of ImageNet at 64×64: 500 training and 50 validation images a class, labels by sorted id.
+    """200 classes of ImageNet at 64×64: 500 training and 50 validation images per class, labels by sorted id.
 
     Seven training images are, byte for byte, validation images of another class. They are left out of training, so that
     `val` stays the 10,000 images that others report on, and none of them was seen with a wrong label.

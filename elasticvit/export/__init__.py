@@ -1,4 +1,4 @@
-"""A network as a file that phones run.
+"""A network as a file that devices run.
 
 `graph` is what is computed, folded from a `Net`; `quantize` chooses number formats; `tflite` writes the file, checks it
 against torch and puts metadata into it; `converters` make other formats; `manifest` and `model_card` describe the file.

@@ -1,8 +1,8 @@
 """Files of single blocks, for measuring only, written and checked like whole networks.
 
-A block alone runs with warm caches and its time is not what it costs inside a network; what probes are for is telling
-devices apart, seeding a new device's table and looking at one operator. Networks with random weights are probes too:
-`export_net(random_net(arch, seed), None)`.
+A block alone runs with warm caches, so its time is not what it costs inside a network. Probes serve to tell devices
+apart, to begin the latency table of a new device, and to study one operator. Networks with random weights serve
+as probes, too: `export_net(random_net(arch, seed), None)`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ def probe_block(block: Block, seed: int = 0) -> Probe:
     """A block with random weights as a file of its own.
 
     Raises:
-        ExportError: it is not the block's function, has not its MACs, or XNNPACK does not take it in one piece.
+        ExportError: the file does not compute the block, has other MACs, or XNNPACK does not take it in one piece.
     """
     layer = random_layer(block, seed)
     file = write_tflite(fold_block(block, layer), f"block {block.key}")

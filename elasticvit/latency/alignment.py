@@ -1,4 +1,4 @@
-"""Alignment of the lines of a runtime's profile with the operators of a model file.
+"""Alignment of the lines of a runtime's operator profile with the operators of a model file.
 
 XNNPACK reports its own operators, in the order of the graph: padding and squares are merged into the next operator, a
 1×1 convolution is called fully connected, reshapes appear and disappear (android_bench/README.md, "Their order is the
@@ -47,7 +47,7 @@ _SLACK = 48
 
 
 def candidates(tag: str) -> frozenset[str]:
-    """The builtin operators that a line of a profile may come from; the name of a builtin stands for itself only."""
+    """The builtin operators that a line of an operator profile may come from; a builtin's own name means only that."""
     if re.fullmatch(r"[A-Z0-9_]+", tag):
         return frozenset({tag})
     for pattern, names in _TAGS:
@@ -57,7 +57,7 @@ def candidates(tag: str) -> frozenset[str]:
 
 
 def align(tags: Sequence[str], builtins: Sequence[str]) -> list[int | None]:
-    """For every line of a profile, in order, the index of its operator, or None if it has none.
+    """For every line of an operator profile, in order, the index of its operator, or None if it has none.
 
     Indices increase. The alignment has the highest score within a band around the diagonal.
     """

@@ -38,7 +38,7 @@ def work(block: Block) -> Work:
     """The work of a block; activations are all tensors that its operators write, and its input once."""
     ops = block_ops(block)
     depthwise = sum(op.macs for op in ops if op.kind is OpKind.DEPTHWISE)
-    # A folded network has one shift a channel for each norm; position-bias tables are expanded to tokens × tokens.
+    # A folded network has one shift per channel for each norm; position-bias tables are expanded to tokens × tokens.
     weights = sum(op.params // 2 if op.kind is OpKind.NORM else op.params for op in ops if op.kind is not OpKind.TABLE)
     if block.kind is BlockKind.ATTENTION:
         weights += _heads(block) * block.side_in**4

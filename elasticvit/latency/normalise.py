@@ -66,7 +66,7 @@ def stability(
     """Stability of a session from the p50 of model and anchor in each round. Raises `PredictorError` without rounds."""
     if len(model_p50s_ms) != len(anchor_p50s_ms) or not model_p50s_ms:
         raise PredictorError(
-            f"a session needs one p50 of model and anchor a round, got {len(model_p50s_ms)} and {len(anchor_p50s_ms)}"
+            f"a session needs one p50 of model and anchor per round, got {len(model_p50s_ms)} and {len(anchor_p50s_ms)}"
         )
     if min(*model_p50s_ms, *anchor_p50s_ms) <= 0:
         raise PredictorError("a p50 of zero or less: the clock of the device cannot be trusted")

@@ -2,7 +2,7 @@
 
 Rates are fitted to be non-negative, so that predictions are positive and sensible far from the measured blocks, where a
 forest does not extrapolate. Every kind of block has rates of its own, shrunk towards those of all kinds: with three
-rows a kind has nearly the common rates, with thirty its own.
+rows, a kind has nearly the common rates, with thirty its own.
 """
 
 from collections.abc import Mapping, Sequence

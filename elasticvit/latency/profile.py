@@ -21,7 +21,7 @@ from elasticvit.latency.rows import BlockRow
 SMALLEST_COVERAGE = 0.98
 # Operators that only relabel memory take no time that could have been rounded off.
 _FREE = ("static reshape", "reshape")
-# Lower bound of the time of any other operator, however little the profile shows.
+# Lower bound of the time of any other operator, however little the operator profile shows.
 _LEAST_US = 0.05
 
 
@@ -34,7 +34,7 @@ class FileOp:
 
 
 class OperatorTime(Protocol):
-    """A line of a profile: microseconds in one run of the network. The agents' own record fits, as it was reported.
+    """A line of an operator profile: microseconds in one run of the network. The records that agents report fit.
 
     Attributes:
         tag: the runtime's name of the operator.
@@ -102,13 +102,13 @@ def profile_to_rows(
         else:
             sums[owner] += time_us
     if empty := [block.key for i, block in enumerate(all_blocks) if i not in owners]:
-        raise PredictorError(f"the profile has nothing of block {empty[0]}: it is not of this network's file")
+        raise PredictorError(f"the operator profile has nothing of block {empty[0]}: it is not of this network's file")
     rows = tuple(BlockRow(arch.id, block, us / 1e3) for block, us in zip(all_blocks, sums, strict=True))
     return ProfiledModel(rows, overhead_us / 1e3, coverage, scale)
 
 
 def _owners(profile: Sequence[OperatorTime], file_ops: Sequence[FileOp], n_blocks: int) -> list[int | None]:
-    """The index of the block of every line of the profile, or None."""
+    """The index of the block of every line of the operator profile, or None."""
     if any(op.block is not None and not 0 <= op.block < n_blocks for op in file_ops):
         raise PredictorError(f"the file's operators name blocks beyond the {n_blocks} of this architecture")
     places = align([op.tag for op in profile], [op.builtin for op in file_ops])

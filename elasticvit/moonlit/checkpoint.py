@@ -1,8 +1,8 @@
 """Read the authors' checkpoint files without running anything that is in them.
 
 A `.pth` is a pickle, and a pickle can name any function to call. Only torch's weights-only reader is used here, which
-knows tensors and plain containers. Values that training scripts like to leave in such files (numbers of numpy,
-parsed arguments) are read by stand-ins of our own that keep a number or nothing, so no class of a file is ever made.
+knows tensors and plain containers. Other values that training scripts often store (numbers of numpy, parsed arguments)
+are read by classes of this module that keep a number or nothing: no class that a file names is ever created.
 """
 
 import pickle
@@ -81,7 +81,7 @@ def _read_torch(path: Path) -> object:
     if zipfile.is_zipfile(path):
         _check_archive(path)
     try:
-        with torch.serialization.safe_globals(list(_STAND_INS)):
+        with torch.serialization.safe_globals(list(_REPLACEMENTS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise almost anything
         named = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
@@ -122,7 +122,7 @@ def _tensors(path: Path, where: str, content: object) -> TensorsByKey:
 
 
 class _NumberKind:
-    """Stands in for numpy's dtype: keeps the name of a plain number, knows no other."""
+    """Replaces numpy's dtype: keeps the name of a plain number, and refuses any other."""
 
     def __init__(self, name: str, *_: object) -> None:
         match = _NUMBERS.fullmatch(name)
@@ -135,19 +135,19 @@ class _NumberKind:
 
 
 def _number(kind: _NumberKind, data: bytes) -> float | int | bool:
-    """Stands in for numpy's scalar."""
+    """Replaces numpy's scalar."""
     value: float | int | bool = np.frombuffer(data, kind.order + kind.name, count=1)[0].item()
     return value
 
 
 class _Nothing:
-    """Stands in for parsed arguments, whatever they are."""
+    """Replaces parsed arguments and ignores their values."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-_STAND_INS = (
+_REPLACEMENTS = (
     (_NumberKind, "numpy.dtype"),
     (_number, "numpy.core.multiarray.scalar"),
     (_number, "numpy._core.multiarray.scalar"),

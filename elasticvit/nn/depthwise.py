@@ -1,7 +1,7 @@
 """Depthwise convolution whose weight gradient is fast on the CPU.
 
 oneDNN has a direct kernel for weight gradients of depthwise convolutions, but not for kernels wider than 3 nor for maps
-of one or two pixels a side: there it falls back to dense kernels, six to ten times slower, and in small networks a
+of one or two pixels per side: there it falls back to dense kernels, six to ten times slower, and in small networks a
 quarter of a training step. The same sums are composed here of calls that do have a direct kernel. Forward is untouched.
 """
 

@@ -129,7 +129,7 @@ class Attention(nn.Module):
 
     def bias(self) -> Tensor:
         """The position bias of every pair, shape (M, N, N)."""
-        # What an exporter traces with are stand-ins for tensors, which must not stay in a cache.
+        # An exporter traces with symbolic tensors, which must not stay in a cache.
         index_of = relative_index.__wrapped__ if torch.compiler.is_compiling() else relative_index
         index = index_of(self.side, self.position_bias.device)
         # Gathering along one axis has a fast backward pass; indexing by a matrix has not.

@@ -1,4 +1,4 @@
-"""Networks with random weights: for timing, where what is computed does not matter but that it is computed does."""
+"""Networks with random weights: for timing, which depends on the operations and not on the values."""
 
 import math
 

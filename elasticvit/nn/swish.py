@@ -1,8 +1,8 @@
-"""Batch norm and hard swish as one step of training that remembers one map less.
+"""Batch norm and hard swish as one operation in training, which stores one map less.
 
-Apart they keep the input of either for the backward pass. Here the norm's output is not kept: the hard swish is taken
-in place and the output computed again from the norm's input, which costs one cheap pass and saves a third of what a
-convolution with norm and activation holds. Forward gives the same bits as the two apart.
+Two separate operations keep two inputs for the backward pass. Here the norm's output is not kept: the hard swish works
+in place, and the backward pass computes that output again from the norm's input. This costs one cheap pass and saves a
+third of the memory of a convolution with norm and activation. The forward pass gives the same bits as both apart.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ def norm_hardswish(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def _applies(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Large maps on the CPU in training; other devices have norms of their own, compilers and autocast their ways."""
+    """Only for large maps on the CPU in training, without autocast and outside compilers."""
     return (
         norm.training
         and norm.track_running_stats

@@ -7,7 +7,7 @@ from elasticvit.nn.supernet_header import ENDING, table_path
 FOLDER = Path(__file__).parent
 DEFAULT = "cifar10"
 TRAINED_HERE = "digits"
-"""Ships as a recipe: it is trained in one or two minutes, on images that scikit-learn includes."""
+"""Ships as a training recipe: it is trained in one or two minutes, on images that scikit-learn includes."""
 
 
 def shipped(name: str) -> Path | None:

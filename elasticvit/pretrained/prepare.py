@@ -37,7 +37,7 @@ def prepare_default(
     Args:
         name: of a supernet that ships with this package, `digits`, which is trained here, or of a supernet in `folder`;
             by default `elasticvit.pretrained.default_name`.
-        recipe: train a supernet by this recipe instead.
+        recipe: train a supernet by this training recipe instead.
 
     Raises:
         StoppedError: `stop` returned True; the next call continues.

@@ -1,0 +1,1 @@
+"""Search over the codes of a space: limits, evolution and the Pareto frontier. No torch."""

@@ -1,7 +1,7 @@
 """Evolutionary search: the most accurate members of a space within hard limits, and their Pareto frontier.
 
 The population is a batch of codes and all operations are array arithmetic, so a search evaluates about a hundred
-thousand candidates a second. There are three sources of children: crossover and mutation of good parents, mutation of
+thousand candidates per second. There are three sources of children: crossover and mutation of good parents, mutation of
 members of the frontier, and every single step from the best few, with exchanges of one step up for one step down: close
 to a hard limit the search is a packing problem, which random changes solve slowly.
 """

@@ -1,4 +1,4 @@
-"""Hard limits of a search: latency budgets (one a device), MACs, bytes."""
+"""Hard limits of a search: latency budgets (one per device), MACs, bytes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The images of each step: their selection, augmentation and division into parts.
 
-They depend on the recipe, the step and the part only, not on earlier steps or the number of processes.
+They depend on the training recipe, the step and the part only, not on earlier steps or the number of processes.
 """
 
 from collections import deque

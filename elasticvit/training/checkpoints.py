@@ -24,7 +24,7 @@ class CheckpointError(ElasticVitError):
 
 
 class UnusableCheckpointError(CheckpointError):
-    """A checkpoint is damaged or of another recipe."""
+    """A checkpoint is damaged or of another training recipe."""
 
 
 def no_scaler() -> torch.amp.GradScaler:
@@ -96,7 +96,7 @@ def read_checkpoint(
     content = load_checkpoint(path)
     made_by, taught_by = _origin(content)
     if taught_by != f"{teachers} teachers" or not recipe.continues(made_by):
-        raise UnusableCheckpointError(f"{path} belongs to another recipe; delete it to start again")
+        raise UnusableCheckpointError(f"{path} belongs to another training recipe; delete it to start again")
     _check_images(path, content, images or {})
     return content
 
@@ -141,7 +141,7 @@ def _tensors(held: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def recipe_of(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the recipe (`Recipe.to_json`) in the content of a checkpoint."""
+    """The settings of the training recipe (`Recipe.to_json`) in the content of a checkpoint."""
     settings: dict[str, Any] = json.loads(_origin(content)[0])
     return settings
 

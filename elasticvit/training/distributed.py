@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 4 -m elasticvit.training cifar10_1gpu --out FILE
 
 `DistributedDataParallel` is not used: a step runs the backward pass of several networks, each with other weights, so
-its hooks would reduce incomplete gradients several times a step. Here gradients are reduced once, after all networks of
-a step, flattened into buckets. Running statistics are not synchronised: they fit no sub-network and are recalibrated.
+its hooks would reduce incomplete gradients several times per step. Here gradients are reduced once, in flat buckets,
+after all networks of a step. Running statistics are not synchronised: they fit no sub-network and are recalibrated.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The training loop: one supernet, several of its sub-networks a step, in one process or many.
+"""The training loop: one supernet, several of its sub-networks per step, in one process or many.
 
     elasticvit train digits --out digits.safetensors
     torchrun --nproc-per-node 2 -m elasticvit.training digits --out digits.safetensors

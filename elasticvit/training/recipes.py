@@ -1,4 +1,4 @@
-"""Recipes: functions that return the complete, typed configuration of a training run."""
+"""Training recipes: functions that return the complete, typed configuration of a training run."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Recipe:
     """All settings that determine the result of a training run."""
 
     name: str
-    """The name of the recipe and of its supernet."""
+    """The name of the training recipe and of its supernet."""
     data: str
     """A name that `load_named` knows, or a folder of images."""
     space: Space
@@ -43,7 +43,7 @@ class Recipe:
     accelerator."""
     compile: bool = False
     """Compile the network. It helps one plain network on an accelerator; a supernet is compiled again for every
-    architecture, and on a CPU the first call took 173 s for 11 % more images a second."""
+    architecture, and on a CPU the first call took 173 s for 11 % more images per second."""
     seed: int = 0
     save_every: int = 50
     """Steps between checkpoints, if there is a checkpoint file."""
@@ -244,11 +244,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def named_recipe(name: str) -> Recipe:
     """The recipe of this name. Raises `DataError`, which lists the known names."""
     if name not in RECIPES:
-        raise DataError(f"no recipe named {name!r}; known: {', '.join(sorted(RECIPES))}")
+        raise DataError(f"no training recipe named {name!r}; known: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
 
 
 def card(recipe: Recipe, data: ImageSet) -> Card:
-    """The card of a supernet of this recipe, with the recipe in its provenance."""
+    """The card of a supernet of this training recipe, which is in its provenance."""
     provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__}
     return Card(recipe.name, data.class_names, data.name, data.mean, data.std, data.terms, provenance)

@@ -40,13 +40,13 @@ def train(
     tables: Path | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Path | None:
-    """Train a supernet by a named recipe into the file `out`, and evaluate sub-networks into a table beside it.
+    """Train a supernet by a named training recipe into the file `out`, and evaluate its accuracy table.
 
     SIGINT and SIGTERM end it after the current step; the same call continues from the checkpoint beside `out`. Under
     torchrun all processes train, and the first one writes.
 
     Args:
-        steps, seed, data: replace those of the recipe; the space gets the number of classes of the data.
+        steps, seed, data: replace those of the training recipe; the space gets the number of classes of the data.
         evaluated: number of sub-networks to evaluate, 8 or more; 0 for none.
         logs: a file of JSON lines, one per step; by default `NAME.train.jsonl` beside `out`.
         tensorboard: a folder for TensorBoard.
@@ -58,8 +58,9 @@ def train(
         The file in the first process, None in all others.
 
     Raises:
-        DataError: no such recipe, data or teacher, `out` is a folder or a teacher, or the loss is not finite.
-        UnusableCheckpointError: the checkpoint beside `out` is damaged, or of another recipe, classes or images.
+        DataError: no such training recipe, data or teacher, `out` is a folder or a teacher, or the loss is not finite.
+        UnusableCheckpointError: the checkpoint beside `out` is damaged, or of another training recipe, other
+            classes or other images.
         StoppedError: stopped by a signal; the checkpoint is kept.
         CheckpointError, SupernetFileError, PredictorError, LogError: a file cannot be written.
         DistributedError: another process of the run has ended.

@@ -21,7 +21,7 @@ def checkpoint_path(out: Path) -> Path:
 def snapshot(run: Path, out: Path) -> int:
     """Write the supernet `out` from the checkpoint of the run that will write `run`, which may still be running.
 
-    The weights are the averaged ones if the recipe averages; the card's provenance has the `step`.
+    The weights are the averaged ones if the training recipe averages; the card's provenance has the `step`.
 
     Returns:
         The step.

@@ -89,7 +89,7 @@ def jobs_list(
 
 
 @jobs_app.command("show")
-def jobsshow(job_id: str, url: Url = DEFAULT_URL) -> None:
+def jobs_show(job_id: str, url: Url = DEFAULT_URL) -> None:
     """Show one job."""
     show(Client(url).call("GET", f"/jobs/{job_id}"))
 
@@ -155,7 +155,7 @@ def supernets_add(
     ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Add the supernet FILE, and the table of evaluated sub-networks beside it, to a server on this machine."""
+    """Add the supernet FILE, and the accuracy table beside it, to a server on this machine."""
     try:
         path = file.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links

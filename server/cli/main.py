@@ -97,7 +97,7 @@ def worker(exit_with_parent: WithParent = False) -> None:
 
 @app.command()
 def prepare(exit_with_parent: WithParent = False) -> None:
-    """Prepare a home folder: default supernet, anchor model, token of the host agent, benchmark program."""
+    """Prepare a home folder: default supernet, anchor model, token of this machine's agent, benchmark program."""
     from elasticvit.errors import ElasticVitError
     from server.settings import load_settings
     from server.supervise.bootstrap import prepare_home

@@ -29,8 +29,11 @@ class Reporting(Protocol):
 
 @dataclass(frozen=True)
 class ProgressReporter:
-    """Reports an export as a task's progress: its stages as they are, or, with `what`, as the detail of `what`, number
-    `done` of `total`."""
+    """Reports an export as a task's progress.
+
+    Without `what`, each stage of the export is a stage of the task. With it, the task's stage is `what`, `done` of
+    `total` are finished, and the export's stage is the detail.
+    """
 
     task: Reporting
     what: str | None = None
@@ -95,7 +98,7 @@ def _export(compute: Compute, exporter: Exporter, order: ExportTflite, source: M
 
 
 def _store(compute: Compute, order: ExportTflite, exported: ExportedFile, source: ModelSource, key: str) -> Model:
-    """Store the file and its row; the same bytes twice are one model."""
+    """Store the file as a model. If one with the same bytes exists, that one is returned."""
     # Outside the transaction: a large file takes a moment to reach the disk, and SQLite has one writer at a time.
     file = models.store_bytes(compute.blobs, exported.data)
     new = NewModel(

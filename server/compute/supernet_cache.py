@@ -1,4 +1,4 @@
-"""Supernets by name for compute jobs; headers and tables of those used last are kept in memory."""
+"""Supernets by name for compute jobs; headers and accuracy tables of those used last are kept in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SupernetCache:
         self._served: LruCache[SupernetRef, ServedSupernet] = LruCache(MAX_SUPERNETS)
 
     def get(self, name: str | None) -> ServedSupernet:
-        """The supernet, the default one for None, with file and table as they are now. Raises NotFound, Conflict."""
+        """The supernet, None for the default one, as its files are now. Raises NotFound, Conflict."""
         with self._compute.database.read() as session:
             ref = supernets.ref(supernets.resolve(session, name), self._compute.settings.supernets_folder)
         with self._lock:

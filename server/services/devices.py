@@ -157,7 +157,7 @@ def _default_predictor(session: Session, profile_id: str) -> Predictor | None:
 
 
 def ensure_profile(session: Session, key: ProfileKey, now: datetime) -> Profile:
-    """The profile of a key; a new one is created."""
+    """The device profile of a key; a new one is created."""
     profile = session.get(Profile, key.id)
     if profile is None:
         profile = Profile(id=key.id, key=key.model_dump(mode="json"), created_at=now)

@@ -1,4 +1,4 @@
-"""A host measures nothing in the background while a search computes on it: each would slow the other down."""
+"""A device of kind `host` measures nothing for a calibration while a search runs: each would slow the other down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from server.wire import JobKind
 
 
 def undisturbed() -> ColumnElement[bool]:
-    """True for jobs that may be measured now; a calibration's jobs on a host wait while a search runs."""
+    """True for jobs that may be measured now.
+
+    A calibration's jobs on a device of kind `host` wait while any search is leased or running.
+    """
     parent, search = aliased(Job), aliased(Job)
     background = select(parent.id).where(
         col(parent.id) == col(Job.parent_id), col(parent.kind) == JobKind.CALIBRATE.value

@@ -1,4 +1,4 @@
-"""The job queue: one table, claimed by leases, for work on devices and for compute.
+"""The job queue: one database table, claimed by leases, for work on devices and for compute.
 
     state      event                          next
     ---------  -----------------------------  -----------------------------------------------

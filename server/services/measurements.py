@@ -2,7 +2,7 @@
 
 Machines drift in speed, so what is compared is p50 x anchor reference / anchor now. The reference belongs to the device
 profile and is fixed with its first predictor; before that a measurement has raw figures only. Measurements of two
-profiles are never mixed; emulated and unstable ones are stored but not used.
+device profiles are never mixed; emulated and unstable ones are stored but not used.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
 
 
 def usable(session: Session, profile_id: str, *, supernet: str | None = None) -> list[UsableSession]:
-    """The sessions that a predictor of this profile may be fitted to, oldest first.
+    """The sessions that a predictor of this device profile may be fitted to, oldest first.
 
     Stable ones, not emulated, with the anchor, of float32 models with an arch: float32 is what predictors predict.
     """
@@ -113,7 +113,7 @@ def usable(session: Session, profile_id: str, *, supernet: str | None = None) ->
 
 
 def fix_anchor_reference(session: Session, profile_id: str) -> float:
-    """The profile's anchor reference in ms; the first call fixes it as the median of the anchor p50s so far.
+    """The device profile's anchor reference in ms; the first call fixes it as the median of the anchor p50s so far.
 
     Raises BadValue while no usable session measured the anchor.
     """
@@ -147,7 +147,7 @@ def of_job(session: Session, job_id: str, model_id: str | None = None) -> Measur
 
 
 def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
-    """The profile run of a session, in execution order."""
+    """The operator profile of a session, in execution order."""
     statement = select(OpRow).where(OpRow.measurement_id == measurement_id).order_by(col(OpRow.position))
     return tuple(
         OpTime.model_validate(op.model_dump(include=set(OpTime.model_fields))) for op in session.exec(statement)

@@ -27,7 +27,7 @@ def add_predicted(session: Session, model_id: str, device: str, profile: str | N
 
 def add_measured(session: Session, row: Measurement) -> None:
     """Write a session's latencies, at the anchor's reference speed, into the manifest of its model; ignored for
-    unstable and emulated sessions, and before the profile has an anchor reference."""
+    unstable and emulated sessions, and before the device profile has an anchor reference."""
     if not row.stable or row.emulated:
         return
     for statistic, ms in (("p50", row.p50_ms), ("p90", row.p90_ms)):
@@ -37,7 +37,7 @@ def add_measured(session: Session, row: Measurement) -> None:
 
 
 def _update(session: Session, model_id: str, place: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Update the entry of this device, profile and statistic, or add one. Manifests of uploads have no latencies."""
+    """Update the entry of this device, device profile and statistic, or add one. Manifests of uploads have none."""
     # Locked, since another transaction may update the same model; SQLite has one writer at a time anyway.
     session.get(Model, model_id, with_for_update=True, populate_existing=True)
     model = models.get(session, model_id)

@@ -34,7 +34,7 @@ def create(
     now: datetime,
     job_id: str | None = None,
 ) -> Predictor:
-    """Store a fitted predictor as the profile's next version; a job adds one version only.
+    """Store a fitted predictor as the device profile's next version; a job adds one version only.
 
     `smallest` and `largest` need `predicted_ms`; `interval` is read by `upper_ms`.
     """
@@ -62,7 +62,7 @@ def create(
 
 
 def newest(session: Session, profile_id: str, supernet: str) -> Predictor | None:
-    """The newest version for a profile and supernet, None before the first."""
+    """The newest version for a device profile and supernet, None before the first."""
     statement = select(Predictor).where(Predictor.profile_id == profile_id, Predictor.supernet == supernet)
     return session.exec(statement.order_by(col(Predictor.version).desc()).limit(1)).first()
 
@@ -70,7 +70,7 @@ def newest(session: Session, profile_id: str, supernet: str) -> Predictor | None
 def smallest_upper_ms(
     session: Session, predictor: Predictor, supernet: Supernet, confidence: float, statistic: Statistic
 ) -> float | None:
-    """The least upper bound that any arch of the supernet's space has on the predictor's profile, in ms.
+    """The least upper bound that any arch of the supernet's space has on the predictor's device profile, in ms.
 
     None where the predictor has no such figure; the search job then finds it.
     """

@@ -27,6 +27,10 @@ class Figures:
 
 
 def figures(session: MeasurementSession) -> Figures:
+    """The figures of a session: quantiles over the samples of all rounds, stability over the rounds.
+
+    Raises PredictorError for a session without samples, which the wire does not allow.
+    """
     model = [measured.model for measured in session.rounds]
     anchor = [measured.anchor for measured in session.rounds if measured.anchor is not None]
     complete = len(anchor) == len(model)

@@ -25,7 +25,7 @@ from server.wire import NAME_PATTERN
 
 
 def add(database: Database, file: Path, name: str | None, folder: Path, now: datetime) -> Supernet:
-    """Copy a supernet file and its table into the supernets folder and register it; may be repeated.
+    """Copy a supernet file and its accuracy table into the supernets folder and register it; may be repeated.
 
     Args:
         name: of the supernet, by default the file's name without its ending.
@@ -57,11 +57,11 @@ def register(database: Database, file: Path, now: datetime) -> Supernet:
 
 
 def check_table(file: Path, space: Space) -> Path:
-    """The table of evaluated sub-networks beside a supernet file. Raises BadValue if it is missing or unusable."""
+    """The accuracy table beside a supernet file. Raises BadValue if it is missing or unusable."""
     table = table_path(file)
     how = f"evaluate some by `elasticvit tabulate {file} --n 600`"
     if not table.is_file():
-        raise BadValue(f"{file} has no table of evaluated sub-networks, from which accuracies are predicted: {how}")
+        raise BadValue(f"{file} has no accuracy table, from which accuracies are predicted: {how}")
     try:
         evaluated = AccuracyTable.load(table, space)
     except PredictorError as error:
@@ -72,14 +72,14 @@ def check_table(file: Path, space: Space) -> Path:
 
 
 def bring(file: Path, folder: Path, name: str) -> Path:
-    """Copy a supernet file and its table into the supernets folder under this name; returns the path of the copy.
+    """Copy a supernet file and its accuracy table into the supernets folder under this name; returns the copy's path.
 
     Raises DiskFull, ReadOnlyHome.
     """
     to = folder / f"{name}{ENDING}"
     try:
         if not (to.exists() and to.samefile(file)):
-            # The table first: a supernet file in this folder is served at the next start.
+            # The accuracy table first: a supernet file in this folder is served at the next start.
             copy_file(table_path(file), table_path(to))
             copy_file(file, to)
     except OSError as error:

@@ -87,7 +87,7 @@ def path(supernet: Supernet, folder: Path) -> Path:
 
 
 def ref(supernet: Supernet, folder: Path) -> SupernetRef:
-    """The file in the supernets folder, with its table as it is now."""
+    """The file in the supernets folder, with its accuracy table as it is now."""
     file = path(supernet, folder)
     return SupernetRef(supernet.name, file, supernet.sha256, table_sha256(file))
 

@@ -23,6 +23,7 @@ SECRET = re.compile(rf"{PREFIX}[0-9a-f]{{64}}")
 
 
 def create(session: Session, name: str, role: Role, now: datetime) -> TokenCreated:
+    """A new token. Its secret is only in this answer, because the database keeps a hash of it."""
     secret = PREFIX + secrets.token_hex(32)
     token = _add(session, name, role, secret, now)
     return TokenCreated(**view(token).model_dump(), token=secret)

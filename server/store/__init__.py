@@ -1,1 +1,1 @@
-"""What is stored: database, tables, migrations, files by content, supernet files."""
+"""What is stored: database and its tables, migrations, files by content, supernet files."""

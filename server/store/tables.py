@@ -1,4 +1,4 @@
-"""The tables, one SQLModel class each. A wire value that no query reads by its fields is stored whole as JSON.
+"""The database tables, one SQLModel class for each. A wire value is stored whole as JSON if no query reads its fields.
 
 JSON values are replaced, never changed in place: SQLAlchemy does not see inside. Latencies are milliseconds.
 """
@@ -184,7 +184,7 @@ class Attempt(SQLModel, table=True):
 
 
 class Measurement(SQLModel, table=True):
-    """One measuring session; `session` is what was reported, without the profile, which is in OpRow."""
+    """One measuring session; `session` is what was reported, without the operator profile, which is in OpRow."""
 
     id: str = Field(primary_key=True)
     lease_id: str = Field(foreign_key="attempt.id", unique=True)
@@ -210,7 +210,7 @@ class Measurement(SQLModel, table=True):
 
 
 class OpRow(SQLModel, table=True):
-    """Time of one operator in a session's profile run; `position` is the execution order."""
+    """Time of one operator in a session's operator profile; `position` is the execution order."""
 
     measurement_id: str = Field(primary_key=True, foreign_key="measurement.id")
     position: int = Field(primary_key=True)
@@ -250,7 +250,7 @@ class UnalignedSession(SQLModel, table=True):
 
 
 class Predictor(SQLModel, table=True):
-    """A version of the latency predictor of one profile, made by `job_id`; its bytes are the blob `sha256`.
+    """A version of the latency predictor of one device profile, made by `job_id`; its bytes are the blob `sha256`.
 
     `smallest` and `largest` hold `predicted_ms` of the ends of the space, `interval` the widths of the bounds.
     """

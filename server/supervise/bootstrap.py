@@ -48,8 +48,10 @@ def build_benchmark() -> None:
 
 
 def register_supernets(database: Database, folder: Path, default: Path, say: Say, clock: Clock) -> None:
-    """Know all supernet files of the home folder; `default` answers where none is named. Raises BadValue for that one;
-    others that cannot be served are named and left out."""
+    """Register all supernet files of the home folder; `default` answers requests that name none.
+
+    Raises BadValue if `default` cannot be served. Others that cannot be served are reported and left out.
+    """
     register_supernet(database, default, clock)
     with database.write() as session:
         supernets.make_default(session, default.stem)
@@ -63,7 +65,7 @@ def register_supernets(database: Database, folder: Path, default: Path, say: Say
 
 
 def register_supernet(database: Database, file: Path, clock: Clock) -> None:
-    """Know a supernet file of the home folder, unless it is known as it is. Raises BadValue."""
+    """Register a supernet file of the home folder, unless it is registered and unchanged. Raises BadValue."""
     with database.read() as session:
         row = session.get(Supernet, file.stem)
     if row is not None and row.size_bytes == file.stat().st_size and row.sha256 == file_sha256(file):

@@ -108,7 +108,10 @@ class Supervisor:
         return 0
 
     def _prepare(self) -> bool:
-        """Build the benchmark, train and register the default supernet: a process of its own, on this terminal."""
+        """In a separate process, on this terminal: build the benchmark, and prepare and register the default supernet.
+
+        That one is copied if it ships with this package; `digits` is trained.
+        """
         process = subprocess.Popen([sys.executable, "-m", "server.cli", "prepare", "--exit-with-parent"], env=self.env)
         try:
             while process.poll() is None and not self.stop:

@@ -48,7 +48,7 @@ class ProfileKey(Shared):
 class DeviceDescription(Shared):
     """What a device is. `name` is the slug that requests use; `serial` stays between agent and server.
 
-    `model` is the maker's name of the phone, or the host's CPU; `bench_build` the hash of the android_bench binary.
+    `model` is the maker's name of the phone, or the CPU of `host`; `bench_build` the hash of the android_bench binary.
     """
 
     name: Name
@@ -63,7 +63,7 @@ class DeviceDescription(Shared):
     properties: Annotated[dict[str, str], Plain] = Field(default_factory=dict, max_length=500)
 
     def profile(self, threads: int = 1, cpu_mask: int | None = None) -> ProfileKey:
-        """The profile of this device under `threads` and `cpu_mask`."""
+        """The device profile of this device under `threads` and `cpu_mask`."""
         return ProfileKey(
             kind=self.kind,
             model=self.model,
@@ -78,7 +78,7 @@ class DeviceDescription(Shared):
 
 
 class DeviceView(Answer):
-    """A device as it is now; `predictor` is the newest of its profile for the default supernet, None without one."""
+    """A device as it is now; `predictor` is the newest of its device profile for the default supernet, or None."""
 
     name: str
     kind: DeviceKind

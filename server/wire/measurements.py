@@ -31,7 +31,7 @@ class Round(Request):
 
 
 class OpTime(Request):
-    """Time of one operator from the profile run, in execution order; `avg_us` and `median_us` are per inference.
+    """One operator of an operator profile, in execution order; `avg_us` and `median_us` are per inference.
 
     The median is what predictors use: one interrupted run spoils the average of a short operator.
     """
@@ -111,6 +111,6 @@ class MeasurementView(Answer):
 
 
 class MeasurementDetail(MeasurementView):
-    """With the raw session as it was reported."""
+    """With the raw session as it was reported, and its operator profile in `session.profile`."""
 
     session: MeasurementSession

@@ -18,7 +18,7 @@ Download = Literal["tflite", OtherFormat, "manifest", "card"]
 class Accuracy(Answer):
     """Top-1 as a fraction (0 to 1); `source` is `measured`, `predicted`, or None when it is unknown.
 
-    It is predicted from the supernet's table of measured sub-networks when the server does not have the images.
+    It is predicted from the supernet's accuracy table when the server does not have the images.
     """
 
     value: float | None = None
@@ -64,7 +64,7 @@ class ModelView(Answer):
 
 
 class SupernetAdd(Request):
-    """Serve a supernet file of the server's machine, with its table NAME.accuracy.jsonl beside it.
+    """Serve a supernet file of the server's machine, with its accuracy table NAME.accuracy.jsonl beside it.
 
     Both are copied to the server's home folder. `name` is by default the file's name without its ending.
     """

@@ -33,7 +33,7 @@ class PredictorRef(Answer):
 
 
 class PredictorView(Answer):
-    """A predictor version of one profile; `smallest` and `largest` are the predicted ends of the reachable range."""
+    """A predictor version of one device profile; `smallest` and `largest` are predicted ends of the reachable range."""
 
     id: str
     version: int

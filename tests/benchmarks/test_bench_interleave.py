@@ -92,7 +92,7 @@ def test_the_lower_bound_lies_below_the_median_and_closes_in_with_more_rounds() 
     assert sum(above) <= 7
 
 
-def test_a_requirement_is_judged_by_the_figure_that_was_measured() -> None:
+def test_a_requirement_is_checked_against_the_unrounded_figure() -> None:
     assert Requirement("x", 1.6, "at least", 1.6).met
     assert not Requirement("x", 1.5999, "at least", 1.6).met and not Requirement("x", 1.0, "above", 1.0).met
     assert Requirement("x", 1.15, "at most", 1.15).met and not Requirement("x", 1.1501, "at most", 1.15).met

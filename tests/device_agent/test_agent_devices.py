@@ -74,7 +74,7 @@ class Phone(Device):
         self.closed.set()
 
 
-class DeviceShelf:
+class FakeDeviceSource:
     """A source whose events a test puts."""
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ def running(farm: Farm, source: DeviceSource) -> Iterator[None]:
 
 
 @pytest.fixture
-def shelf(agent_farm: Farm) -> Iterator[DeviceShelf]:
-    source = DeviceShelf()
+def source(agent_farm: Farm) -> Iterator[FakeDeviceSource]:
+    source = FakeDeviceSource()
     with running(agent_farm, source):
         yield source
 
@@ -148,23 +148,23 @@ def states(farm: Farm) -> dict[str, str]:
     return {beat.name: beat.state.value for beat in farm.server.beats[-1].devices} if farm.server.beats else {}
 
 
-def test_a_device_is_registered_served_and_taken_off(agent_farm: Farm, shelf: DeviceShelf) -> None:
-    first = shelf.attach("pixel4")
+def test_a_device_is_registered_served_and_taken_off(agent_farm: Farm, source: FakeDeviceSource) -> None:
+    first = source.attach("pixel4")
     wait_until("its heartbeat", lambda: beating(agent_farm) == ["pixel4"])
     first.go.set()
     agent_farm.server.job(agent_farm.model())
     assert agent_farm.wait_for_report().session is not None
     wait_until("its cool-down", first.cooled.is_set)
-    shelf.queue.put(Detached("pixel4", "the cable was pulled"))
+    source.queue.put(Detached("pixel4", "the cable was pulled"))
     wait_until("its end", first.closed.is_set)
     wait_until("a heartbeat without it", lambda: beating(agent_farm) == [] and names(agent_farm) == [])
 
 
-def test_a_device_that_comes_does_not_take_the_jobs_of_others(agent_farm: Farm, shelf: DeviceShelf) -> None:
-    first = shelf.attach("pixel4")
+def test_a_device_that_comes_does_not_take_the_jobs_of_others(agent_farm: Farm, source: FakeDeviceSource) -> None:
+    first = source.attach("pixel4")
     job = agent_farm.server.job(agent_farm.model())
     wait_until("its job", first.measuring.is_set)
-    shelf.attach("pixel5")
+    source.attach("pixel5")
     wait_until("both", lambda: names(agent_farm) == ["pixel4", "pixel5"])
     assert list(agent_farm.server.agents.values())[-1].leases == job.leases
     first.go.set()
@@ -172,21 +172,23 @@ def test_a_device_that_comes_does_not_take_the_jobs_of_others(agent_farm: Farm, 
     assert report.session is not None and report.lease_id == job.leases[0]
 
 
-def test_the_job_of_a_device_that_goes_is_given_back_with_the_reason(agent_farm: Farm, shelf: DeviceShelf) -> None:
-    first = shelf.attach("pixel4")
+def test_the_job_of_a_device_that_goes_is_given_back_with_the_reason(
+    agent_farm: Farm, source: FakeDeviceSource
+) -> None:
+    first = source.attach("pixel4")
     agent_farm.server.job(agent_farm.model())
     wait_until("its job", first.measuring.is_set)
-    shelf.queue.put(Detached("pixel4", "the cable was pulled"))
+    source.queue.put(Detached("pixel4", "the cable was pulled"))
     failure = agent_farm.wait_for_report().failure
     assert failure is not None and failure.detail == "the cable was pulled"
     wait_until("its end", first.closed.is_set)
 
 
-def test_a_device_that_comes_again_replaces_the_one_of_its_name(agent_farm: Farm, shelf: DeviceShelf) -> None:
-    first = shelf.attach("pixel4")
+def test_a_device_that_comes_again_replaces_the_one_of_its_name(agent_farm: Farm, source: FakeDeviceSource) -> None:
+    first = source.attach("pixel4")
     agent_farm.server.job(agent_farm.model())
     wait_until("its job", first.measuring.is_set)
-    second = shelf.attach("pixel4")
+    second = source.attach("pixel4")
     second.go.set()
     wait_until("the end of the first", first.closed.is_set)
     assert agent_farm.wait_for_report(2).session is not None
@@ -194,12 +196,12 @@ def test_a_device_that_comes_again_replaces_the_one_of_its_name(agent_farm: Farm
 
 
 @pytest.mark.medium
-def test_a_device_that_is_not_ready_gets_no_job(agent_farm: Farm, shelf: DeviceShelf) -> None:
+def test_a_device_that_is_not_ready_gets_no_job(agent_farm: Farm, source: FakeDeviceSource) -> None:
     first, second = Phone("pixel4"), Phone("pixel5")
     first.is_ready = False
     second.go.set()
     for phone in (first, second):
-        shelf.queue.put(Attached(phone))
+        source.queue.put(Attached(phone))
     for _ in range(3):
         agent_farm.server.job(agent_farm.model())
     agent_farm.wait_for_report(3)
@@ -209,16 +211,16 @@ def test_a_device_that_is_not_ready_gets_no_job(agent_farm: Farm, shelf: DeviceS
     wait_until("idle", lambda: states(agent_farm) == {"pixel4": "idle", "pixel5": "idle"})
 
 
-def test_a_device_that_cannot_be_described_harms_no_other(agent_farm: Farm, shelf: DeviceShelf) -> None:
+def test_a_device_that_cannot_be_described_harms_no_other(agent_farm: Farm, source: FakeDeviceSource) -> None:
     broken: Any = Phone("broken")
     broken.about = None
-    shelf.queue.put(Attached(broken))
-    shelf.attach("pixel4")
+    source.queue.put(Attached(broken))
+    source.attach("pixel4")
     wait_until("the other one", lambda: beating(agent_farm) == ["pixel4"])
 
 
-def test_devices_are_served_at_once(agent_farm: Farm, shelf: DeviceShelf) -> None:
-    phones = [shelf.attach(f"pixel{number}") for number in range(4)]
+def test_devices_are_served_at_once(agent_farm: Farm, source: FakeDeviceSource) -> None:
+    phones = [source.attach(f"pixel{number}") for number in range(4)]
     for _ in phones:
         agent_farm.server.job(agent_farm.model())
     for phone in phones:
@@ -229,13 +231,13 @@ def test_devices_are_served_at_once(agent_farm: Farm, shelf: DeviceShelf) -> Non
 
 
 def test_a_detached_device_leaves_its_report_to_the_heartbeat(
-    agent_farm: Farm, shelf: DeviceShelf, tmp_path: Path
+    agent_farm: Farm, source: FakeDeviceSource, tmp_path: Path
 ) -> None:
-    first = shelf.attach("pixel4")
+    first = source.attach("pixel4")
     agent_farm.server.job(agent_farm.model())
     wait_until("its job", first.measuring.is_set)
     agent_farm.server.answers["/report"] = (503, b"")
-    shelf.queue.put(Detached("pixel4", "the cable was pulled"))
+    source.queue.put(Detached("pixel4", "the cable was pulled"))
     wait_until("its end", first.closed.is_set)
     assert agent_farm.server.reports == []
     del agent_farm.server.answers["/report"]

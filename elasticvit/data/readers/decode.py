@@ -92,7 +92,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise UnreadableImageError("more than 16 bits a pixel")
+            raise UnreadableImageError("more than 16 bits per pixel")
         image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")

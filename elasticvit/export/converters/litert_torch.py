@@ -49,7 +49,7 @@ class GraphModule(nn.Module):
 def convert(graph: Graph) -> bytes:
     """A float32 .tflite with the signature `serving_default` from `images` (1, side, side, 3) to `logits` (1, classes).
 
-    Takes 15 to 40 s of one core. Operators do not have the names of layers, so a profile of the file
+    Takes 15 to 40 s of one core. Operators do not have the names of layers, so an operator profile of the file
     cannot be summed by block.
 
     Raises:

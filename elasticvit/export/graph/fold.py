@@ -1,4 +1,4 @@
-"""From a trained network to its static form, the same function with less to do.
+"""Folds a trained network into its static form: the same function with fewer operations.
 
 Batch norms go into the convolutions before them, an image norm's scale and shift and the attention scale into the
 linear behind them, head-major qkv rows into plain q|k and v, the position-bias table into one constant. All of it in
@@ -139,7 +139,7 @@ def _conv_bn(
     stride: int = 1,
     input_scale: float | NDArray[np.float64] = 1.0,
 ) -> Value:
-    """Convolution and norm as one convolution of `x · input_scale`, one number or one a channel, (in,)."""
+    """Convolution and norm as one convolution of `x · input_scale`, one number or one per channel, (in,)."""
     scale, shift = _scale_and_shift(layer.bn)
     kernel = layer.conv.kernel_size[0]
     weight = _floats(layer.conv.weight) * scale[:, None, None, None] * np.reshape(input_scale, (-1, 1, 1))

@@ -75,7 +75,7 @@ def apply(op: Op, inputs: list[Tensor], constants: Constants) -> tuple[Tensor, .
     return (_single(op, constants, *inputs),)
 
 
-def _single(  # noqa: PLR0911, PLR0912 - a line an operator
+def _single(  # noqa: PLR0911, PLR0912 - one line per operator
     op: Op, constants: Constants, x: Tensor, other: Tensor | None = None
 ) -> Tensor:
     match op:

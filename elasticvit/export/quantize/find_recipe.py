@@ -35,7 +35,7 @@ from elasticvit.progress import Report, Step, silent
 from elasticvit.timing import Samples, lower_bound, measure_ms
 
 ROUNDS = 15
-MOST_DROP = 0.01
+MAX_DROP = 0.01
 # Images on which the change of the logits by a group is measured.
 DISTURBED = 32
 # Files of random groups for each network; how many are in memory at once, twice, as the runtime packs weights again.
@@ -51,17 +51,17 @@ def find_recipe(
     nets: Sequence[Net],
     calibration_set: CalibrationSet | None = None,
     *,
-    judged_on: Mapping[str, str] | None = None,
+    evaluated_on: Mapping[str, str] | None = None,
     rounds: int = ROUNDS,
-    max_drop: float = MOST_DROP,
+    max_drop: float = MAX_DROP,
     report: Report = silent,
 ) -> QuantizationRecipe:
     """The recipe for networks of a space on this machine, one thread.
 
     Args:
         nets: in eval mode, from small to large; they represent all networks of the space.
-        calibration_set: with the held-out images on which networks are judged; None where the weights are not trained.
-        judged_on: what networks and images these are, for the record.
+        calibration_set: with the held-out images on which top-1 is evaluated; None where the weights are not trained.
+        evaluated_on: what networks and images these are, for the record.
         max_drop: the largest mean loss of top-1, a fraction (0 to 1), over whole networks.
 
     Raises:
@@ -83,8 +83,8 @@ def find_recipe(
         groups=tuple(chosen),
         gains={group: round(gain, 4) for group, gain in gains.items()},
         timed=_timed(graphs, chosen, rounds, report),
-        judged=drops,
-        judged_on=dict(judged_on or {}),
+        accuracy_drops=drops,
+        evaluated_on=dict(evaluated_on or {}),
     )
 
 
@@ -115,7 +115,7 @@ def _gains(graphs: Sequence[Graph], rounds: int, report: Report) -> dict[str, fl
 
 
 def _fastest_lot(graphs: Sequence[Graph], gains: Mapping[str, float], rounds: int, report: Report) -> list[str]:
-    """The first groups in order of gain, as many as make networks fastest; in order of execution."""
+    """The first groups by gain, as many as make the networks fastest; returned in order of execution."""
     order = sorted(gains, key=lambda group: -gains[group])
     gaining = sum(gain > 0 for gain in gains.values())
     sizes = {round(fraction * gaining) for fraction in (0.5, 0.75, 1.0)} | {(gaining + len(order)) // 2, len(order)}
@@ -141,7 +141,7 @@ def _timed(graphs: Sequence[Graph], chosen: Sequence[str], rounds: int, report: 
 
 
 def _copies(graph: Graph, lots: Mapping[int, frozenset[str]], rounds: int) -> dict[int, Samples]:
-    """Latencies of files with these groups in int8: of each round the mean of copies that were loaded apart."""
+    """Latencies of files with these groups in int8, one per round: the mean over copies that were loaded separately."""
     files = {f"{size}#{copy}": _file(graph, groups) for copy in range(COPIES) for size, groups in lots.items()}
     ms = measure_ms(files, rounds)
     return {size: np.mean([ms[f"{size}#{copy}"] for copy in range(COPIES)], axis=0) for size in lots}
@@ -159,7 +159,7 @@ def _accurate(
     max_drop: float,
     report: Report,
 ) -> tuple[list[str], tuple[AccuracyDrop, ...]]:
-    """Those of the groups with which networks lose little enough, and what they lose, in other precisions too."""
+    """The groups that keep the loss of top-1 within the bound, and the losses, in the other precisions too."""
     exact = [_Top1OnHeldOut(graph, calibration_set) for graph in graphs]
     order: list[str] | None = None
     max_rounds = len(chosen) + 1

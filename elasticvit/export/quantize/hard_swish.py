@@ -2,8 +2,8 @@
 
 XNNPACK takes HARD_SWISH, RSQRT and SOFTMAX as floats and nothing else (LiteRT's XNNPACK delegate, `VisitUnaryNode`,
 `VisitSoftmaxNode`). 6 · hard swish is x · relu6(x + 3): an addition with a fused activation and a product, both of
-which it takes in int8. The factor of 6 goes through everything linear and into the next weights, so nothing is
-computed for it; only where such a value is added to another is it taken out by a product.
+which it takes in int8. The factor of 6 passes through everything linear, and the next weights are divided by it, so it
+costs nothing. Only where such a value is added to another one, a product divides by it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ _O = TypeVar("_O", bound=Op)
 
 
 def without_hard_swish(graph: Graph) -> Graph:
-    """An equal graph in which products stand for hard swish."""
+    """An equal graph in which an addition and a product replace each hard swish."""
     weighted = next(op for op in graph.ops if isinstance(op, Conv | Depthwise | FullyConnected))
     rewrite = _Rewrite(weighted.weight.dtype)
     for op in graph.ops:
@@ -44,7 +44,7 @@ def without_hard_swish(graph: Graph) -> Graph:
 
 @dataclass
 class _Rewrite:
-    """`times` holds by how much a value of the new graph is too large."""
+    """Builds the new graph; `times` holds the factor by which one of its values is too large."""
 
     dtype: np.dtype[np.floating[Any]]
     ops: list[Op] = field(default_factory=list)
@@ -66,7 +66,7 @@ class _Rewrite:
                 self.ops.append(replace(op, inputs=tuple(self.plain(value, op) for value in op.inputs)))
 
     def plain(self, value: Value, reader: Op) -> Value:
-        """The value itself, of the size that it should have."""
+        """The value without its factor; a product that divides by it is added where it is needed."""
         factor = self.times.get(value, 1.0)
         if factor == 1.0:
             return value

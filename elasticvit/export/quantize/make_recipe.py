@@ -35,7 +35,7 @@ def make_recipe(of: str, out: Path, version: int, rounds: int, max_drop: float, 
     from elasticvit.nn.supernet_file import load_supernet
 
     calibration_set: CalibrationSet | None = None
-    judged_on: dict[str, str] = {}
+    evaluated_on: dict[str, str] = {}
     if of in PRESETS:
         space, nets = of, [random_net(published(name), 0) for name in STAND_INS]
         if of != "paper":
@@ -46,7 +46,7 @@ def make_recipe(of: str, out: Path, version: int, rounds: int, max_drop: float, 
         space, nets, calibration_set = supernet.space.name, _nets(supernet), _calibration_set(supernet)
         if calibration_set is not None and calibration_set.held_out is not None:
             sha256 = file_sha256(Path(of))
-            judged_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
+            evaluated_on = {"supernet": supernet.card.name, "sha256": sha256, "images": calibration_set.held_out.name}
     name = f"{space}-{platform.machine()}"
     recipe = find_recipe(
         name,
@@ -54,7 +54,7 @@ def make_recipe(of: str, out: Path, version: int, rounds: int, max_drop: float, 
         space,
         nets,
         calibration_set,
-        judged_on=judged_on,
+        evaluated_on=evaluated_on,
         rounds=rounds,
         max_drop=max_drop,
         report=report,

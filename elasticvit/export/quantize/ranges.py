@@ -1,10 +1,11 @@
-"""Between which numbers the values of a network lie, for scales of int8.
+"""The range of every value of a network, from which its int8 scale follows.
 
-Operators on integers bear only so unequal scales: XNNPACK takes an addition whose operands' scales are 1/1024 to 256 of
-the result's, and products whose scale is below 256 of the result's (LiteRT's XNNPACK delegate,
-`CheckTensorsInputOutputScale`); beyond that LiteRT 2.3 may crash. A branch that is all but zero, as blocks of a freshly
-built network are, would be beyond. So ranges are widened until the scales go together, with room to spare: what is
-widened is smaller than a step of what it is added to, or has steps as fine as its inputs'.
+An operator on int8 values needs scales that do not differ too much. XNNPACK takes an addition if the scales of its
+operands are between 1/1024 and 256 times the result's scale, and a product if its scale is below 256 times the
+result's (LiteRT's XNNPACK delegate, `CheckTensorsInputOutputScale`). Beyond these limits LiteRT 2.3 may crash. A branch
+whose values are nearly zero, as in a newly built network, is beyond them. Such ranges are widened until the scales are
+within the limits, with a margin. This costs little: the widened value is smaller than one step of the sum to which it
+is added, or keeps steps as fine as those of its inputs.
 """
 
 import math
@@ -40,7 +41,7 @@ OPERAND, RESULT = 1 / 400, 1 / 128
 
 
 def observed(graph: Graph, images: Iterable[NDArray[Any]]) -> Ranges:
-    """The least and the greatest number of every value on any of the images, 0 always among them.
+    """The least and the greatest number of every value over all images; the range always contains 0.
 
     Images in float64 give the same ranges on every machine: the ends are rounded outwards to three digits, so that
     sums in another order, which differ in the sixteenth, do not show.
@@ -68,7 +69,7 @@ def _outwards(end: float) -> float:
 
 
 def widened(graph: Graph, ranges: Ranges) -> Ranges:
-    """The ranges, so wide that all scales go together."""
+    """The ranges, widened until all scales are within XNNPACK's limits."""
     wide = {value: _at_least((low, high), LEAST) for value, (low, high) in ranges.items()}
     for op in reversed(graph.ops):
         if isinstance(op, Add | Sub):
@@ -82,7 +83,7 @@ def widened(graph: Graph, ranges: Ranges) -> Ranges:
 
 
 def _coarsest(op: Op, ranges: Ranges) -> float:
-    """The scale in which an operator adds up: its inputs', times its weights' if it has weights."""
+    """The scale of an operator's sums: that of its inputs, times that of its weights if it has weights."""
     scales = [_span(ranges[value]) / 255 for value in op.inputs]
     match op:
         case Conv() | Depthwise() | FullyConnected():

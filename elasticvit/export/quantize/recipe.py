@@ -21,6 +21,8 @@ from elasticvit.export.precision import Precision
 
 FORMAT = 1
 HERE = Path(__file__).parent / "recipes"
+# Fields that have another name in the files.
+KEYS = {"accuracy_drops": "judged", "evaluated_on": "judged_on"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,9 @@ class QuantizationRecipe:
     Attributes:
         device: what it was measured on: processor, instruction set, runtime, threads.
         gains: of each group that was measured, the fraction of a network's latency that it alone saves.
-        timed, judged: evidence on whole networks. `judged` holds the other precisions as well, and is
+        timed, accuracy_drops: evidence on whole networks. `accuracy_drops` holds the other precisions as well, and is
             empty if there were no trained weights of the space.
-        judged_on: the supernet that the networks were of, the sha256 of its file, and the images.
+        evaluated_on: the supernet that the networks were of, the sha256 of its file, and the images.
     """
 
     name: str
@@ -69,8 +71,8 @@ class QuantizationRecipe:
     groups: tuple[str, ...]
     gains: Mapping[str, float] = field(default_factory=dict)
     timed: tuple[Timed, ...] = ()
-    judged: tuple[AccuracyDrop, ...] = ()
-    judged_on: Mapping[str, str] = field(default_factory=dict)
+    accuracy_drops: tuple[AccuracyDrop, ...] = ()
+    evaluated_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -83,11 +85,12 @@ class QuantizationRecipe:
 
     def drop(self, precision: Precision = Precision.DYNAMIC_INT8) -> float | None:
         """The mean loss of top-1 in that precision, a fraction (0 to 1); None if it was not measured."""
-        drops = [network.drop for network in self.judged if network.precision == precision]
+        drops = [network.drop for network in self.accuracy_drops if network.precision == precision]
         return sum(drops) / len(drops) if drops else None
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n"
+        values = {KEYS.get(name, name): value for name, value in asdict(self).items()}
+        return json.dumps({"format": FORMAT} | values, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "QuantizationRecipe":
@@ -96,9 +99,10 @@ class QuantizationRecipe:
             data: dict[str, Any] = json.loads(text)
             if data.pop("format") != FORMAT:
                 raise ValueError("it is of another format")
-            if unknown := set(data) - {known.name for known in fields(cls)}:
+            names = {KEYS.get(known.name, known.name): known.name for known in fields(cls)}
+            if unknown := set(data) - set(names):
                 raise ValueError(f"it has an unknown field {min(unknown)!r}")
-            return _ADAPTER.validate_python(data)
+            return _ADAPTER.validate_python({names[key]: value for key, value in data.items()})
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = str(error).replace("\n", " ")
             raise ExportError(f"not a recipe: {reason}; make one by `elasticvit recipe`") from error

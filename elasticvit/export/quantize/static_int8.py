@@ -1,7 +1,7 @@
 """Weights and activations in int8, everywhere that a delegate takes them so.
 
-Ranges of values are seen on calibration images. Convolutions, linears, matrix products, additions, gates and what only
-moves numbers work on int8. The norms (their variance would be lost in 8 bits), the softmax with its position bias,
+Ranges are observed on calibration images. Convolutions, linears, matrix products, additions, gates and operators that
+only move numbers work on int8. The norms (their variance would be lost in 8 bits), the softmax with its position bias,
 average pooling and the first steps of the input stay in float32 between a DEQUANTIZE and a QUANTIZE, which XNNPACK
 takes too. Scales follow the LiteRT 8-bit quantization specification: weights symmetric, one scale for each output
 channel; biases int32.
@@ -54,13 +54,13 @@ def static_int8(graph: Graph, images: Sequence[NDArray[Any]]) -> tuple[Graph, Nu
         raise ExportError(
             f"int8 needs {FEWEST_IMAGES} calibration images or more to see the range of every value, got {len(images)}"
         )
-    products = without_hard_swish(graph)
-    ranges = widened(products, observed(products, images))
-    split = _Split(ranges, _symmetric(products))
-    for op in products.ops:
+    rewritten = without_hard_swish(graph)
+    ranges = widened(rewritten, observed(rewritten, images))
+    split = _Split(ranges, _symmetric(rewritten))
+    for op in rewritten.ops:
         split.take(op)
-    output = split.as_float(products.output, products.ops[-1])
-    return replace(products, ops=tuple(split.ops), output=output), NumberFormats(values=split.values)
+    output = split.as_float(rewritten.output, rewritten.ops[-1])
+    return replace(rewritten, ops=tuple(split.ops), output=output), NumberFormats(values=split.values)
 
 
 def _symmetric(graph: Graph) -> set[Value]:
@@ -78,7 +78,7 @@ def _is_float(op: Op) -> bool:
 
 @dataclass
 class _Split:
-    """Copies operators; `values` are the int8 values, and what goes from one world to the other is converted once."""
+    """Copies operators. `values` are the int8 values; a value that is read in the other type is converted once."""
 
     ranges: Ranges
     symmetric: set[Value]

@@ -30,7 +30,7 @@ COMPARED = 16
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Quantised:
-    """A graph and how its numbers are held."""
+    """A graph and the number formats of its values and weights."""
 
     graph: Graph
     number_formats: NumberFormats
@@ -53,6 +53,7 @@ class CheckedGraph:
 
 
 def as_it_is(graph: Graph) -> CheckedGraph:
+    """The graph in float32, with nothing to compare."""
     return CheckedGraph(graph, FLOAT32)
 
 
@@ -67,10 +68,15 @@ def try_precision(
     form: InputForm,
     max_accuracy_drop: float | None,
 ) -> CheckedGraph:
-    """The graph in another precision, held against its float32 file `exact`.
+    """The graph in another precision, compared with its float32 file `exact`.
 
-    Its change of top-1 is measured where there are held-out images; else it is that of other networks of the same
-    supernet, where the recipe has them. Weights from nowhere (no card) are calibrated and compared on noise.
+    Its change of top-1 is measured if there are held-out images. Otherwise it is the mean of other networks of the same
+    supernet, if the recipe has them. Without a card the weights are random: they are calibrated and compared on noise.
+
+    Args:
+        card: None for random weights.
+        supernet_sha256: of the file that the weights are from; None for random weights.
+        max_accuracy_drop: the largest loss of top-1 that is allowed, a fraction (0 to 1); None allows any.
 
     Raises:
         ExportError: images are missing, the logits are too far off, or top-1 falls by more than allowed.
@@ -104,14 +110,14 @@ def try_precision(
 
 def _change_of_others(recipe: QuantizationRecipe, precision: Precision, supernet_sha256: str) -> Top1Change | None:
     drop = recipe.drop(precision)
-    if drop is None or recipe.judged_on.get("sha256") != supernet_sha256:
+    if drop is None or recipe.evaluated_on.get("sha256") != supernet_sha256:
         return None
-    drops = [network for network in recipe.judged if network.precision == precision]
+    drops = [network for network in recipe.accuracy_drops if network.precision == precision]
     images = drops[0].images
     return Top1Change(
         value=-drop,
         images=images,
-        source=f"mean of {len(drops)} other networks of {recipe.judged_on['supernet']} (recipe {recipe.id})",
+        source=f"mean of {len(drops)} other networks of {recipe.evaluated_on['supernet']} (recipe {recipe.id})",
     )
 
 

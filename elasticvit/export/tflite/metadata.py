@@ -93,7 +93,7 @@ def entries(description: Description) -> dict[str, bytes]:
 
 
 def with_labels(data: bytes, names: tuple[str, ...] | None) -> bytes:
-    """The file with its class names behind it, one a line; the file as it is where there are none."""
+    """The file with its class names behind it, one per line; the file as it is where there are none."""
     if names is None:
         return data
     stream = io.BytesIO(data)

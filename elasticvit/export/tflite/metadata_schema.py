@@ -170,7 +170,7 @@ def _read(at: Table, table: str) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _load(at: Table, number: int, kind: Kind) -> Any:  # noqa: ANN401, PLR0911 - a line a kind
+def _load(at: Table, number: int, kind: Kind) -> Any:  # noqa: ANN401, PLR0911 - one line per kind
     offset = at.Offset(4 + 2 * number)
     if not offset:
         return None

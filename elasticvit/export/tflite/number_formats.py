@@ -23,7 +23,7 @@ class WeightFormat(StrEnum):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NumberFormats:
-    """How the numbers of a graph are held; what is not named is float32.
+    """The number formats of a graph; what is not named is float32.
 
     Attributes:
         weights: by operator name. float16: every constant, turned into float32 when the file is loaded. int8: one
@@ -42,7 +42,7 @@ FLOAT32 = NumberFormats()
 
 
 def float16(graph: Graph) -> NumberFormats:
-    """All constants in half precision, but for the mean of pixels, whose fraction half precision would blur."""
+    """All constants in half precision, but for the mean of pixels, which half precision would round too much."""
     names = (op.name for op in graph.ops if not op.name.endswith("/centre"))
     return NumberFormats(dict.fromkeys(names, WeightFormat.FLOAT16))
 

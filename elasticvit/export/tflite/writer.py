@@ -163,7 +163,7 @@ def _input(model: ModelBuilder, value: Value) -> int:
     return model.tensor(INPUT, value.shape)
 
 
-def _constants(model: ModelBuilder, op: Op, number_formats: NumberFormats, ops: list[TfliteOp]) -> list[int]:  # noqa: PLR0911 - a line an operator
+def _constants(model: ModelBuilder, op: Op, number_formats: NumberFormats, ops: list[TfliteOp]) -> list[int]:  # noqa: PLR0911 - one line per operator
     """The tensors that an operator reads besides its inputs, in the format's order; adds what has to unpack them."""
     match op:
         case Conv() | Depthwise() | FullyConnected():
@@ -241,7 +241,7 @@ def _float32(op: Op, data: Array) -> NDArray[np.float32]:
     return data
 
 
-def _options(op: Op) -> Generated:  # noqa: PLR0911 - a line an operator
+def _options(op: Op) -> Generated:  # noqa: PLR0911 - one line per operator
     match op:
         case Conv():
             return _window(schema.Conv2DOptionsT(), op.stride, op.same)

@@ -3,6 +3,6 @@
     elasticvit ablate            # tables and plots from the committed results
     elasticvit ablate --run      # train again what is missing
 
-Reading order: plan (what is compared), floors and trial (one supernet, trained and measured), gradients, scratch, run,
-records (what is kept of them), statistics, tables, plots.
+Reading order: plan (what is compared), floors and supernet_run (one supernet, trained and measured), gradients,
+scratch, run, records (what is kept of them), statistics, tables, plots.
 """

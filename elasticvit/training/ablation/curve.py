@@ -1,6 +1,6 @@
 """One supernet, trained with stops on the way at which it is measured.
 
-Stopping does not change what comes out: the run goes on from its checkpoint bit for bit (`elasticvit.training.loop`).
+Stopping does not change the result: the run resumes from its checkpoint bit for bit (`elasticvit.training.loop`).
 The learning rate is that of the whole run, so a supernet that is measured on the way has not been annealed; a run that
 was planned for as few steps would end higher.
 """
@@ -41,7 +41,7 @@ class StopAfter:
 def train_to(
     steps: int, recipe: Recipe, data: ImageSet, teachers: Sequence[Teacher], files: RunFiles, report: Report, stop: Stop
 ) -> SuperNet:
-    """The supernet after `steps` steps of the recipe, in eval mode; training resumes from its checkpoint.
+    """The supernet after `steps` steps of the training recipe, in eval mode; training resumes from its checkpoint.
 
     Raises:
         DataError: the checkpoint is past that; and what `elasticvit.training.loop.train` does.

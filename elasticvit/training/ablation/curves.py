@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
-from elasticvit.training.ablation.records import Point, Results, Trial
+from elasticvit.training.ablation.records import Point, Results, SupernetRun
 from elasticvit.training.ablation.statistics import mean_of, paired
 from elasticvit.training.ablation.table import Table, shown
 
-Numbers = Callable[[Trial, float], Sequence[float]]
-"""Top-1 of every level, then their mean, of a trial after a number of steps, or of 10^12 multiply-accumulates."""
+Numbers = Callable[[SupernetRun, float], Sequence[float]]
+"""Top-1 of every level, then their mean, of a run after a number of steps, or of 10^12 multiply-accumulates."""
 Score = Literal["best", "mean"]
 TERA = 1e12
 DIFFERENCES: tuple[tuple[Config, Config], ...] = (
@@ -34,11 +34,11 @@ TITLES: dict[Score, str] = {
 def curve_tables(plan: Plan, results: Results) -> list[Table]:
     """Curves of the best and of the mean of every level, each with differences between methods; none for a plan that
     measures at the end alone."""
-    trials = [trial for trial in results.trials if trial.curve]
-    if not trials:
+    runs = [run for run in results.supernet_runs if run.curve]
+    if not runs:
         return []
-    steps = [float(row.steps) for row in trials[0].curve]
-    budgets = work_budgets(trials)
+    steps = [float(row.steps) for row in runs[0].curve]
+    budgets = work_budgets(runs)
     made = []
     for score, title in TITLES.items():
         by_steps, by_work = partial(reached, score=score), partial(interpolated, score=score)
@@ -52,24 +52,24 @@ def value(point: Point, score: Score) -> float:
     return 100 * (point.val if score == "best" else point.mean)
 
 
-def reached(trial: Trial, steps: float, score: Score) -> list[float]:
+def reached(run: SupernetRun, steps: float, score: Score) -> list[float]:
     """Top-1 of every level after `steps` steps, then their mean, %."""
-    row = next(row for row in trial.curve if row.steps == steps)
+    row = next(row for row in run.curve if row.steps == steps)
     return _with_mean([value(point, score) for point in row.levels])
 
 
-def interpolated(trial: Trial, tera_macs: float, score: Score) -> list[float]:
+def interpolated(run: SupernetRun, tera_macs: float, score: Score) -> list[float]:
     """Top-1 of every level after so much work, then their mean, %; between measurements linear in log work."""
-    work = np.log([row.macs / TERA for row in trial.curve])
-    columns = zip(*([value(point, score) for point in row.levels] for row in trial.curve), strict=True)
+    work = np.log([row.macs / TERA for row in run.curve])
+    columns = zip(*([value(point, score) for point in row.levels] for row in run.curve), strict=True)
     return _with_mean([float(np.interp(np.log(tera_macs), work, column)) for column in columns])
 
 
-def work_budgets(trials: Sequence[Trial]) -> list[float]:
-    """Work at which methods are compared, 10^12 multiply-accumulates: what the cheapest trial had spent at each of its
-    measurements, as far as all trials had measurements from before to after."""
-    first = max(trial.curve[0].macs for trial in trials)
-    cheapest = min(trials, key=lambda trial: trial.curve[-1].macs)
+def work_budgets(runs: Sequence[SupernetRun]) -> list[float]:
+    """Work at which methods are compared, 10^12 multiply-accumulates: what the cheapest run had spent at each of its
+    measurements, as far as all runs had measurements from before to after."""
+    first = max(run.curve[0].macs for run in runs)
+    cheapest = min(runs, key=lambda run: run.curve[-1].macs)
     return [row.macs / TERA for row in cheapest.curve if row.macs >= first]
 
 

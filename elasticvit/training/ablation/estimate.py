@@ -10,10 +10,10 @@ from elasticvit.training.ablation.work import spent
 
 
 def hours_left(plan: Plan, seeds: int, results: Results, out: Path) -> float | None:
-    """Hours of one process; None before anything is measured.
+    """Hours of one process that are left; None before anything is measured.
 
-    A run takes its steps times the seconds a step of the runs of its kind, finished or under way, and evaluation where
-    it is measured; a kind that has not run yet takes the mean of the others.
+    The estimate for a run is its steps times the seconds per step of all runs of its kind, finished or not, plus its
+    evaluation if that was measured. A kind that has not run yet takes the mean of the others.
     """
     taken, done, left = defaultdict[str, float](float), defaultdict[str, int](int), defaultdict[str, int](int)
     for task in all_tasks(plan, seeds):
@@ -33,14 +33,14 @@ def hours_left(plan: Plan, seeds: int, results: Results, out: Path) -> float | N
 
 
 def seconds_of(task: Task, results: Results) -> float:
-    """What a finished run took."""
+    """Seconds that a finished run took."""
     if task.name == "teacher" and results.teacher:
         return results.teacher.seconds
     if task.name == "floors" and results.floors:
         return results.floors.seconds
     if task.config is not None and task.seed is not None:
-        trial = results.trial(task.config, task.seed)
-        return trial.seconds if trial else 0.0
+        run = results.supernet_run(task.config, task.seed)
+        return run.seconds if run else 0.0
     return sum(
         row.seconds
         for row in results.scratch

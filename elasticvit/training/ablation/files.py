@@ -29,7 +29,7 @@ class RunFiles:
 
     @property
     def curve(self) -> Path:
-        """Milestones reached, a line each."""
+        """Milestones reached, one per line."""
         return self._path("curve")
 
     @property

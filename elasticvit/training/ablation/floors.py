@@ -20,7 +20,7 @@ from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.plan import Plan
 from elasticvit.training.ablation.records import FloorsFound
-from elasticvit.training.ablation.trial import Evaluator, decoded
+from elasticvit.training.ablation.supernet_run import Evaluator, decoded
 from elasticvit.training.ablation.work import Work, spent
 from elasticvit.training.loop import train
 from elasticvit.training.losses import Teacher

@@ -103,7 +103,7 @@ class Plan:
     searched: int = 24
     """Candidates among which a floor is found."""
     candidates: int = 5
-    """Sub-networks a level that are drawn from all of it, and as many above its floor; the best of both is reported."""
+    """Sub-networks per level: as many drawn from all of it as above its floor. The best of all is reported."""
     similar: tuple[float, ...] = (0.8, 1.9, 5.5)
     """Levels of the table of gradient similarities."""
     good: int = 3
@@ -160,7 +160,7 @@ class Plan:
         )
 
     def _sampling(self, config: Config, floors: Floors, epochs: int) -> Sampling:
-        """Four sub-networks a step in all of them: three and the smallest, or the sandwich's two and both ends."""
+        """Four sub-networks per step in all of them: three and the smallest, or the sandwich's two and both ends."""
         if config == "sandwich":
             return Sampling(strategy="sandwich", subnets=2)
         adjacent = Sampling(strategy="adjacent", subnets=3, levels=self.levels, band=self.band)

@@ -43,7 +43,7 @@ def plot(plan: Plan, results: Results, folder: Path) -> list[Path]:
     """Write what the results allow to draw. Raises `DataError` where the disk refuses."""
     made: list[Path] = []
     prefix = "" if plan.name == "short" else f"{plan.name}-"
-    if results.trials:
+    if results.supernet_runs:
         with _figure(folder / f"{prefix}table3.svg", made) as axes:
             _accuracies(axes, plan, results)
         with _figure(folder / f"{prefix}table4.svg", made) as axes:
@@ -53,7 +53,7 @@ def plot(plan: Plan, results: Results, folder: Path) -> list[Path]:
     if results.scratch:
         with _figure(folder / f"{prefix}table5.svg", made) as axes:
             _scratch(axes, plan, results)
-    if any(trial.curve for trial in results.trials):
+    if any(run.curve for run in results.supernet_runs):
         for name, against in (("steps", _steps), ("work", _work)):
             with _saved(folder / f"{prefix}curves-{name}.svg", made, (9.6, 6.0)) as figure:
                 _curves(figure, plan, results, against, name)
@@ -83,8 +83,8 @@ def _saved(path: Path, made: list[Path], inches: tuple[float, float]) -> Iterato
 def _accuracies(axes: "Axes", plan: Plan, results: Results) -> None:
     places = np.arange(len(plan.levels))
     for i, config in enumerate(CONFIGS):
-        if trials := results.of(config):
-            columns = zip(*([100 * level.val for level in trial.levels] for trial in trials), strict=True)
+        if runs := results.of(config):
+            columns = zip(*([100 * level.val for level in run.levels] for run in runs), strict=True)
             _bars(axes, places + 0.08 * (i - 1.5), [mean_of(column) for column in columns], config, "o-")
     axes.set_xticks(places, [f"{target:g}" for target in plan.levels])
     axes.set(xlabel="level, MFLOPs", ylabel="top-1 on val of the best sub-network, %")
@@ -95,8 +95,8 @@ def _similarities(axes: "Axes", plan: Plan, results: Results) -> None:
     kinds = [f"{target:g} M\n{kind}" for target in plan.similar for kind in ("random", "good")]
     places = np.arange(len(kinds))
     for i, config in enumerate(CONFIGS):
-        if trials := results.of(config):
-            columns = zip(*([x for s in t.similarities for x in (s.random, s.good)] for t in trials), strict=True)
+        if runs := results.of(config):
+            columns = zip(*([x for s in t.similarities for x in (s.random, s.good)] for t in runs), strict=True)
             _bars(axes, places + 0.12 * (i - 1.5), [mean_of(column) for column in columns], config, "o")
     axes.set_xticks(places, kinds)
     axes.set(ylabel="cosine similarity of gradients")
@@ -107,12 +107,12 @@ def _by_difference(axes: "Axes", results: Results) -> None:
     edges = difference_bins(results)
     middles = np.array([(low + high) / 2 for low, high in pairwise(edges)])
     for config in CONFIGS:
-        if trials := results.of(config):
+        if runs := results.of(config):
             if config == "sandwich":
-                gaps = np.array([pair for trial in trials for pair in gaps_of(trial)])
+                gaps = np.array([pair for run in runs for pair in gaps_of(run)])
                 # Hundreds of dots are smaller as one picture than as shapes.
                 axes.plot(*gaps.T, ".", color=COLOURS[config], alpha=0.2, markersize=2, rasterized=True)
-            columns = zip(*(binned(trial, edges) for trial in trials), strict=True)
+            columns = zip(*(binned(run, edges) for run in runs), strict=True)
             _bars(axes, middles, [mean_of(column) for column in columns], config, "o-")
     axes.set(xlabel="difference in cost, MFLOPs", ylabel="cosine similarity of gradients")
     _legend(axes)
@@ -150,7 +150,7 @@ def _curves(figure: "Figure", plan: Plan, results: Results, against: Callable[[M
     panels = figure.subplots(rows, -(-len(plan.levels) // rows), sharex=True, squeeze=False)
     for number, (axes, target) in enumerate(zip(panels.flat, plan.levels, strict=False)):
         for config in CONFIGS:
-            curves = [trial.curve for trial in results.of(config) if trial.curve]
+            curves = [run.curve for run in results.of(config) if run.curve]
             if curves:
                 places = [float(np.mean([against(row) for row in column])) for column in zip(*curves, strict=True)]
                 for score, style in LINES:

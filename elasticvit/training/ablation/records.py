@@ -1,4 +1,4 @@
-"""What is kept of a trial: a line of JSON each, so that a killed run goes on and plots need no training."""
+"""The results of all runs, one line of JSON for each, so that a killed process resumes and plots need no training."""
 
 import json
 from collections.abc import Mapping
@@ -114,7 +114,7 @@ class Milestone:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SupernetRun:
     """One supernet: a configuration and a seed."""
 
     config: Config
@@ -134,7 +134,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A trial's best sub-network of a level, trained alone for `steps` steps: top-1 on `val`."""
+    """A supernet's best sub-network of a level, trained alone for `steps` steps: top-1 on `val`."""
 
     seed: int
     target: float
@@ -150,16 +150,16 @@ class Results:
 
     conditions: Conditions
     floors: FloorsFound | None = None
-    trials: list[Trial] = field(default_factory=list)
+    supernet_runs: list[SupernetRun] = field(default_factory=list)
     scratch: list[Scratch] = field(default_factory=list)
     teacher: TeacherTrained | None = None
 
-    def trial(self, config: Config, seed: int) -> Trial | None:
-        return next((t for t in self.trials if (t.config, t.seed) == (config, seed)), None)
+    def supernet_run(self, config: Config, seed: int) -> SupernetRun | None:
+        return next((t for t in self.supernet_runs if (t.config, t.seed) == (config, seed)), None)
 
-    def of(self, config: Config) -> list[Trial]:
-        """Trials of a configuration by seed."""
-        return sorted((t for t in self.trials if t.config == config), key=lambda t: t.seed)
+    def of(self, config: Config) -> list[SupernetRun]:
+        """Runs of a configuration by seed."""
+        return sorted((t for t in self.supernet_runs if t.config == config), key=lambda t: t.seed)
 
     def add(self, record: "Record") -> None:
         match record:
@@ -167,18 +167,18 @@ class Results:
                 self.teacher = record
             case FloorsFound():
                 self.floors = record
-            case Trial():
-                self.trials.append(record)
+            case SupernetRun():
+                self.supernet_runs.append(record)
             case Scratch():
                 self.scratch.append(record)
 
 
-Record = TeacherTrained | FloorsFound | Trial | Scratch
+Record = TeacherTrained | FloorsFound | SupernetRun | Scratch
 KINDS: dict[str, type[Record | Conditions]] = {
     "conditions": Conditions,
     "teacher": TeacherTrained,
     "floors": FloorsFound,
-    "trial": Trial,
+    "trial": SupernetRun,  # the name that result files have
     "scratch": Scratch,
 }
 NESTED: dict[str, type[Level | Similarity]] = {"levels": Level, "similarities": Similarity}
@@ -199,12 +199,12 @@ def append(path: Path, record: Record | Conditions) -> None:
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
-    """An object as a line of JSON, with its line break; floats are rounded to `DIGITS`."""
+    """An object as one line of JSON, with its line break; floats are rounded to `DIGITS`."""
     return json.dumps(_rounded(fields), separators=(",", ":")).encode() + b"\n"
 
 
 def append_line(path: Path, fields: Mapping[str, Any]) -> None:
-    """Add an object as a line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
+    """Add an object as one line of JSON, synced to the disk. Raises `DataError` where the disk refuses."""
     line = encode_line(fields)
     try:
         with open_to_append(path) as file:

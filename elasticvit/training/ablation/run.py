@@ -17,8 +17,8 @@ from elasticvit.training.ablation.estimate import hours_left
 from elasticvit.training.ablation.files import held, holder
 from elasticvit.training.ablation.plan import Plan, PlanName
 from elasticvit.training.ablation.records import Conditions, Results, append, load
+from elasticvit.training.ablation.supernet_run import device_name
 from elasticvit.training.ablation.tasks import Task, is_done, is_ready, maker, names, pending
-from elasticvit.training.ablation.trial import device_name
 from elasticvit.training.ablation.work import spent
 from elasticvit.training.checkpoints import load_checkpoint
 
@@ -52,14 +52,14 @@ def run(
     Raises:
         DataError: the folder's results are of another plan, the images cannot be loaded, or the disk refuses.
         CheckpointError: a checkpoint in the folder is damaged, or cannot be written.
-        StoppedError: `stop` said so; the same call goes on from there.
+        StoppedError: `stop` said so; the same call resumes.
     """
     data = checked_data(plan)
     results = begun(plan, out)
     waiting = False
     while left := pending(plan, seeds, results):
         if stop():
-            raise StoppedError(f"stopped before {left[0].name}; the same command goes on from there")
+            raise StoppedError(f"stopped before {left[0].name}; run the same command to resume")
         if _make_next(left, plan, seeds, results, data, out, report, stop, say):
             waiting = False
         else:
@@ -117,7 +117,7 @@ class ProgressLines:
     def begin(self) -> None:
         checkpoint = self.task.files(self.plan, self.out).checkpoint
         done = int(load_checkpoint(checkpoint)["step"]) if checkpoint.exists() else 0
-        begins = f"goes on from step {done:,}" if done else "begins"
+        begins = f"resumes from step {done:,}" if done else "begins"
         self.say(f"{self.task.label} {begins} ({self.task.steps:,} steps); {self._left(self.results)}")
 
     def __call__(self, step: Step) -> None:

@@ -28,7 +28,7 @@ def ablate(
 ) -> str:
     """Tables as Markdown, and plots beside the results in the folder `out`; before that, train what is missing.
 
-    SIGINT and SIGTERM end a run after its step; the same command goes on from there.
+    SIGINT and SIGTERM end a run after its step; the same call resumes it.
 
     Args:
         steps, classes: instead of those of the results that are there, or of the plan.
@@ -76,13 +76,13 @@ def chosen_plan(results: Results | None, steps: int | None, classes: int | None,
 
 
 def rendered(plan: Plan, results: Results, seeds: int = 3) -> str:
-    """All tables, and how they came about, as Markdown; of a plan that takes many hours also what is missing."""
+    """All tables and the conditions of their results, as Markdown; for a plan of many hours also what is missing."""
     made, scratch = results.conditions, results.scratch
-    seconds = sum(t.seconds for t in results.trials) + sum(s.seconds for s in scratch)
+    seconds = sum(t.seconds for t in results.supernet_runs) + sum(s.seconds for s in scratch)
     seconds += results.floors.seconds if results.floors else 0.0
     seconds += results.teacher.seconds if results.teacher else 0.0
     about = (
-        f"{len(results.trials)} supernets of {plan.steps} steps, {len(scratch)} networks from scratch; begun"
+        f"{len(results.supernet_runs)} supernets of {plan.steps} steps, {len(scratch)} networks from scratch; begun"
         f" {made.began}, {made.device}, threads: {made.threads}, torch {made.torch}; {seconds / 3600:.1f} hours."
         " ±: 95 % t-intervals over seeds."
     )

@@ -1,4 +1,4 @@
-"""Means over few seeds, with intervals that say how few they are."""
+"""Means over a few seeds, with intervals that are wide when there are few."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Mean:
 
 
 def mean_of(values: Sequence[float], confidence: float = CONFIDENCE) -> Mean:
-    """Mean and Student's t-interval of independent values, one a seed.
+    """Mean and Student's t-interval of independent values, one per seed.
 
     With 3 seeds the interval is 2.5 standard deviations wide on either side: rather a warning than a measurement.
 

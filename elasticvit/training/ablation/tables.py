@@ -7,7 +7,7 @@ import numpy as np
 
 from elasticvit.training.ablation.curves import DIFFERENCES, curve_tables
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
-from elasticvit.training.ablation.records import Level, Results, Trial
+from elasticvit.training.ablation.records import Level, Results, SupernetRun
 from elasticvit.training.ablation.statistics import mean_of, paired, rank_correlation
 from elasticvit.training.ablation.table import Table, shown
 
@@ -60,9 +60,9 @@ def accuracies(plan: Plan, results: Results, title: str, of: Callable[[Level], f
     ]
 
 
-def _by_level(trials: Sequence[Trial], of: Callable[[Level], float]) -> dict[int, list[float]]:
+def _by_level(runs: Sequence[SupernetRun], of: Callable[[Level], float]) -> dict[int, list[float]]:
     """By seed: the number at every level, then their mean."""
-    rows = {trial.seed: [of(level) for level in trial.levels] for trial in trials}
+    rows = {run.seed: [of(level) for level in run.levels] for run in runs}
     return {seed: [*row, float(np.mean(row))] for seed, row in rows.items()}
 
 
@@ -70,10 +70,10 @@ def ends(results: Results) -> Table:
     """Both ends of the space, which only some configurations train."""
     rows = []
     for config in CONFIGS:
-        if trials := results.of(config):
+        if runs := results.of(config):
             cells = [
                 shown(mean_of([100 * value for value in values]))
-                for values in ([t.smallest for t in trials], [t.largest for t in trials])
+                for values in ([t.smallest for t in runs], [t.largest for t in runs])
             ]
             rows.append((LABELS[config], *cells))
     return Table("Top-1 on val of both ends of the space, %", ("", "smallest", "largest"), tuple(rows))
@@ -99,20 +99,20 @@ def similarity(plan: Plan, results: Results) -> Table:
 
 def difference_bins(results: Results) -> list[float]:
     """Edges of equally filled bins of the difference in cost, MFLOPs."""
-    gaps = [gap for config in CONFIGS for trial in results.of(config) for gap, _ in gaps_of(trial)]
+    gaps = [gap for config in CONFIGS for run in results.of(config) for gap, _ in gaps_of(run)]
     return [float(edge) for edge in np.quantile(gaps, np.linspace(0, 1, BINS + 1))] if gaps else []
 
 
-def gaps_of(trial: Trial) -> list[tuple[float, float]]:
-    """Difference in cost (MFLOPs) and similarity of every pair of a trial."""
-    costs = trial.pairs.mflops
+def gaps_of(run: SupernetRun) -> list[tuple[float, float]]:
+    """Difference in cost (MFLOPs) and similarity of every pair of sub-networks of a supernet."""
+    costs = run.pairs.mflops
     rows, columns = np.triu_indices(len(costs), 1)
-    return [(abs(costs[i] - costs[j]), c) for i, j, c in zip(rows, columns, trial.pairs.cosines, strict=True)]
+    return [(abs(costs[i] - costs[j]), c) for i, j, c in zip(rows, columns, run.pairs.cosines, strict=True)]
 
 
-def binned(trial: Trial, edges: Sequence[float]) -> list[float]:
-    """The mean similarity of a trial's pairs in every bin."""
-    gaps = np.array(gaps_of(trial))
+def binned(run: SupernetRun, edges: Sequence[float]) -> list[float]:
+    """The mean similarity of a supernet's pairs in every bin."""
+    gaps = np.array(gaps_of(run))
     at = np.clip(np.searchsorted(edges, gaps[:, 0], side="right") - 1, 0, len(edges) - 2)
     return [float(gaps[at == i, 1].mean()) if (at == i).any() else float("nan") for i in range(len(edges) - 1)]
 
@@ -121,9 +121,9 @@ def by_difference(results: Results) -> Table:
     """The paper's Figure 2b in numbers."""
     edges, rows = difference_bins(results), []
     for config in CONFIGS:
-        if trials := results.of(config):
-            columns = zip(*(binned(trial, edges) for trial in trials), strict=True)
-            ranks = mean_of([rank_correlation(*zip(*gaps_of(trial), strict=True)) for trial in trials])
+        if runs := results.of(config):
+            columns = zip(*(binned(run, edges) for run in runs), strict=True)
+            ranks = mean_of([rank_correlation(*zip(*gaps_of(run), strict=True)) for run in runs])
             cells = [shown(mean_of(column), digits=3) for column in columns]
             rows.append((LABELS[config], *cells, shown(ranks, digits=2, sign=True)))
     head = [f"{low:.1f} to {high:.1f} M" for low, high in pairwise(edges)]

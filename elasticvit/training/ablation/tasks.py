@@ -12,8 +12,8 @@ from elasticvit.training.ablation.floors import as_floors, find_floors
 from elasticvit.training.ablation.plan import CONFIGS, LABELS, Config, Plan
 from elasticvit.training.ablation.records import Record, Results
 from elasticvit.training.ablation.scratch import train_scratch
+from elasticvit.training.ablation.supernet_run import run_supernet
 from elasticvit.training.ablation.teacher import teachers_of, train_teacher
-from elasticvit.training.ablation.trial import run_trial
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Task:
     """A run of a plan.
 
     Attributes:
-        kind: runs of one kind take equally long a step.
+        kind: runs of one kind take equally long per step.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Task:
 
     @property
     def label(self) -> str:
-        """Its name as people read it."""
+        """Its name in tables and messages."""
         first, _, rest = self.name.partition(" ")
         return f"{LABELS[first]} {rest}" if first in LABELS else self.name
 
 
 def all_tasks(plan: Plan, seeds: int) -> Iterator[Task]:
-    """In the order in which they can be made: teacher, floors, all trials of a seed, then networks from scratch,
+    """In the order in which they can be made: teacher, floors, all runs of a seed, then networks from scratch,
     shorter runs first."""
     if plan.teacher:
         yield Task("teacher", "teacher", plan.steps)
@@ -58,13 +58,14 @@ def all_tasks(plan: Plan, seeds: int) -> Iterator[Task]:
 
 
 def is_done(task: Task, results: Results) -> bool:
+    """Whether the results have what this run makes."""
     match task:
         case Task(name="teacher"):
             return results.teacher is not None
         case Task(name="floors"):
             return results.floors is not None
         case Task(config=str(config), seed=int(seed)):
-            return results.trial(config, seed) is not None
+            return results.supernet_run(config, seed) is not None
     return (task.seed, task.target, task.steps) in {(s.seed, s.target, s.steps) for s in results.scratch}
 
 
@@ -74,7 +75,7 @@ def pending(plan: Plan, seeds: int, results: Results) -> list[Task]:
 
 
 def is_ready(task: Task, plan: Plan, results: Results) -> bool:
-    """Whether all that a run builds on is there."""
+    """Whether the results that a run needs are there."""
     if task.name == "teacher":
         return True
     if plan.teacher and results.teacher is None:
@@ -84,14 +85,14 @@ def is_ready(task: Task, plan: Plan, results: Results) -> bool:
     if task.config is not None:
         return results.floors is not None
     assert task.seed is not None
-    return results.trial("performance", task.seed) is not None
+    return results.supernet_run("performance", task.seed) is not None
 
 
 Make = Callable[[RunFiles, Report, Stop], Record]
 
 
 def maker(task: Task, plan: Plan, results: Results, data: ImageSet, out: Path) -> Make:
-    """What makes a run that is ready."""
+    """The function that makes a run. The run must be ready (`is_ready`), else results that it needs are missing."""
     if task.name == "teacher":
         return partial(train_teacher, plan, data, out)
     teachers = teachers_of(plan, data, out)
@@ -100,11 +101,12 @@ def maker(task: Task, plan: Plan, results: Results, data: ImageSet, out: Path) -
     assert task.seed is not None
     if task.config is not None:
         assert results.floors is not None
-        return partial(run_trial, plan, task.config, task.seed, as_floors(plan, results.floors), data, teachers)
-    trial = results.trial("performance", task.seed)
-    assert trial is not None and task.target is not None
-    return partial(train_scratch, plan, trial, task.target, task.steps, data, teachers)
+        return partial(run_supernet, plan, task.config, task.seed, as_floors(plan, results.floors), data, teachers)
+    run = results.supernet_run("performance", task.seed)
+    assert run is not None and task.target is not None
+    return partial(train_scratch, plan, run, task.target, task.steps, data, teachers)
 
 
 def names(tasks: Sequence[Task]) -> str:
+    """The labels of runs, for a message."""
     return ", ".join(task.label for task in tasks)

@@ -16,7 +16,7 @@ from elasticvit.progress import Report, Stop
 from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.plan import Plan
 from elasticvit.training.ablation.records import TeacherTrained
-from elasticvit.training.ablation.trial import Evaluator
+from elasticvit.training.ablation.supernet_run import Evaluator
 from elasticvit.training.ablation.work import Work, spent
 from elasticvit.training.loop import train_plain
 from elasticvit.training.losses import Loss, Teacher

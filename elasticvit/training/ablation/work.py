@@ -41,7 +41,7 @@ class CountingSampler:
     """A sampler that adds up what its choices cost; otherwise the sampler it is given.
 
     Attributes:
-        each_step: multiply-accumulates an image that every step spends beside its choices, for the external teacher.
+        each_step: multiply-accumulates per image that every step spends beside its choices, for the external teacher.
     """
 
     sampler: Draws
@@ -80,10 +80,10 @@ class Work:
     """A log that writes what was spent until each step as a line of a file, for `spent`.
 
     Args:
-        macs_of_step: called once a step: the multiply-accumulates of the step.
+        macs_of_step: called once per step: the multiply-accumulates of the step.
 
     Raises:
-        DataError: the disk refuses, or the file lacks the step from which the run goes on.
+        DataError: the disk refuses, or the file lacks the step from which the run resumes.
     """
 
     def __init__(self, path: Path, macs_of_step: Callable[[], int]) -> None:

@@ -57,9 +57,9 @@ def run_together(plan: Plan, seeds: int, out: Path, workers: int, stop: Stop) ->
     # A process that had not begun when it was stopped ends by the signal itself.
     failed = [code for code in codes if code not in (0, STOPPED, *([-signal.SIGTERM] if stopping else []))]
     if failed and pending(plan, seeds, begun(plan, out)):
-        raise DataError(f"{len(failed)} of {workers} processes failed; the same command goes on from there")
+        raise DataError(f"{len(failed)} of {workers} processes failed; run the same command to resume")
     if stopping or STOPPED in codes:
-        raise StoppedError("stopped; the same command goes on from there")
+        raise StoppedError("stopped; run the same command to resume")
 
 
 def work(plan: str, seeds: int, out: Path, threads: int, parent: int) -> None:

@@ -70,23 +70,28 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, strength: Tensor) -> Tensor:
+    """By 30 degrees at strength 1, the other way at -1."""
     angle = torch.deg2rad(30 * strength.flatten())
     return _moved(images, [angle.cos(), -angle.sin(), 0, angle.sin(), angle.cos(), 0])
 
 
 def shear_x(images: Tensor, strength: Tensor) -> Tensor:
+    """Rows shifted in proportion to their distance from the centre, by 0.3 of it at full strength."""
     return _moved(images, [1, 0.3 * strength.flatten(), 0, 0, 1, 0])
 
 
 def shear_y(images: Tensor, strength: Tensor) -> Tensor:
+    """Like `shear_x`, for columns."""
     return _moved(images, [1, 0, 0, 0.3 * strength.flatten(), 1, 0])
 
 
 def translate_x(images: Tensor, strength: Tensor) -> Tensor:
+    """Shifted along the rows by 0.45 of the side at full strength."""
     return _moved(images, [1, 0, 2 * 0.45 * strength.flatten(), 0, 1, 0])
 
 
 def translate_y(images: Tensor, strength: Tensor) -> Tensor:
+    """Shifted along the columns by 0.45 of the side at full strength."""
     return _moved(images, [1, 0, 0, 0, 1, 2 * 0.45 * strength.flatten()])
 
 
@@ -102,14 +107,17 @@ def solarize(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def brightness(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from black, or towards it where the strength is negative."""
     return _away_from(torch.zeros_like(images), images, strength)
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from each image's mean grey, or towards it where the strength is negative."""
     return _away_from(_grey(images).mean((2, 3), keepdim=True), images, strength)
 
 
 def colour(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from the grey image, or towards it where the strength is negative."""
     return _away_from(_grey(images), images, strength)
 
 

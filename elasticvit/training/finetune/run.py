@@ -81,7 +81,7 @@ def finetune(
 ) -> Finetuned:
     """Adapt a supernet file, or one network of it, to the classes of a folder or of a named set of images.
 
-    A supernet goes to `out`, with a table of evaluated sub-networks beside it, ready to be served. One network, `arch`,
+    A supernet goes to `out`, with its accuracy table beside it, ready to be served. One network, `arch`,
     goes to `out` as a model with its manifest (`.tflite`) or as weights for torch (`.safetensors`).
 
     SIGINT and SIGTERM end it after the current step; the same call continues from the checkpoint beside `out`.

@@ -1,4 +1,4 @@
-"""From a trained supernet to other classes: which weights are copied, the recipe, the card and the terms of use.
+"""From a trained supernet to other classes: the weights to copy, the training recipe, the card and the terms of use.
 
 The paper (section 5.3) fine-tunes single networks, with the settings of GPipe. Here a whole supernet is adapted in the
 same way, so that it can be searched for every device and budget; or one network alone.

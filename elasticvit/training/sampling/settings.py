@@ -1,4 +1,4 @@
-"""Settings of the sub-networks of a run, part of a recipe.
+"""Settings of the sub-networks of a run, part of a training recipe.
 
 The docstrings state the values of the paper and of the authors' code; where the two differ, both can be set.
 """

@@ -64,7 +64,7 @@ def allow(*roles: Role) -> Callable[[State, HTTPAuthorizationCredentials | None]
 
 
 Reader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER))]
-Worker = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER))]
+UserToken = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER))]
 AgentToken = Annotated[Token, Depends(allow(Role.AGENT, Role.ADMIN))]
 Downloader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER, Role.AGENT))]
 Admin = Annotated[Token, Depends(allow(Role.ADMIN))]

@@ -1,4 +1,4 @@
-"""Devices, their profiles and their predictors."""
+"""Devices, device profiles and latency predictors."""
 
 from __future__ import annotations
 

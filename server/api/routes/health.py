@@ -19,7 +19,7 @@ def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def readyz(state: TheState, response: Response) -> Readiness:
-    """503 until a search can be answered; a host that measures later does not change a 200 back."""
+    """503 until a search can be answered; a device `host` that measures later does not change a 200 back."""
     with state.database.read() as session:
         waiting_for = readiness.waiting_for(
             session,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from server.api.routes.deps import MaxResults, PageToken, Reader, TheState, Worker
+from server.api.routes.deps import MaxResults, PageToken, Reader, TheState, UserToken
 from server.services import job_ends, jobs, submissions
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
@@ -12,7 +12,7 @@ router = APIRouter(tags=["jobs"])
 
 
 @router.post("/jobs", status_code=202)
-def create_job(body: JobRequest, state: TheState, _token: Worker, response: Response) -> Accepted:
+def create_job(body: JobRequest, state: TheState, _token: UserToken, response: Response) -> Accepted:
     """Measure a model on a device, or calibrate a device's predictor."""
     with state.database.write() as session:
         answer = submissions.submit(session, body, state.now, state.settings.max_attempts)
@@ -45,6 +45,6 @@ def get_job(job_id: str, state: TheState, _token: Reader) -> JobView:
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel_job(job_id: str, state: TheState, _token: Worker) -> JobView:
+def cancel_job(job_id: str, state: TheState, _token: UserToken) -> JobView:
     with state.database.write() as session:
         return jobs.view(job_ends.cancel(session, job_id, state.now))

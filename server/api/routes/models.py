@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
-from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Worker
+from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, UserToken
 from server.errors import BadValue, InfraError, NotYet
 from server.services import conversions, models
 from server.store.blobs import CHUNK, Draft
@@ -43,7 +43,11 @@ UPLOAD = {
 
 @router.post("/models", status_code=201, openapi_extra=UPLOAD)
 async def upload_model(
-    request: Request, state: TheState, _token: Worker, response: Response, name: Annotated[Name | None, Query()] = None
+    request: Request,
+    state: TheState,
+    _token: UserToken,
+    response: Response,
+    name: Annotated[Name | None, Query()] = None,
 ) -> ModelView:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
     with state.blobs.draft(state.settings.max_upload_bytes) as draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from server.api.routes.deps import IdempotencyHeader, MaxResults, PageToken, Reader, TheState, Worker
+from server.api.routes.deps import IdempotencyHeader, MaxResults, PageToken, Reader, TheState, UserToken
 from server.services import idempotency, searches, submissions
 from server.wire import Accepted, Page, SearchRequest, SearchView, SubnetRequest
 
@@ -13,7 +13,7 @@ router = APIRouter(tags=["search"])
 
 @router.post("/search", status_code=202)
 def search(
-    body: SearchRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
+    body: SearchRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
     """Start a search. An unknown device, a device without a predictor, an infeasible budget and an unsupported field
     are refused at once."""
@@ -48,14 +48,14 @@ def get_search(search_id: str, state: TheState, _token: Reader) -> SearchView:
 
 
 @router.post("/searches/{search_id}/cancel")
-def cancel_search(search_id: str, state: TheState, _token: Worker) -> SearchView:
+def cancel_search(search_id: str, state: TheState, _token: UserToken) -> SearchView:
     with state.database.write() as session:
         return searches.cancel(session, search_id, state.now)
 
 
 @router.post("/subnets", status_code=202)
 def subnet(
-    body: SubnetRequest, state: TheState, token: Worker, response: Response, key: IdempotencyHeader = None
+    body: SubnetRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
     """Extract and export one architecture; the job's result names the model. For a model that was exported before, the
     job has already succeeded. An unknown architecture, and one that is not in the supernet's space, are refused at

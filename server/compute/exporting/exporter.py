@@ -81,4 +81,5 @@ class ChildExporter:
 
 
 def limits_of(settings: Settings) -> Limits:
+    """The time (seconds) and memory (bytes) that one export may take."""
     return Limits(settings.export_timeout_seconds, int(settings.export_memory_mb * 1e6))

@@ -31,8 +31,8 @@ LoadImages = Callable[[str], ImageSet]
 
 @dataclass(eq=False)
 class Weights:
-    """The content of one supernet file, whatever its table says. `load_images` gives the image set of a name, or raises
-    DataError."""
+    """The content of one supernet file, without its accuracy table. `load_images` gives the image set of a name, or
+    raises DataError."""
 
     net: LoadedSuperNet
     load_images: LoadImages
@@ -71,7 +71,7 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class LoadedSupernet:
-    """The weights of a supernet file with its present description and table."""
+    """The weights of a supernet file with its present description and accuracy table."""
 
     served: ServedSupernet
     weights: Weights
@@ -92,8 +92,8 @@ class LoadedSupernet:
         return LoadedSupernet(ServedSupernet(ref), weights)
 
     def known_accuracy(self, net: Net) -> Accuracy | None:
-        """Top-1 of a recalibrated sub-network: from the table, else measured, else predicted; None without table and
-        images."""
+        """Top-1 of a recalibrated sub-network: from the accuracy table, else measured, else predicted; None without
+        accuracy table and images."""
         served = self.served
         table, predictor = (served.table, served.accuracy) if served.has_table else (None, None)
         return known_accuracy(net, served.space, table, self.weights.images, predictor)
@@ -107,8 +107,10 @@ class LoadedSupernets:
         self._loaded: LruCache[str, LoadedSupernet] = LruCache(MAX_SUPERNETS)
 
     def get(self, ref: SupernetRef) -> LoadedSupernet:
-        """With the table as it is now; weights are loaded once. Raises SupernetFileError, and Conflict when the file
-        is not the registered one."""
+        """With the accuracy table as it is now; weights are loaded once.
+
+        Raises SupernetFileError, and Conflict when the file is not the registered one.
+        """
         loaded = self._loaded.get(ref.sha256, lambda: LoadedSupernet.load(ref, self._load_images))
         if loaded.served.ref != ref:
             loaded = replace(loaded, served=ServedSupernet(ref))

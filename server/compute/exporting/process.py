@@ -76,15 +76,15 @@ class Process:
     def run(self, order: Order[Result], watch: Watch) -> Result:
         """Raises what the work and `watch` raise, and ExportCrashed; the process may be dead afterwards."""
         if not self._ready:
-            with _Guard(self, watch, self.limits.start_seconds) as guard:
-                self._talk(guard, watch)
+            with _Watchdog(self, watch, self.limits.start_seconds) as watchdog:
+                self._talk(watchdog, watch)
                 self._ready = True
         os.ftruncate(self._log.fileno(), 0)
-        with _Guard(self, watch, self.limits.timeout_seconds) as guard:
-            result: Result = self._talk(guard, watch, order)
+        with _Watchdog(self, watch, self.limits.timeout_seconds) as watchdog:
+            result: Result = self._talk(watchdog, watch, order)
         return result
 
-    def _talk(self, guard: _Guard, watch: Watch, order: Order[Any] | None = None) -> Any:  # noqa: ANN401
+    def _talk(self, watchdog: _Watchdog, watch: Watch, order: Order[Any] | None = None) -> Any:  # noqa: ANN401
         """Send an order and wait for its result; without an order, wait until the process is ready."""
         try:
             if order is not None:
@@ -96,7 +96,7 @@ class Process:
                 else:
                     break
         except (EOFError, OSError, UnpicklingError) as error:
-            raise guard.reason() from error
+            raise watchdog.reason() from error
         except BaseException:
             # The rest of the answer is not wanted any more.
             self.end()
@@ -162,7 +162,7 @@ class Process:
             return 0
 
 
-class _Guard:
+class _Watchdog:
     """A thread that watches an order: ends the process when it exceeds its time or memory, or when `watch` objects.
 
     The thread that waits for the result then reads an end of file, and asks `reason` what to raise.
@@ -174,9 +174,9 @@ class _Guard:
         self._seconds = seconds
         self._done = threading.Event()
         self._why: BaseException | None = None
-        self._thread = threading.Thread(target=self._look, name=f"guard-{process.pid}", daemon=True)
+        self._thread = threading.Thread(target=self._look, name=f"watchdog-{process.pid}", daemon=True)
 
-    def __enter__(self) -> _Guard:
+    def __enter__(self) -> _Watchdog:
         self._thread.start()
         return self
 

@@ -15,7 +15,7 @@ from server.store.supernet_file import SupernetRef, describe
 
 @dataclass(frozen=True)
 class ServedSupernet:
-    """What header and table of a supernet file say; read once, when first asked for."""
+    """What a supernet file's header and accuracy table say; read once, when first asked for."""
 
     ref: SupernetRef
 

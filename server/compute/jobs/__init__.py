@@ -1,1 +1,1 @@
-"""What compute jobs do, a module a kind: search, subnet, calibrate; and what they share."""
+"""What compute jobs do, one module per kind (search, subnet, calibrate, convert), and what they share."""

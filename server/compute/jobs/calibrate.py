@@ -115,7 +115,7 @@ def _measure(task: Task, model_ids: Sequence[str]) -> _Unstable:
 
 @dataclass(frozen=True)
 class _Sessions:
-    """What a job's measuring children came to: the models that have a stable session, and the others' sessions."""
+    """The results of a job's measuring children: the models that have a stable session, and the others' sessions."""
 
     stable: frozenset[str]
     unstable: Counter[str]
@@ -129,7 +129,7 @@ class _Sessions:
 
 
 def _unstable_reason(session: Session, job: Job) -> str | None:
-    """Why a finished measuring job brought no stable session; None where it did."""
+    """Why a finished measuring job has no stable session; None if it has one."""
     measurement = measurements.of_job(session, job.id)
     if measurement is None:
         error = jobs.error(job)

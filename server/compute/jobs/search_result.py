@@ -48,7 +48,7 @@ class Answer:
         return float(self.model.accuracy["value"] or 0.0)
 
     def measured_ms(self, statistic: Statistic) -> float | None:
-        """At the anchor's reference speed; None without a measurement or before the profile has a reference."""
+        """At the anchor's reference speed; None without a measurement or before the device profile has one."""
         if self.measurement is None:
             return None
         return self.measurement.p50_ms if statistic == "p50" else self.measurement.p90_ms

@@ -79,7 +79,7 @@ def test_an_interrupted_command_exits_with_0_and_resumes(tmp_path: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("elasticvit.training.run.stop_on_signals", lambda: nullcontext(lambda: True))
         result = CliRunner().invoke(app, [*command, str(file)])
-    assert result.exit_code == 0 and "after evaluating 0 of 8" in result.output and "goes on" in result.output
+    assert result.exit_code == 0 and "after evaluating 0 of 8" in result.output and "to resume" in result.output
     assert CliRunner().invoke(app, [*command, str(file)]).exit_code == 0 and table_path(file).is_file()
 
 

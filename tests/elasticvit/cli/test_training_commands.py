@@ -66,7 +66,7 @@ def test_a_terminated_command_ends_well_and_goes_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    assert "stopped after step" in stderr and "the same command goes on from there" in stderr
+    assert "stopped after step" in stderr and "run the same command to resume" in stderr
     assert "Traceback" not in stderr
     done = len(log.read_text().splitlines())
     assert done < 6 and {path.name for path in tmp_path.iterdir()} == {log.name, ".x.safetensors.checkpoint"}

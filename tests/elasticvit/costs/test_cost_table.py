@@ -42,5 +42,5 @@ def test_smallest_of_an_arbitrary_cost_is_below_every_sample(seed: int) -> None:
 
 
 def test_a_cost_function_of_the_wrong_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="one cost a block"):
+    with pytest.raises(ValueError, match="one cost per block"):
         CostTable.build(PRESETS["small"](), lambda blocks: np.zeros(3))

@@ -125,14 +125,14 @@ def test_group_names_omit_the_layer_number() -> None:
 
 @pytest.mark.medium
 @pytest.mark.parametrize("seed", range(3))
-def test_products_are_hard_swish_in_float64(seed: int) -> None:
+def test_a_rewritten_hard_swish_is_equal_in_float64(seed: int) -> None:
     arch = small().decode(small().sample(np.random.default_rng(seed), 1)[0])
     graph = fold(random_net(arch, seed).double(), np.float64)
-    products = without_hard_swish(graph)
-    assert not any(isinstance(op, HardSwish) for op in products.ops)
+    rewritten = without_hard_swish(graph)
+    assert not any(isinstance(op, HardSwish) for op in rewritten.ops)
     image = np.random.default_rng(seed).uniform(-1, 1, graph.input.shape)
     expected = run(graph, image)
-    assert np.linalg.norm(run(products, image) - expected) <= 1e-13 * np.linalg.norm(expected)
+    assert np.linalg.norm(run(rewritten, image) - expected) <= 1e-13 * np.linalg.norm(expected)
 
 
 @pytest.mark.medium
@@ -264,7 +264,7 @@ def test_a_precision_that_costs_too_much_is_refused(
 def test_without_images_the_drop_of_other_networks_is_used(net: Net) -> None:
     drops = tuple(AccuracyDrop(str(i), Precision.FLOAT16, 500, 0.8, 0.8 - drop) for i, drop in enumerate((0.03, 0.01)))
     recipe = QuantizationRecipe(
-        "mine", 1, "small", {}, (), judged=drops, judged_on={"supernet": "tiny", "sha256": "ab"}
+        "mine", 1, "small", {}, (), accuracy_drops=drops, evaluated_on={"supernet": "tiny", "sha256": "ab"}
     )
     half = partial(export_net, net, CARD, precision=Precision.FLOAT16, recipe=recipe)
     change = half(supernet_sha256="ab").manifest.top1_change

@@ -31,7 +31,7 @@ from elasticvit.export.tflite.number_formats import groups_of
 from elasticvit.nn.random_net import random_net
 from elasticvit.timing import Samples, lower_bound, measure_ms
 
-STOCK = Path(elasticvit.__file__).parent / "pretrained"
+PRETRAINED = Path(elasticvit.__file__).parent / "pretrained"
 RECIPE = QuantizationRecipe(
     "mine",
     2,
@@ -47,6 +47,7 @@ RECIPE = QuantizationRecipe(
 
 def test_a_recipe_is_its_json() -> None:
     assert QuantizationRecipe.from_json(RECIPE.to_json()) == RECIPE
+    assert {"judged", "judged_on"} <= set(json.loads(RECIPE.to_json()))  # files of older versions have these keys
     assert RECIPE.id == "mine@2"
     assert RECIPE.drop() == pytest.approx(0.1) and RECIPE.drop(Precision.INT8) == pytest.approx(0.3)
     assert RECIPE.drop(Precision.FLOAT16) is None
@@ -83,10 +84,12 @@ def test_what_ships_names_groups_that_there_are(space: str) -> None:
 
 def test_the_default_s_recipe_costs_less_than_a_point() -> None:
     recipe = shipped_recipe("small")
-    assert recipe.judged_on["supernet"] == "cifar10"
-    assert recipe.judged_on["sha256"] == hashlib.sha256((STOCK / "cifar10.safetensors").read_bytes()).hexdigest()
+    assert recipe.evaluated_on["supernet"] == "cifar10"
+    assert (
+        recipe.evaluated_on["sha256"] == hashlib.sha256((PRETRAINED / "cifar10.safetensors").read_bytes()).hexdigest()
+    )
     for precision in (Precision.DYNAMIC_INT8, Precision.FLOAT16, Precision.INT8):
-        drops = [network for network in recipe.judged if network.precision == precision]
+        drops = [network for network in recipe.accuracy_drops if network.precision == precision]
         assert len(drops) >= 4 and all(network.images >= 1000 for network in drops)
         drop = recipe.drop(precision)
         assert drop is not None and drop <= 0.01
@@ -103,7 +106,7 @@ def test_finding_takes_what_is_faster_and_bears_it(monkeypatch: pytest.MonkeyPat
     net = random_net(small().smallest(), 0)
     monkeypatch.setattr(find_recipe, "measure_ms", _clock(gaining={"head/logits", "head/hidden"}))
     recipe = find_recipe.find_recipe("mine", 1, "small", [net])
-    assert set(recipe.groups) == {"head/hidden", "head/logits"} and recipe.judged == ()
+    assert set(recipe.groups) == {"head/hidden", "head/logits"} and recipe.accuracy_drops == ()
     assert recipe.gains["head/logits"] > 0 > recipe.gains["stem/project"]
     monkeypatch.setattr(find_recipe, "measure_ms", _clock(gaining=set()))
     assert find_recipe.find_recipe("mine", 1, "small", [net]).groups == ()
@@ -118,11 +121,11 @@ def test_groups_that_cost_accuracy_are_given_up(monkeypatch: pytest.MonkeyPatch)
     right = net(images).argmax(1).detach()
     calibration_set = CalibrationSet(random_calibration_set(32).calibration, HeldOut(images, right, "noise"))
     every = find_recipe.find_recipe(
-        "mine", 1, "small", [net], calibration_set, max_drop=1.0, judged_on={"supernet": "x"}
+        "mine", 1, "small", [net], calibration_set, max_drop=1.0, evaluated_on={"supernet": "x"}
     )
-    assert set(every.groups) == set(groups_of(fold(net))) and every.judged_on == {"supernet": "x"}
-    assert {network.precision for network in every.judged} == {*Precision} - {Precision.FLOAT32}
-    assert all(network.float32 == 1.0 for network in every.judged)
+    assert set(every.groups) == set(groups_of(fold(net))) and every.evaluated_on == {"supernet": "x"}
+    assert {network.precision for network in every.accuracy_drops} == {*Precision} - {Precision.FLOAT32}
+    assert all(network.float32 == 1.0 for network in every.accuracy_drops)
     # Below nothing can be lost, so all of them go.
     assert find_recipe.find_recipe("mine", 1, "small", [net], calibration_set, max_drop=-1.0).groups == ()
 

@@ -40,7 +40,7 @@ def test_one_disturbed_round_of_five_is_forgiven() -> None:
     assert stability([4, 4, 8, 4, 4], [1, 1, 2, 1, 1]).drift == 0
 
 
-def test_sessions_that_cannot_be_judged_are_refused() -> None:
+def test_sessions_whose_stability_is_undefined_are_refused() -> None:
     for model, anchor in (([], []), ([1.0], [1.0, 2.0]), ([1.0, 0.0], [1.0, 1.0])):
         with pytest.raises(PredictorError):
             stability(model, anchor)

@@ -63,7 +63,7 @@ def _imported(checkpoint: Path, index: Index) -> Iterator[SuperNet]:
 def _net(supernet: SuperNet, arch: Arch) -> Net:
     if supernet.space.contains(arch):
         return supernet.extract(arch)
-    # The space has one choice a stage; the rule that cuts knows no such limit.
+    # The space has one choice per stage; the rule that cuts knows no such limit.
     with torch.device("meta"):
         net = Net(arch)
     shared = supernet.net.state_dict()

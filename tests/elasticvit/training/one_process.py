@@ -22,7 +22,7 @@ STOP_AFTER = 5
 
 
 def whole_recipe(**changes: object) -> Recipe:
-    """Everything that a checkpoint has to hold: bank, preference and averaged weights; in two parts a step."""
+    """Everything that a checkpoint has to hold: bank, preference and averaged weights; in two parts per step."""
     sampling = Sampling(
         subnets=2, levels=2, bank=Bank(capacity=4, q=0.5, q_every=1), preference=Preference(candidates=2)
     )

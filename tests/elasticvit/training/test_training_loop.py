@@ -76,7 +76,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     train(tiny_recipe(steps=1), digits(), checkpoint=checkpoint)
-    with pytest.raises(UnusableCheckpointError, match="another recipe; delete it"):
+    with pytest.raises(UnusableCheckpointError, match="another training recipe; delete it"):
         train(tiny_recipe(steps=1, lr=1e-3), digits(), checkpoint=checkpoint)
 
 

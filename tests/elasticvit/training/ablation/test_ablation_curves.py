@@ -28,16 +28,16 @@ def test_curves_are_read_as_they_were_written(results: Results, tmp_path: Path) 
     results.teacher = TeacherTrained(11.3, 2, 0.5, 0.4, 7.0)
     append(path, results.conditions)
     append(path, results.teacher)
-    append(path, replace(results.trials[0], device="CPU"))
+    append(path, replace(results.supernet_runs[0], device="CPU"))
     loaded = load(path)
     assert loaded and loaded.teacher == results.teacher
-    assert loaded.trials == [replace(results.trials[0], device="CPU")]
+    assert loaded.supernet_runs == [replace(results.supernet_runs[0], device="CPU")]
 
 
 def test_lines_of_the_short_plan_are_what_they_were(tmp_path: Path) -> None:
-    """A trial without a curve is written without the fields of one."""
+    """A run without a curve is written without the fields of one."""
     path = tmp_path / "results.jsonl"
-    append(path, made_up(tiny_plan()).trials[0])
+    append(path, made_up(tiny_plan()).supernet_runs[0])
     assert "curve" not in path.read_text() and "device" not in path.read_text()
 
 
@@ -53,8 +53,8 @@ def test_equal_images_are_compared_by_steps(plan: Plan, results: Results) -> Non
 
 def test_equal_work_is_compared_between_measurements(plan: Plan, results: Results) -> None:
     """The cheapest methods end at 2 · 10^12, which is half-way, in the logarithm, between the sandwich's 1 and 4."""
-    assert work_budgets(results.trials) == [2.0]
-    sandwich, adjacent = (next(t for t in results.trials if t.config == c) for c in ("sandwich", "adjacent"))
+    assert work_budgets(results.supernet_runs) == [2.0]
+    sandwich, adjacent = (next(t for t in results.supernet_runs if t.config == c) for c in ("sandwich", "adjacent"))
     assert interpolated(sandwich, 2.0, "best") == pytest.approx([25, 25, 25])
     assert interpolated(adjacent, 2.0, "best") == pytest.approx([40, 40, 40])
     assert interpolated(sandwich, 4.0, "best") == pytest.approx(reached(sandwich, 2, "best"))
@@ -71,7 +71,9 @@ def test_runs_that_are_missing_are_named(plan: Plan, results: Results) -> None:
     results.teacher = TeacherTrained(11.3, 2, 0.5, 0.4, 7.0)
     assert "Not finished" not in rendered(plan, results, 2)
     assert "40.0 % top-1 on val" in rendered(plan, results, 2)
-    results.trials = [trial for trial in results.trials if (trial.config, trial.seed) != ("hss", 1)]
+    results.supernet_runs = [
+        supernet_run for supernet_run in results.supernet_runs if (supernet_run.config, supernet_run.seed) != ("hss", 1)
+    ]
     assert "Not finished: + HSS 1." in rendered(plan, results, 2)
 
 

@@ -19,7 +19,7 @@ from elasticvit.training.ablation.estimate import hours_left
 from elasticvit.training.ablation.files import RunFiles, held, holder
 from elasticvit.training.ablation.floors import META_SEED
 from elasticvit.training.ablation.plan import CONFIGS, Plan, fair_plan, short_plan
-from elasticvit.training.ablation.records import Record, Results, Trial, load
+from elasticvit.training.ablation.records import Record, Results, SupernetRun, load
 from elasticvit.training.ablation.run import results_file, run
 from elasticvit.training.ablation.tasks import all_tasks, pending
 from elasticvit.training.ablation.teacher import TEACHER_FILE
@@ -46,7 +46,7 @@ def _results(out: Path) -> Results:
 
 def _timeless(record: Record) -> object:
     """A record without how long it took."""
-    if not isinstance(record, Trial):
+    if not isinstance(record, SupernetRun):
         return replace(record, seconds=0)
     curve = tuple(replace(row, seconds=0, core_seconds=0, evaluation_s=0) for row in record.curve)
     return replace(record, seconds=0, curve=curve)
@@ -61,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _first_runs(whole: Path, out: Path, lines: int) -> None:
-    """Results as they were after some lines: conditions, teacher, floors, then the trials."""
+    """Results as they were after some lines: conditions, teacher, floors, then the runs."""
     kept = (whole / "fair.jsonl").read_text().splitlines(keepends=True)[:lines]
     (out / "fair.jsonl").write_text("".join(kept))
     (out / TEACHER_FILE).write_bytes((whole / TEACHER_FILE).read_bytes())
@@ -88,12 +88,12 @@ def test_all_runs_are_made_and_nothing_else_is_left(whole: Path) -> None:
     assert sorted(path.name for path in whole.iterdir()) == ["fair.jsonl", TEACHER_FILE]
     assert not pending(plan, 1, results)
     assert results.teacher and results.teacher.mflops == pytest.approx(paper_mflops(plan.space.largest()), abs=1e-4)
-    for trial in results.trials:
-        assert [row.steps for row in trial.curve] == [10, 20]
-        last = trial.curve[-1]
-        assert [(p.search, p.val) for p in last.levels] == [(level.search, level.val) for level in trial.levels]
-        assert (last.smallest, last.largest) == (trial.smallest, trial.largest)
-        assert trial.seconds > last.seconds > trial.curve[0].seconds > 0
+    for supernet_run in results.supernet_runs:
+        assert [row.steps for row in supernet_run.curve] == [10, 20]
+        last = supernet_run.curve[-1]
+        assert [(p.search, p.val) for p in last.levels] == [(level.search, level.val) for level in supernet_run.levels]
+        assert (last.smallest, last.largest) == (supernet_run.smallest, supernet_run.largest)
+        assert supernet_run.seconds > last.seconds > supernet_run.curve[0].seconds > 0
 
 
 @pytest.mark.long
@@ -110,7 +110,7 @@ def test_work_is_counted_by_what_the_steps_trained(whole: Path) -> None:
     """The sandwich's ends are in every step; its two random networks cost something between them."""
     plan = tiny_fair_plan()
     small, large = macs(plan.space.smallest()), macs(plan.space.largest())
-    sandwich = _results(whole).trial("sandwich", 0)
+    sandwich = _results(whole).supernet_run("sandwich", 0)
     assert sandwich
     for row in sandwich.curve:
         images = row.steps * plan.batch
@@ -145,8 +145,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> N
     again = _process(tmp_path)
     output, _ = again.communicate(timeout=800)
     assert again.returncode == 0
-    assert f"{LAST} goes on from step 12" in output
-    assert [_timeless(t) for t in _results(tmp_path).trials] == [_timeless(t) for t in _results(whole).trials]
+    assert f"{LAST} resumes from step 12" in output
+    assert [_timeless(t) for t in _results(tmp_path).supernet_runs] == [
+        _timeless(t) for t in _results(whole).supernet_runs
+    ]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -162,8 +164,8 @@ def test_a_terminated_run_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) 
     assert process.returncode == 3 and "stopped" in output
     assert not list(tmp_path.glob(".*.lock"))
     run(tiny_fair_plan(), 1, tmp_path)
-    trial, expected = (_results(out).trial("performance", 0) for out in (tmp_path, whole))
-    assert trial and expected and _timeless(trial) == _timeless(expected)
+    supernet_run, expected = (_results(out).supernet_run("performance", 0) for out in (tmp_path, whole))
+    assert supernet_run and expected and _timeless(supernet_run) == _timeless(expected)
 
 
 @pytest.mark.long
@@ -180,8 +182,8 @@ def test_two_processes_share_the_runs_and_make_none_twice(whole: Path, tmp_path:
     made = {task.label for task in pending(tiny_fair_plan(), 1, before)}
     assert len(made) == 3 and begun == Counter(made)
     assert len((tmp_path / "fair.jsonl").read_text().splitlines()) == 8
-    by_config = {t.config: _timeless(t) for t in _results(tmp_path).trials}
-    assert by_config == {t.config: _timeless(t) for t in _results(whole).trials}
+    by_config = {t.config: _timeless(t) for t in _results(tmp_path).supernet_runs}
+    assert by_config == {t.config: _timeless(t) for t in _results(whole).supernet_runs}
 
 
 @pytest.mark.long
@@ -194,7 +196,7 @@ def test_workers_of_one_command_stop_together_and_go_on(whole: Path, tmp_path: P
     assert not list(tmp_path.glob(".*.lock"))
     run_together(plan, 1, tmp_path, 2, stop=lambda: False)
     assert not pending(plan, 1, _results(tmp_path))
-    assert len(_results(tmp_path).trials) == len(CONFIGS)
+    assert len(_results(tmp_path).supernet_runs) == len(CONFIGS)
 
 
 def test_a_lock_is_held_by_one_and_taken_over_from_the_dead(tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_hours_left_follow_from_what_was_measured(whole: Path, tmp_path: Path) -
     plan, results = tiny_fair_plan(), _results(whole)
     assert hours_left(plan, 1, results, tmp_path) == 0
     assert hours_left(plan, 1, Results(results.conditions), tmp_path) is None
-    seconds = {t.config: t.seconds for t in results.trials}
+    seconds = {t.config: t.seconds for t in results.supernet_runs}
     scratch = sum(s.seconds for s in results.scratch)
     expected = sum(seconds.values()) + scratch
     # Floors are a sandwich too, of 5 steps.

@@ -27,7 +27,9 @@ def test_all_that_was_planned_was_run() -> None:
     results = load(DOCS / "ablation" / RESULTS)
     assert results is not None
     plan = Plan.from_json(results.conditions.plan)
-    assert {(t.config, t.seed) for t in results.trials} == {(config, seed) for config in CONFIGS for seed in range(3)}
+    assert {(t.config, t.seed) for t in results.supernet_runs} == {
+        (config, seed) for config in CONFIGS for seed in range(3)
+    }
     assert {(s.seed, s.target, s.steps) for s in results.scratch} == {
         (seed, target, plan.steps * factor)
         for seed in range(3)

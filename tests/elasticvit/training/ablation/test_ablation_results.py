@@ -14,7 +14,7 @@ from tests.elasticvit.training.ablation.tiny_ablation import made_up, tiny_plan
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     results, path = made_up(tiny_plan()), tmp_path / "a" / "results.jsonl"
     assert results.floors
-    records: list[Record | Conditions] = [results.conditions, results.floors, *results.trials, *results.scratch]
+    records: list[Record | Conditions] = [results.conditions, results.floors, *results.supernet_runs, *results.scratch]
     for record in records:
         append(path, record)
     assert load(path) == results
@@ -24,12 +24,12 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_a_line_torn_by_a_kill_is_dropped_and_the_next_one_stands(tmp_path: Path) -> None:
     results, path = made_up(tiny_plan()), tmp_path / "results.jsonl"
     append(path, results.conditions)
-    append(path, results.trials[0])
+    append(path, results.supernet_runs[0])
     with path.open("a") as file:
         file.write('{"kind": "trial", "conf')
-    append(path, results.trials[1])
+    append(path, results.supernet_runs[1])
     loaded = load(path)
-    assert loaded and loaded.trials == results.trials[:2]
+    assert loaded and loaded.supernet_runs == results.supernet_runs[:2]
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -72,15 +72,15 @@ def test_tables_hold_what_can_be_worked_out_by_hand() -> None:
 
 
 def test_pairs_are_binned_by_their_difference() -> None:
-    trial = made_up(tiny_plan()).trials[0]
-    assert gaps_of(trial) == [(1.0, 0.6), (3.0, 0.1), (2.0, 0.3)]
-    assert binned(trial, [1.0, 2.0, 3.0]) == pytest.approx([0.6, 0.2])
+    supernet_run = made_up(tiny_plan()).supernet_runs[0]
+    assert gaps_of(supernet_run) == [(1.0, 0.6), (3.0, 0.1), (2.0, 0.3)]
+    assert binned(supernet_run, [1.0, 2.0, 3.0]) == pytest.approx([0.6, 0.2])
 
 
 @pytest.mark.medium
 def test_missing_results_leave_gaps_and_no_errors(tmp_path: Path) -> None:
     plan, results = tiny_plan(), made_up(tiny_plan())
-    results.trials, results.scratch = results.trials[:1], []
+    results.supernet_runs, results.scratch = results.supernet_runs[:1], []
     assert "adjacent" not in rendered(plan, results)
     assert [path.name for path in plot(plan, results, tmp_path)] == ["table3.svg", "table4.svg", "figure2b.svg"]
 

@@ -10,7 +10,7 @@ from elasticvit.training.ablation.floors import as_floors
 from elasticvit.training.ablation.plan import CONFIGS, Plan
 from elasticvit.training.ablation.records import Results, load
 from elasticvit.training.ablation.run import RESULTS, run
-from elasticvit.training.ablation.trial import candidates
+from elasticvit.training.ablation.supernet_run import candidates
 from tests.elasticvit.training.ablation.tiny_ablation import tiny_plan
 
 
@@ -26,21 +26,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Results, Path]
 @pytest.mark.medium
 def test_a_run_makes_all_there_is(made: tuple[Plan, Results, Path]) -> None:
     plan, results, out = made
-    assert [(t.config, t.seed) for t in results.trials] == [(config, 0) for config in CONFIGS]
+    assert [(t.config, t.seed) for t in results.supernet_runs] == [(config, 0) for config in CONFIGS]
     assert [(s.seed, s.target, s.steps) for s in results.scratch] == [(0, 0.4, 2)]
     assert [path.name for path in out.iterdir()] == [RESULTS]
-    for trial in results.trials:
-        assert [level.target for level in trial.levels] == list(plan.levels)
-        for level in trial.levels:
+    for supernet_run in results.supernet_runs:
+        assert [level.target for level in supernet_run.levels] == list(plan.levels)
+        for level in supernet_run.levels:
             assert level.search[level.best] == max(level.search)
             assert 0 <= level.val <= 1
-        assert all(-1 <= c <= 1 for c in trial.pairs.cosines)
+        assert all(-1 <= c <= 1 for c in supernet_run.pairs.cosines)
 
 
 @pytest.mark.medium
 def test_all_configurations_measure_the_same_networks(made: tuple[Plan, Results, Path]) -> None:
     plan, results, _ = made
-    measured = {tuple(level.candidates for level in trial.levels) for trial in results.trials}
+    measured = {tuple(level.candidates for level in supernet_run.levels) for supernet_run in results.supernet_runs}
     assert len(measured) == 1
     assert results.floors
     floors = as_floors(plan, results.floors)
@@ -56,7 +56,7 @@ def test_all_configurations_measure_the_same_networks(made: tuple[Plan, Results,
 def test_a_run_goes_on_where_it_stopped(made: tuple[Plan, Results, Path], tmp_path: Path) -> None:
     plan, whole, out = made
     lines = (out / RESULTS).read_text().splitlines(keepends=True)
-    # Conditions, floors and two trials are there; the third stops in the middle of its training.
+    # Conditions, floors and two runs are there; the third stops in the middle of its training.
     (tmp_path / RESULTS).write_text("".join(lines[:4]))
     calls = count()
     with pytest.raises(StoppedError, match="step 1 of 2"):
@@ -66,8 +66,8 @@ def test_a_run_goes_on_where_it_stopped(made: tuple[Plan, Results, Path], tmp_pa
     assert not list(tmp_path.glob(".*"))
     results = load(tmp_path / RESULTS)
     assert results
-    assert [replace(trial, seconds=0) for trial in results.trials] == [
-        replace(trial, seconds=0) for trial in whole.trials
+    assert [replace(supernet_run, seconds=0) for supernet_run in results.supernet_runs] == [
+        replace(supernet_run, seconds=0) for supernet_run in whole.supernet_runs
     ]
     assert [s.val for s in results.scratch] == [s.val for s in whole.scratch]
 

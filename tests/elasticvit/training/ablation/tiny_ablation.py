@@ -13,7 +13,7 @@ from elasticvit.training.ablation.records import (
     Results,
     Scratch,
     Similarity,
-    Trial,
+    SupernetRun,
 )
 from tests.elasticvit.training.tiny_training import tiny_space
 
@@ -50,7 +50,7 @@ def made_up(plan: Plan) -> Results:
     """Results of two seeds with round numbers."""
     results = Results(Conditions(plan.identity(), "2026-01-02", "CPU", 1, "2"), FloorsFound(((0.2, (0,)),), 1.0))
     for number, config in enumerate(CONFIGS):
-        results.trials += [made_up_trial(plan, config, seed, 0.1 * number) for seed in (0, 1)]
+        results.supernet_runs += [made_up_run(plan, config, seed, 0.1 * number) for seed in (0, 1)]
     results.scratch += [Scratch(seed, target, 2, 0.2, 0.5, 1.0) for seed in (0, 1) for target in plan.scratch]
     return results
 
@@ -59,8 +59,8 @@ def with_curves(plan: Plan, results: Results) -> Results:
     """The same with measurements after 1 and 2 steps: 10 points less on the way, at 1 and 4 times 10^12 MACs; adjacent
     step at half of that."""
     extended = Results(results.conditions, results.floors, [], results.scratch)
-    for trial in results.trials:
-        scale = 1 if trial.config == "sandwich" else 0.5
+    for supernet_run in results.supernet_runs:
+        scale = 1 if supernet_run.config == "sandwich" else 0.5
         curve = tuple(
             Milestone(
                 steps,
@@ -68,20 +68,20 @@ def with_curves(plan: Plan, results: Results) -> Results:
                 1.0,
                 1.0,
                 1.0,
-                tuple(Point(level.target, level.search, round(level.val - less, 3)) for level in trial.levels),
+                tuple(Point(level.target, level.search, round(level.val - less, 3)) for level in supernet_run.levels),
                 0.1,
                 0.2,
             )
             for steps, tera, less in ((1, 1.0, 0.1), (plan.steps, 4.0, 0.0))
         )
-        extended.trials.append(replace(trial, curve=curve))
+        extended.supernet_runs.append(replace(supernet_run, curve=curve))
     return extended
 
 
-def made_up_trial(plan: Plan, config: Config, seed: int, plus: float) -> Trial:
+def made_up_run(plan: Plan, config: Config, seed: int, plus: float) -> SupernetRun:
     levels = tuple(
         Level(target, ((0,), (1,)), (0.2, 0.4), 1, round(0.3 + plus + 0.1 * seed, 3)) for target in plan.levels
     )
     similar = tuple(Similarity(target, round(0.2 + plus, 3), round(0.4 + plus, 3)) for target in plan.similar)
     pairs = Pairs((1.0, 2.0, 4.0), (0.6, 0.1, 0.3))
-    return Trial(config, seed, levels, 0.1, 0.2, similar, pairs, 1.0)
+    return SupernetRun(config, seed, levels, 0.1, 0.2, similar, pairs, 1.0)

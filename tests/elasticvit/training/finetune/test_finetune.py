@@ -177,7 +177,7 @@ def test_a_checkpoint_is_not_continued_from_another_base(base: Path, folder: Pat
     other = tiny_base(tmp_path / "other.safetensors", seed=1)
     with pytest.raises(StoppedError):
         _run(base, folder, tmp_path / "mine.safetensors", lambda: True).whole()
-    with pytest.raises(UnusableCheckpointError, match="another recipe"):
+    with pytest.raises(UnusableCheckpointError, match="another training recipe"):
         _run(other, folder, tmp_path / "mine.safetensors").whole()
 
 

@@ -146,7 +146,7 @@ def test_a_probe_of_constant_features_answers_like_chance() -> None:
 
 
 @pytest.mark.medium
-def test_a_network_is_judged_on_three_splits() -> None:
+def test_a_network_is_evaluated_on_three_splits() -> None:
     net = with_classes(SuperNet(tiny_space()).extract(tiny_space().smallest()), 10)
     data = digits()
     measured = report_on(net, data, probe=0.5)

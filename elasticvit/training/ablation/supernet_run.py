@@ -26,7 +26,7 @@ from elasticvit.training.ablation.curve import train_to, way_points
 from elasticvit.training.ablation.files import RunFiles
 from elasticvit.training.ablation.gradients import Gradients, Matrix, mean_of_pairs, similarities
 from elasticvit.training.ablation.plan import Config, Plan
-from elasticvit.training.ablation.records import Level, Milestone, Pairs, Point, Similarity, Trial
+from elasticvit.training.ablation.records import Level, Milestone, Pairs, Point, Similarity, SupernetRun
 from elasticvit.training.ablation.work import Spent, spent
 from elasticvit.training.loop import train
 from elasticvit.training.losses import Teacher
@@ -83,7 +83,7 @@ class Measured:
         )
 
 
-def run_trial(
+def run_supernet(
     plan: Plan,
     config: Config,
     seed: int,
@@ -93,8 +93,8 @@ def run_trial(
     files: RunFiles,
     report: Report,
     stop: Stop,
-) -> Trial:
-    """Train and measure one supernet; stopped, it goes on from its checkpoint. Raises what `train` does."""
+) -> SupernetRun:
+    """Train and measure one supernet; a stopped one resumes from its checkpoint. Raises what `train` does."""
     began = time.perf_counter()
     recipe = plan.recipe(config, floors, seed, len(data.train))
     measure = partial(_measure, plan, floors, seed, Evaluator.of(data), report, stop)
@@ -103,7 +103,7 @@ def run_trial(
         done = measure(supernet)
         similar, pairs = compare_gradients(plan, supernet, done.levels, data, seed)
         seconds = time.perf_counter() - began
-        return Trial(config, seed, done.levels, done.smallest, done.largest, similar, pairs, seconds)
+        return SupernetRun(config, seed, done.levels, done.smallest, done.largest, similar, pairs, seconds)
     curve = way_points(
         plan.way_points,
         recipe,
@@ -119,11 +119,13 @@ def run_trial(
     curve = (*curve, done.milestone(work))
     similar, pairs = compare_gradients(plan, supernet, done.levels, data, seed)
     seconds = work.seconds + sum(row.evaluation_s for row in curve[:-1]) + time.perf_counter() - began
-    return Trial(config, seed, done.levels, done.smallest, done.largest, similar, pairs, seconds, curve, device_name())
+    return SupernetRun(
+        config, seed, done.levels, done.smallest, done.largest, similar, pairs, seconds, curve, device_name()
+    )
 
 
 def device_name() -> str:
-    """What runs here, as people call it."""
+    """The name of the GPU, or the CPU's architecture and number of cores."""
     if best_device().type == "cuda":
         return torch.cuda.get_device_name()
     return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
