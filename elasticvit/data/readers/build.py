@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from elasticvit.data.readers.cache import cached, reserve
 from elasticvit.data.readers.decode import common_side
 from elasticvit.data.readers.pool import Job, Place, Skipped, decode_all
-from elasticvit.data.readers.source import Contents, Labels, Part, Source, check_class_names
+from elasticvit.data.readers.source import Contents, Labels, Part, Source, check_class_names, reading
 from elasticvit.errors import DataError
 from elasticvit.progress import Report, Step
 
@@ -174,7 +174,10 @@ def _shared(train: Part, val: Part) -> Rows:
 
 
 def _digest(content: bytes | Path) -> bytes:
-    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).digest()
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest()
+    with reading(content):
+        return hashlib.sha256(content.read_bytes()).digest()
 
 
 def _side(part: Part) -> int:

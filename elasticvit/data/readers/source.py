@@ -6,8 +6,10 @@ only when they have to be decoded.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path, PurePath
@@ -68,17 +70,31 @@ def identity(kind: str, folder: Path, files: Iterable[Path]) -> str:
     """A digest of the names below `folder`, sizes and modification times of files; moving the folder does not change
     it.
 
-    Raises `DataError` if a file is gone; a dangling link counts as a file of its own.
+    Raises `DataError` if a file is gone; a link that leads nowhere, or back to itself, counts as a file of its own.
     """
     digest = hashlib.sha256(kind.encode("utf-8", "surrogateescape"))
     for file in files:
-        try:
-            facts = file.stat()
-        except FileNotFoundError:
-            facts = file.lstat()
+        facts = _facts(file)
         name = file.relative_to(folder).as_posix()
         digest.update(f"\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _facts(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError:
+        with reading(file):
+            return file.lstat()
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """`OSError` becomes `DataError`, so that nobody takes a file of the source for one of the cache."""
+    try:
+        yield
+    except OSError as e:
+        raise DataError(f"cannot read {printable(file)}: {e.strerror or e}") from e
 
 
 def split_of(path: PurePath) -> str | None:
