@@ -106,6 +106,15 @@ def _open(folder: Path) -> Built | None:
 
 def _fill(source: Source, wanted: Wanted, folder: Path, *, report: Phase, workers: int | None) -> None:
     contents = source.read()
+    try:
+        _write(contents, wanted, folder, report=report, workers=workers)
+    except DataError as e:
+        # Often what is missing was left out.
+        unused = filter(None, [contents.left_out.sentence(), source.left_out.sentence()])
+        raise DataError("; ".join([str(e), *unused])) from e
+
+
+def _write(contents: Contents, wanted: Wanted, folder: Path, *, report: Phase, workers: int | None) -> None:
     names = contents.class_names[: wanted.classes]
     if len(names) < (wanted.classes or 2):
         classes = "1 class" if len(names) == 1 else f"{len(names)} classes"

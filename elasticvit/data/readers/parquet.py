@@ -17,6 +17,7 @@ from typing import Any
 from elasticvit.data.readers.left_out import LeftOut, printable
 from elasticvit.data.readers.source import (
     SPLIT_ORDER,
+    UNREADABLE,
     Contents,
     Label,
     Named,
@@ -205,7 +206,7 @@ def _class_label(file: Path) -> tuple[str, ...] | None:
     try:
         names = json.loads(metadata)["info"]["features"][column]["names"]
         return tuple(map(str, names)) or None
-    except (ValueError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         return None
 
 
