@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elasticvit.data.paths import check_no_file, is_folder
 from elasticvit.data.readers import open_source
 from elasticvit.data.readers.build import Built, Wanted, built
 from elasticvit.data.readers.left_out import printable
@@ -129,10 +130,13 @@ def load_named(name: str, report: Report | None = None) -> ImageSet:
         if known in FOLDERS and not classes:
             return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, progress)
         # A folder may itself be called photos@64.
-        for path, of_path in ((name, None), (name.rpartition("@")[0], wanted.side)):
+        paths = [path for path in (name, name.rpartition("@")[0]) if path]
+        for path in paths:
             for folder in (Path(path), data_folder() / path):
-                if path and _is_folder(folder):
-                    return load_folder(folder, name=name, side=of_path, report=progress)
+                if is_folder(folder):
+                    return load_folder(folder, name=name, side=None if path == name else wanted.side, report=progress)
+    for path in paths:
+        check_no_file(Path(path))
     raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
 
 
@@ -155,13 +159,6 @@ def load_folder(
     with patient(report) as progress:
         name = name or folder.name
         return _mapped_set(built(open_source(folder), Wanted(side=side), name, progress), name)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as e:  # a name that is too long, or a folder that may not be looked into
-        raise DataError(f"cannot look for the folder {path}: {e.strerror}") from e
 
 
 def _number(text: str | None, maximum: int) -> int | None:

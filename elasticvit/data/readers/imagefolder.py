@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from elasticvit.data.readers.left_out import LeftOut, by_ending, printable
+from elasticvit.data.readers.left_out import LeftOut, by_ending, listed, printable
 from elasticvit.data.readers.source import HELD_OUT, SPLITS, Contents, Named, Part, Source, identity
 from elasticvit.errors import DataError
 
@@ -21,7 +21,15 @@ SUFFIXES = frozenset(
     for ending in "jpg jpeg jpe jfif png apng webp bmp gif tif tiff ppm pgm pbm pnm avif avifs".split()  # noqa: SIM905
 )
 """Endings of the formats that are decoded (`decode.FORMATS`)."""
-CONTAINERS = frozenset({".tar", ".tgz", ".gz", ".xz", ".zip", ".7z", ".rar", ".parquet"})
+ARCHIVES = frozenset(
+    f".{ending}"
+    for ending in "tar tgz tbz tbz2 txz tzst gz bz2 xz zst lz4 zip 7z rar".split()  # noqa: SIM905
+)
+"""Endings of files that are unpacked into folders."""
+CONTAINERS = ARCHIVES | {
+    f".{ending}"
+    for ending in "parquet arrow feather npy npz h5 hdf5 mat pkl lmdb tfrecord tfrecords".split()  # noqa: SIM905
+}
 """Endings of files that may hold images."""
 
 Classes = dict[str, list[Path]]
@@ -102,9 +110,10 @@ def _layout(folder: Path) -> _Layout:
         return _classes_in_root(folder, splits, beside)
     val, unused = _held_out(splits)
     if beside and val is None:
+        others = listed([path.name for path in beside])
         raise DataError(
             f"{trains[0]} is taken for the images to train on, since it holds folders, but "
-            f"{_listed(beside)} beside it hold images too: if {trains[0].name!r} is a class, rename it or move its "
+            f"{others} beside it hold images too: if {trains[0].name!r} is a class, rename it or move its "
             "images out of their folders; else move the others elsewhere"
         )
     unused += [("images in other folders beside 'train'", path) for path in beside]
@@ -238,8 +247,3 @@ def _loose(folder: Path, root: Path, left_out: LeftOut) -> None:
 
 def _name(path: Path, root: Path) -> str:
     return printable(path.relative_to(root).as_posix())
-
-
-def _listed(paths: list[Path]) -> str:
-    names = [printable(path.name) for path in paths]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
