@@ -134,7 +134,8 @@ def load_named(name: str, report: Report | None = None) -> ImageSet:
         for path in paths:
             for folder in (Path(path), data_folder() / path):
                 if is_folder(folder):
-                    return load_folder(folder, name=name, side=None if path == name else wanted.side, report=progress)
+                    of_path = None if path == name else _given_side(name, wanted)
+                    return load_folder(folder, name=name, side=of_path, report=progress)
     for path in paths:
         check_no_file(Path(path))
     raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
@@ -159,6 +160,13 @@ def load_folder(
     with patient(report) as progress:
         name = name or folder.name
         return _mapped_set(built(open_source(folder), Wanted(side=side), name, progress), name)
+
+
+def _given_side(name: str, wanted: Wanted) -> int:
+    if wanted.side is None:
+        given = name.rpartition("@")[2]
+        raise DataError(f"{given!r} behind the @ of {name} is not a side in pixels, as in photos@64")
+    return wanted.side
 
 
 def _number(text: str | None, maximum: int) -> int | None:
@@ -251,7 +259,9 @@ def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
 def _from(known: Known, name: str, folder: Path, wanted: Wanted, report: Report) -> ImageSet:
     """With the class names of `labels.json`: those of the Parquet files may be ids."""
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}")
+        called = re.split("[@:]", name)[0]
+        own = f", or write ./{called} for the folder {called} here" if is_folder(Path(called)) else ""
+        raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}{own}")
     decoded = built(open_source(folder), wanted, name, report)
     names = (names_beside(folder) or decoded.class_names)[: len(decoded.class_names)]
     return _mapped_set(decoded, name, names, known.terms)
