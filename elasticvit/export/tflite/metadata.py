@@ -217,7 +217,7 @@ def _content(model: Generated, index: int, data: bytes) -> bytes:
 
 def _label_files(standard: Mapping[str, Any]) -> list[str]:
     """The names of the label files of the first graph's outputs."""
-    graph = next(iter(standard.get("subgraph_metadata", ())), {})
+    graph: Mapping[str, Any] = next(iter(standard.get("subgraph_metadata", ())), {})
     files = (file for tensor in graph.get("output_tensor_metadata", ()) for file in tensor.get("associated_files", ()))
     return [file.get("name", "") for file in files if file.get("type") == AXIS_LABELS]
 
