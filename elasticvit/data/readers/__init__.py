@@ -1,7 +1,7 @@
 """Image folders in their usual forms, decoded once into files that are mapped into memory.
 
-Reading order: left_out, source, imagefolder, parquet, webdataset, decode, pool, cache, build. Nothing here imports
-torch, so that decoding processes start quickly.
+Reading order: left_out, source, annotations, imagefolder, parquet, webdataset, decode, pool, cache, build. Nothing here
+imports torch, so that decoding processes start quickly.
 """
 
 from pathlib import Path

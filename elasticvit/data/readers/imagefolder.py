@@ -1,7 +1,8 @@
 """A folder for every class, as ImageNet is usually kept: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, or `CLASS/*.jpg`.
 
 Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. Files may lie deeper in a
-class's folder. A folder called `train`, `val` or `test` is a split if it holds class folders, else a class.
+class's folder. A folder called `train`, `val` or `test` is a split if it holds class folders, else a class. Classes of
+`val` may also be in a text file (`annotations`).
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from elasticvit.data.readers.annotations import ANNOTATIONS, IMAGES, annotated_classes
 from elasticvit.data.readers.left_out import LeftOut, by_ending, listed, printable
 from elasticvit.data.readers.source import HELD_OUT, SPLITS, Contents, Named, Part, Source, identity
 from elasticvit.errors import DataError
@@ -50,27 +52,46 @@ def open_image_folder(folder: Path) -> Source:
     left_out = LeftOut()
     layout = _layout(folder)
     train = _classes(layout.train, folder, left_out, skip=layout.skip)
-    val = _classes(layout.val, folder, left_out) if layout.val else None
+    annotations = _annotations(layout.val, train) if layout.val else None
+    val = _val_classes(layout.val, annotations, folder, left_out) if layout.val else None
     for reason, unused in layout.unused:
         for image in _images(unused, folder, LeftOut()):
             left_out.add(reason, _name(image, folder))
     for inside in {folder, layout.train, layout.val or folder}:
         _loose(inside, folder, left_out)
     files = [file for classes in (train, val or {}) for images in classes.values() for file in images]
+    files += [annotations] if annotations else []
     # An empty class is as much a fact as a file.
     kind = "\n".join(["image folder", *train, "", *(val or ())])
-    read = partial(_read, folder, train, val, layout.val)
+    read = partial(_read, folder, train, val, annotations or layout.val)
     return Source(identity(kind, folder, files), read, left_out)
 
 
-def _read(folder: Path, train: Classes, val: Classes | None, val_folder: Path | None) -> Contents:
+def _annotations(val: Path, train: Classes) -> Path | None:
+    """The file with the classes of images that lie in one folder, which is itself no class."""
+    file = val / ANNOTATIONS
+    is_used = file.is_file() and IMAGES not in train and [path.name for path in _folders(val)] == [IMAGES]
+    return file if is_used else None
+
+
+def _val_classes(val: Path, annotations: Path | None, root: Path, left_out: LeftOut) -> Classes:
+    if annotations is None:
+        return _classes(val, root, left_out)
+    return annotated_classes(annotations, _images(val / IMAGES, root, left_out), root, left_out)
+
+
+def _read(folder: Path, train: Classes, val: Classes | None, named_by: Path | None) -> Contents:
+    """`named_by` is the folder or the file that has the class names of `val`."""
     names = tuple(train)
     for name, files in train.items():
         if not files:
             raise DataError(f"no images in the class folder {name!r} of {folder}; add some or remove it")
     unknown = sorted(set(val or ()) - set(names))
     if unknown:
-        raise DataError(f"{val_folder} holds {', '.join(map(repr, unknown[:3]))}, which is not a class to train on")
+        what = f"{named_by} holds {', '.join(map(repr, unknown[:3]))}, which is not a class to train on"
+        is_folder = named_by is not None and named_by.name != ANNOTATIONS
+        hint = "; its images belong in folders named like those of the images to train on" if is_folder else ""
+        raise DataError(what + hint)
     return Contents(names, _part(folder, names, train), _part(folder, names, val) if val else None)
 
 
