@@ -124,7 +124,11 @@ def _write(contents: Contents, wanted: Wanted, folder: Path, *, report: Phase, w
     side = wanted.side or _side(contents.train)
     for split, (_, rows) in plan.items():
         if not len(rows):
-            raise DataError(f"{report.name} has no images for {split}; it takes at least three a class")
+            held, enough = ("one image", "three") if contents.val else ("two images", "four")
+            raise DataError(
+                f"{report.name} has no images for {split}: {held} or more of every class are held out, and two or more "
+                f"remain to train on; give at least {enough} of every class"
+            )
         reserve(folder / f"{split}.u8", len(rows) * 3 * side**2)
     skipped = _decode(plan, folder, side, report, workers)
     kept = {split: _close_gaps(folder, split, part.labels[rows], skipped, side) for split, (part, rows) in plan.items()}
