@@ -226,9 +226,15 @@ def _check_name(folder: Path, name: str) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in folders if not _leads_up(path))
     except OSError as e:
         raise DataError(f"cannot list {printable(folder)}: {e.strerror}") from e
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in; as a class it would hold all the others."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _images(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
@@ -259,6 +265,8 @@ def _images(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
 def _loose(folder: Path, root: Path, left_out: LeftOut) -> None:
     """Leave out what lies beside class folders and may be, or hold, images."""
     for path in sorted(folder.iterdir()):
+        if path.is_dir() and _leads_up(path):
+            left_out.add("links to folders above", _name(path, root))
         if path.is_file() and not path.name.startswith("."):
             if is_image(path.name):
                 left_out.add("images outside of class folders", _name(path, root))

@@ -6,6 +6,7 @@ those of the schema's `ClassLabel`, else of `labels.json` beside the files, else
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,9 +59,10 @@ def _read(folder: Path, splits: dict[str, list[Path]], images: Sequence[Path]) -
         raise DataError(f"{splits['train'][0]}{more} holds no images")
     contents = labelled_contents(rows, _class_names(splits) or names_beside(folder), left_out)
     if images:
-        named = {path.resolve() for files in splits.values() for path in _named_files(folder, files)}
+        # Not `Path.resolve`, which fails for a link that leads back to itself.
+        named = {os.path.realpath(path) for files in splits.values() for path in _named_files(folder, files)}
         for image in images:
-            if image.resolve() not in named:
+            if os.path.realpath(image) not in named:
                 left_out.add("images outside of Parquet files", printable(image.relative_to(folder).as_posix()))
     return contents
 

@@ -29,6 +29,18 @@ def test_a_link_that_leads_nowhere_is_skipped(tmp_path: Path, target: str) -> No
     assert skipped.startswith("1 of 41 images were skipped: ant/loop.png (")
 
 
+def test_a_link_to_a_folder_above_is_no_class(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "bugs", 10)
+    (folder / "here").symlink_to(".")
+    (folder / "above").symlink_to(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    image_folder(tmp_path / "elsewhere", 10, ["cow"], start=50)
+    (folder / "cow").symlink_to(tmp_path / "elsewhere" / "cow")
+    data = load_folder(folder)
+    assert data.class_names == ("ant", "bee", "cow")
+    assert data.skipped == "not used: links to folders above: 2 (above, here)"
+
+
 # Parquet files
 
 
@@ -83,12 +95,13 @@ def test_a_path_that_cannot_be_looked_up_is_a_missing_file(tmp_path: Path, path:
 
 def test_one_path_that_cannot_be_looked_up_is_skipped(tmp_path: Path) -> None:
     folder = tmp_path / "bugs"
-    paths = [f"{i}.png" for i in range(38)] + ["a" * 5000, "a\0b"]
+    paths = [f"{i}.png" for i in range(60)] + ["a" * 5000, "a\0b", "loop"]
     _parquet_of(folder, [{"bytes": None, "path": path} for path in paths])
-    for i in range(38):
+    (folder / "loop").symlink_to("loop")
+    for i in range(60):
         (folder / f"{i}.png").write_bytes(encoded(image(i)))
     skipped = load_folder(folder).skipped or ""
-    assert skipped.startswith("2 of 40 images were skipped: train.parquet row 38, aaa")
+    assert skipped.startswith("3 of 63 images were skipped: train.parquet row 60, aaa") and len(skipped) < 1000
 
 
 # Texts of others
