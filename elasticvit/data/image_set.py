@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elasticvit.data.paths import check_no_file, is_folder
 from elasticvit.data.readers import open_source
 from elasticvit.data.readers.build import Built, Wanted, built
 from elasticvit.data.readers.left_out import printable
@@ -129,10 +130,14 @@ def load_named(name: str, report: Report | None = None) -> ImageSet:
         if known in FOLDERS and not classes:
             return _from(FOLDERS[known], name, data_folder() / FOLDERS[known].folder, wanted, progress)
         # A folder may itself be called photos@64.
-        for path, of_path in ((name, None), (name.rpartition("@")[0], wanted.side)):
+        paths = [path for path in (name, name.rpartition("@")[0]) if path]
+        for path in paths:
             for folder in (Path(path), data_folder() / path):
-                if path and _is_folder(folder):
+                if is_folder(folder):
+                    of_path = None if path == name else _given_side(name, wanted)
                     return load_folder(folder, name=name, side=of_path, report=progress)
+    for path in paths:
+        check_no_file(Path(path))
     raise DataError(f"no data set named {name!r}; known: {', '.join(KNOWN)}, and any folder of images")
 
 
@@ -157,11 +162,11 @@ def load_folder(
         return _mapped_set(built(open_source(folder), Wanted(side=side), name, progress), name)
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as e:  # a name that is too long, or a folder that may not be looked into
-        raise DataError(f"cannot look for the folder {path}: {e.strerror}") from e
+def _given_side(name: str, wanted: Wanted) -> int:
+    if wanted.side is None:
+        given = name.rpartition("@")[2]
+        raise DataError(f"{given!r} behind the @ of {name} is not a side in pixels, as in photos@64")
+    return wanted.side
 
 
 def _number(text: str | None, maximum: int) -> int | None:
@@ -246,7 +251,9 @@ def _tiny_imagenet(name: str, wanted: Wanted, report: Report) -> ImageSet:
 def _from(known: Known, name: str, folder: Path, wanted: Wanted, report: Report) -> ImageSet:
     """With the class names of `labels.json`: those of the Parquet files may be ids."""
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}")
+        called = re.split("[@:]", name)[0]
+        own = f", or write ./{called} for the folder {called} here" if is_folder(Path(called)) else ""
+        raise DataError(f"no folder {folder}; set ELASTICVIT_DATA to the folder that holds {known.folder}{own}")
     decoded = built(open_source(folder), wanted, name, report)
     names = (names_beside(folder) or decoded.class_names)[: len(decoded.class_names)]
     return _mapped_set(decoded, name, names, known.terms)

@@ -1,13 +1,13 @@
 """Image folders in their usual forms, decoded once into files that are mapped into memory.
 
-Reading order: left_out, source, imagefolder, parquet, webdataset, decode, pool, cache, build. Nothing here imports
-torch, so that decoding processes start quickly.
+Reading order: left_out, source, annotations, imagefolder, parquet, webdataset, decode, pool, cache, build. Nothing here
+imports torch, so that decoding processes start quickly.
 """
 
 from pathlib import Path
 
-from elasticvit.data.readers.imagefolder import CONTAINERS, NoClassFoldersError, is_image, open_image_folder
-from elasticvit.data.readers.left_out import LeftOut, by_ending, printable
+from elasticvit.data.readers.imagefolder import ARCHIVES, CONTAINERS, NoClassFoldersError, is_image, open_image_folder
+from elasticvit.data.readers.left_out import LeftOut, by_ending, listed, printable
 from elasticvit.data.readers.parquet import open_parquet
 from elasticvit.data.readers.source import Source
 from elasticvit.data.readers.webdataset import SHARDS, open_webdataset
@@ -31,13 +31,29 @@ def open_source(folder: Path) -> Source:
             for image in images:
                 left_out.add("images outside of shards", printable(image.relative_to(folder).as_posix()))
             return open_webdataset(folder, shards, left_out)
-        raise DataError(f"{folder} holds no *.parquet, no *.tar and no folder a class with images: {e}") from e
+        nothing = f"{printable(folder)} holds no *.parquet, no *.tar and no folder a class with images"
+        raise DataError(f"{nothing}: it {_held(folder)}; {e}") from e
+
+
+def _held(folder: Path) -> str:
+    """What lies in a folder that cannot be read, and what to do if it is packed."""
+    archives = [path for path in _files(folder, ("*",)) if path.suffix.lower() in ARCHIVES]
+    if archives:
+        advice = "unpack it" if len(archives) == 1 else "unpack them"
+        return f"holds {listed([path.relative_to(folder) for path in archives])}: {advice}"
+    names = [Path(path.name) for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return f"holds {listed(names)}" if names else "is empty"
 
 
 def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    patterns = [f"{where}*.{ending}" for ending in endings for where in ("", "*/")]
+    """Files with these endings, also in capitals."""
+    patterns = [f"{where}*.{_in_any_case(ending)}" for ending in endings for where in ("", "*/")]
     files = {path for pattern in patterns for path in folder.glob(pattern)}
     return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+
+
+def _in_any_case(ending: str) -> str:
+    return "".join(f"[{letter}{letter.upper()}]" if letter.isalpha() else letter for letter in ending)
 
 
 def _beside(folder: Path, used: list[Path]) -> tuple[list[Path], LeftOut]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from elasticvit.data.readers.cache import cached, reserve
 from elasticvit.data.readers.decode import common_side
 from elasticvit.data.readers.pool import Job, Place, Skipped, decode_all
-from elasticvit.data.readers.source import Contents, Labels, Part, Source, check_class_names
+from elasticvit.data.readers.source import Contents, Labels, Part, Source, check_class_names, reading
 from elasticvit.errors import DataError
 from elasticvit.progress import Report, Step
 
@@ -106,6 +106,15 @@ def _open(folder: Path) -> Built | None:
 
 def _fill(source: Source, wanted: Wanted, folder: Path, *, report: Phase, workers: int | None) -> None:
     contents = source.read()
+    try:
+        _write(contents, wanted, folder, report=report, workers=workers)
+    except DataError as e:
+        # Often what is missing was left out.
+        unused = filter(None, [contents.left_out.sentence(), source.left_out.sentence()])
+        raise DataError("; ".join([str(e), *unused])) from e
+
+
+def _write(contents: Contents, wanted: Wanted, folder: Path, *, report: Phase, workers: int | None) -> None:
     names = contents.class_names[: wanted.classes]
     if len(names) < (wanted.classes or 2):
         classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
@@ -115,7 +124,11 @@ def _fill(source: Source, wanted: Wanted, folder: Path, *, report: Phase, worker
     side = wanted.side or _side(contents.train)
     for split, (_, rows) in plan.items():
         if not len(rows):
-            raise DataError(f"{report.name} has no images for {split}; it takes at least three a class")
+            held, enough = ("one image", "three") if contents.val else ("two images", "four")
+            raise DataError(
+                f"{report.name} has no images for {split}: {held} or more of every class are held out, and two or more "
+                f"remain to train on; give at least {enough} of every class"
+            )
         reserve(folder / f"{split}.u8", len(rows) * 3 * side**2)
     skipped = _decode(plan, folder, side, report, workers)
     kept = {split: _close_gaps(folder, split, part.labels[rows], skipped, side) for split, (part, rows) in plan.items()}
@@ -174,7 +187,10 @@ def _shared(train: Part, val: Part) -> Rows:
 
 
 def _digest(content: bytes | Path) -> bytes:
-    return hashlib.sha256(content if isinstance(content, bytes) else content.read_bytes()).digest()
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest()
+    with reading(content):
+        return hashlib.sha256(content.read_bytes()).digest()
 
 
 def _side(part: Part) -> int:

@@ -1,7 +1,8 @@
 """A folder for every class, as ImageNet is usually kept: `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`, or `CLASS/*.jpg`.
 
 Classes are numbered in the order of their sorted names, as torchvision's ImageFolder does. Files may lie deeper in a
-class's folder. A folder called `train`, `val` or `test` is a split if it holds class folders, else a class.
+class's folder. A folder called `train`, `val` or `test` is a split if it holds class folders, else a class. Classes of
+`val` may also be in a text file (`annotations`).
 """
 
 import os
@@ -12,7 +13,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from elasticvit.data.readers.left_out import LeftOut, by_ending, printable
+from elasticvit.data.readers.annotations import ANNOTATIONS, IMAGES, annotated_classes
+from elasticvit.data.readers.left_out import LeftOut, by_ending, listed, printable
 from elasticvit.data.readers.source import HELD_OUT, SPLITS, Contents, Named, Part, Source, identity
 from elasticvit.errors import DataError
 
@@ -21,7 +23,15 @@ SUFFIXES = frozenset(
     for ending in "jpg jpeg jpe jfif png apng webp bmp gif tif tiff ppm pgm pbm pnm avif avifs".split()  # noqa: SIM905
 )
 """Endings of the formats that are decoded (`decode.FORMATS`)."""
-CONTAINERS = frozenset({".tar", ".tgz", ".gz", ".xz", ".zip", ".7z", ".rar", ".parquet"})
+ARCHIVES = frozenset(
+    f".{ending}"
+    for ending in "tar tgz tbz tbz2 txz tzst gz bz2 xz zst lz4 zip 7z rar".split()  # noqa: SIM905
+)
+"""Endings of files that are unpacked into folders."""
+CONTAINERS = ARCHIVES | {
+    f".{ending}"
+    for ending in "parquet arrow feather npy npz h5 hdf5 mat pkl lmdb tfrecord tfrecords".split()  # noqa: SIM905
+}
 """Endings of files that may hold images."""
 
 Classes = dict[str, list[Path]]
@@ -42,27 +52,46 @@ def open_image_folder(folder: Path) -> Source:
     left_out = LeftOut()
     layout = _layout(folder)
     train = _classes(layout.train, folder, left_out, skip=layout.skip)
-    val = _classes(layout.val, folder, left_out) if layout.val else None
+    annotations = _annotations(layout.val, train) if layout.val else None
+    val = _val_classes(layout.val, annotations, folder, left_out) if layout.val else None
     for reason, unused in layout.unused:
         for image in _images(unused, folder, LeftOut()):
             left_out.add(reason, _name(image, folder))
     for inside in {folder, layout.train, layout.val or folder}:
         _loose(inside, folder, left_out)
     files = [file for classes in (train, val or {}) for images in classes.values() for file in images]
+    files += [annotations] if annotations else []
     # An empty class is as much a fact as a file.
     kind = "\n".join(["image folder", *train, "", *(val or ())])
-    read = partial(_read, folder, train, val, layout.val)
+    read = partial(_read, folder, train, val, annotations or layout.val)
     return Source(identity(kind, folder, files), read, left_out)
 
 
-def _read(folder: Path, train: Classes, val: Classes | None, val_folder: Path | None) -> Contents:
+def _annotations(val: Path, train: Classes) -> Path | None:
+    """The file with the classes of images that lie in one folder, which is itself no class."""
+    file = val / ANNOTATIONS
+    is_used = file.is_file() and IMAGES not in train and [path.name for path in _folders(val)] == [IMAGES]
+    return file if is_used else None
+
+
+def _val_classes(val: Path, annotations: Path | None, root: Path, left_out: LeftOut) -> Classes:
+    if annotations is None:
+        return _classes(val, root, left_out)
+    return annotated_classes(annotations, _images(val / IMAGES, root, left_out), root, left_out)
+
+
+def _read(folder: Path, train: Classes, val: Classes | None, named_by: Path | None) -> Contents:
+    """`named_by` is the folder or the file that has the class names of `val`."""
     names = tuple(train)
     for name, files in train.items():
         if not files:
             raise DataError(f"no images in the class folder {name!r} of {folder}; add some or remove it")
     unknown = sorted(set(val or ()) - set(names))
     if unknown:
-        raise DataError(f"{val_folder} holds {', '.join(map(repr, unknown[:3]))}, which is not a class to train on")
+        what = f"{named_by} holds {', '.join(map(repr, unknown[:3]))}, which is not a class to train on"
+        is_folder = named_by is not None and named_by.name != ANNOTATIONS
+        hint = "; its images belong in folders named like those of the images to train on" if is_folder else ""
+        raise DataError(what + hint)
     return Contents(names, _part(folder, names, train), _part(folder, names, val) if val else None)
 
 
@@ -102,9 +131,10 @@ def _layout(folder: Path) -> _Layout:
         return _classes_in_root(folder, splits, beside)
     val, unused = _held_out(splits)
     if beside and val is None:
+        others = listed([path.name for path in beside])
         raise DataError(
             f"{trains[0]} is taken for the images to train on, since it holds folders, but "
-            f"{_listed(beside)} beside it hold images too: if {trains[0].name!r} is a class, rename it or move its "
+            f"{others} beside it hold images too: if {trains[0].name!r} is a class, rename it or move its "
             "images out of their folders; else move the others elsewhere"
         )
     unused += [("images in other folders beside 'train'", path) for path in beside]
@@ -196,9 +226,15 @@ def _check_name(folder: Path, name: str) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in folders if not _leads_up(path))
     except OSError as e:
         raise DataError(f"cannot list {printable(folder)}: {e.strerror}") from e
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in; as a class it would hold all the others."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _images(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
@@ -229,6 +265,8 @@ def _images(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
 def _loose(folder: Path, root: Path, left_out: LeftOut) -> None:
     """Leave out what lies beside class folders and may be, or hold, images."""
     for path in sorted(folder.iterdir()):
+        if path.is_dir() and _leads_up(path):
+            left_out.add("links to folders above", _name(path, root))
         if path.is_file() and not path.name.startswith("."):
             if is_image(path.name):
                 left_out.add("images outside of class folders", _name(path, root))
@@ -238,8 +276,3 @@ def _loose(folder: Path, root: Path, left_out: LeftOut) -> None:
 
 def _name(path: Path, root: Path) -> str:
     return printable(path.relative_to(root).as_posix())
-
-
-def _listed(paths: list[Path]) -> str:
-    names = [printable(path.name) for path in paths]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePath
 
 NAMED = 3
@@ -49,3 +50,9 @@ def by_ending(name: str) -> str:
 def printable(name: str | PurePath) -> str:
     """A file name for messages: bytes that are not UTF-8 become escapes, as in `caf\\xe9`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def listed(names: Sequence[str | PurePath], shown: int = 3) -> str:
+    """The first names, and the number of the others, for messages."""
+    first = ", ".join(map(printable, names[:shown]))
+    return first + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -6,8 +6,9 @@ those of the schema's `ClassLabel`, else of `labels.json` beside the files, else
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -17,6 +18,7 @@ from typing import Any
 from elasticvit.data.readers.left_out import LeftOut, printable
 from elasticvit.data.readers.source import (
     SPLIT_ORDER,
+    UNREADABLE,
     Contents,
     Label,
     Named,
@@ -32,6 +34,8 @@ from elasticvit.errors import DataError
 IMAGES, LABELS = ("image", "img"), ("label", "labels")
 BATCH_ROWS = 128
 """Images in memory at a time, while they are read."""
+MAX_SHOWN = 300
+"""Characters of a path in messages."""
 
 
 def open_parquet(folder: Path, files: Sequence[Path], images: Sequence[Path], left_out: LeftOut) -> Source:
@@ -50,11 +54,15 @@ def open_parquet(folder: Path, files: Sequence[Path], images: Sequence[Path], le
 def _read(folder: Path, splits: dict[str, list[Path]], images: Sequence[Path]) -> Contents:
     left_out = LeftOut()
     rows = {split: _rows(folder, files, required=split == "train") for split, files in splits.items()}
+    if not rows["train"].values:
+        more = f" and {len(splits['train']) - 1} more" if len(splits["train"]) > 1 else ""
+        raise DataError(f"{splits['train'][0]}{more} holds no images")
     contents = labelled_contents(rows, _class_names(splits) or names_beside(folder), left_out)
     if images:
-        named = {path.resolve() for files in splits.values() for path in _named_files(folder, files)}
+        # Not `Path.resolve`, which fails for a link that leads back to itself.
+        named = {os.path.realpath(path) for files in splits.values() for path in _named_files(folder, files)}
         for image in images:
-            if image.resolve() not in named:
+            if os.path.realpath(image) not in named:
                 left_out.add("images outside of Parquet files", printable(image.relative_to(folder).as_posix()))
     return contents
 
@@ -84,22 +92,45 @@ def _labels(file: Path, *, required: bool) -> list[Label | None]:
 
 
 def _stream(folder: Path, files: Sequence[Path]) -> Iterator[Named]:
+    _check_images(files)
     for file in files:
         name = _name(folder, file)
         for row, value in enumerate(_images(file)):
             image = _Image.of(value)
             if image.content is None and image.path:
-                yield f"{name} row {row}, {printable(image.path)}", _file(folder, file, image.path, required=row == 0)
+                yield f"{name} row {row}, {_shown(image.path)}", _file(folder, file, image.path, required=row == 0)
             else:
                 yield f"{name} row {row}", image.content or b""
 
 
+def _check_images(files: Sequence[Path]) -> None:
+    """Raises `DataError` if no row of these files has an image."""
+    values = (value for file in files for value in _images(file))
+    if not any(image.content or image.path for image in map(_Image.of, values)):
+        with _opened(files[0]) as parquet:
+            column = _column(files[0], parquet.schema_arrow, IMAGES)
+        raise DataError(f"column {column!r} of {files[0]} has neither bytes nor a path in any row")
+
+
 def _images(file: Path) -> Iterator[Any]:
-    """Values of the column of images."""
+    """Values of the column of images. Raises `DataError` if its type is not one of images."""
     with _opened(file) as parquet:
         column = _column(file, parquet.schema_arrow, IMAGES)
+        kind = parquet.schema_arrow.field(column).type
+        if not _may_hold_images(kind):
+            raise DataError(f"column {column!r} of {file} holds {kind}, not encoded images or paths")
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
             yield from batch.column(0).to_pylist()
+
+
+def _may_hold_images(kind: Any) -> bool:  # noqa: ANN401 - pyarrow has no types
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(_may_hold_images(field.type) for field in kind if field.name in ("bytes", "path"))
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_string, types.is_large_string)
+    return any(test(kind) for test in tests)
 
 
 @dataclass(frozen=True)
@@ -121,21 +152,28 @@ def _file(folder: Path, file: Path, path: str, *, required: bool) -> Path:
     """The file of a row that has no bytes; one that is missing is reported when it is decoded, unless `required`."""
     places = [file.parent / path, folder / path]
     for place in places:
-        if place.is_file():
-            return place
+        with suppress(OSError):  # of a name that is too long
+            if place.is_file():
+                return place
     if required:
         raise DataError(
-            f"{file} holds paths of images and no bytes, and there is no file {printable(places[0])}; put the images "
+            f"{file} holds paths of images and no bytes, and there is no file {_shown(places[0])}; put the images "
             "there, or write them into the Parquet file"
         )
     return places[0]
+
+
+def _shown(path: str | Path) -> str:
+    """The path for messages, cut if it is too long to be one."""
+    shown = printable(str(path).replace("\0", r"\0"))
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
 def _named_files(folder: Path, files: Sequence[Path]) -> Iterator[Path]:
     for file in files:
         for value in _images(file):
             image = _Image.of(value)
-            if image.content is None and image.path:
+            if image.content is None and image.path and "\0" not in image.path:
                 yield _file(folder, file, image.path, required=False)
 
 
@@ -170,7 +208,7 @@ def _class_label(file: Path) -> tuple[str, ...] | None:
     try:
         names = json.loads(metadata)["info"]["features"][column]["names"]
         return tuple(map(str, names)) or None
-    except (ValueError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         return None
 
 

@@ -6,8 +6,11 @@ only when they have to be decoded.
 
 import hashlib
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path, PurePath
@@ -30,6 +33,9 @@ HELD_OUT = ("val", "test")
 """Splits that may serve as `val`, in order of preference."""
 UNLABELLED = -1
 """The label of an image whose class is not published, as Hugging Face writes it."""
+FROM_1 = "labels seem to begin at 1, but classes are numbered from 0; subtract 1 from every label"
+UNREADABLE = (ValueError, RecursionError)
+"""What a text of others raises that is no UTF-8, no JSON, nested too deep, or a number of too many digits."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +74,31 @@ def identity(kind: str, folder: Path, files: Iterable[Path]) -> str:
     """A digest of the names below `folder`, sizes and modification times of files; moving the folder does not change
     it.
 
-    Raises `DataError` if a file is gone; a dangling link counts as a file of its own.
+    Raises `DataError` if a file is gone; a link that leads nowhere, or back to itself, counts as a file of its own.
     """
     digest = hashlib.sha256(kind.encode("utf-8", "surrogateescape"))
     for file in files:
-        try:
-            facts = file.stat()
-        except FileNotFoundError:
-            facts = file.lstat()
+        facts = _facts(file)
         name = file.relative_to(folder).as_posix()
         digest.update(f"\0{name}\0{facts.st_size}\0{facts.st_mtime_ns}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _facts(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError:
+        with reading(file):
+            return file.lstat()
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """`OSError` becomes `DataError`, so that nobody takes a file of the source for one of the cache."""
+    try:
+        yield
+    except OSError as e:
+        raise DataError(f"cannot read {printable(file)}: {e.strerror or e}") from e
 
 
 def split_of(path: PurePath) -> str | None:
@@ -168,14 +188,22 @@ def _part(rows: Rows, names: tuple[str, ...], left_out: LeftOut) -> Part:
     return Part(labels, lambda: compress(rows.stream(), mask))
 
 
-def check_class_names(names: Iterable[str]) -> None:
-    """Raises `DataError` for a class name that cannot be written as UTF-8: it goes into models and their manifests."""
-    for name in names:
+def check_class_names(names: Sequence[str]) -> None:
+    """Raises `DataError` for names that go into models and their manifests, but do not tell the classes apart or cannot
+    be written: as UTF-8, or as a text that ends at its first zero."""
+    for number, name in enumerate(names):
         try:
             name.encode("utf-8")
         except UnicodeEncodeError as e:
             shown = name.encode("utf-8", "backslashreplace").decode()
             raise DataError(f"the class name '{shown}' cannot be written as UTF-8; rename the class") from e
+        if not name.strip():
+            raise DataError(f"class {number} has no name; give it one")
+        if "\0" in name:
+            raise DataError(f"the class name {name!r} has a character of value 0; rename the class")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(f"{'two' if count == 2 else count} classes are called {name!r}; rename all but one")
 
 
 def names_beside(folder: Path) -> tuple[str, ...] | None:
@@ -187,8 +215,9 @@ def names_beside(folder: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        return tuple(_names(json.loads(path.read_text("utf-8"))))
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        # Of bytes, which may begin with a byte order mark.
+        return tuple(_names(json.loads(path.read_bytes())))
+    except (OSError, *UNREADABLE, KeyError, TypeError, OverflowError) as e:
         raise DataError(f'{path} is not a list of class names, nor of {{"label": 0, "name": "…"}}: {e}') from e
 
 
@@ -198,7 +227,7 @@ def _names(value: Any) -> list[str]:  # noqa: ANN401 - JSON of any shape
     if value and isinstance(value[0], Mapping):
         by_number = {int(entry["label"]): entry["name"] for entry in value}
         value = [by_number[number] for number in range(len(value))]
-    if not value or not all(isinstance(name, str) for name in value):
+    if not value or not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError("names are missing")
     return list(value)
 
@@ -213,7 +242,8 @@ def numbered(values: Sequence[Label | None], names: tuple[str, ...], name: Calla
     for i, value in enumerate(values):
         label = number.get(value) if isinstance(value, str) else value
         if label is None or not 0 <= label < len(names):
-            raise DataError(f"label {value!r} of {name(i)} is none of the {len(names)} classes")
+            hint = f"; {FROM_1}" if label == len(names) and 0 not in values else ""
+            raise DataError(f"label {value!r} of {name(i)} is none of the {len(names)} classes{hint}")
         labels[i] = label
     return labels
 
@@ -221,11 +251,14 @@ def numbered(values: Sequence[Label | None], names: tuple[str, ...], name: Calla
 def names_in(values: Sequence[Label | None]) -> tuple[str, ...]:
     """Class names if nothing but the labels is known: the sorted names among them, else numbers up to the largest.
 
-    Raises `DataError` if a number is larger than there are images, so that some class has none.
+    Raises `DataError` if a number is larger than there are images, or none is 0, so that some class has none.
     """
     if values and all(isinstance(value, str) for value in values):
         return tuple(sorted({str(value) for value in values}))
-    largest = max((value for value in values if isinstance(value, int)), default=-1)
+    numbers = [value for value in values if isinstance(value, int)]
+    if min(numbers, default=0) == 1:
+        raise DataError(FROM_1)
+    largest = max(numbers, default=-1)
     if largest >= len(values):
         raise DataError(f"there is a label {largest}, but only {len(values)} images; classes are numbered from 0")
     return tuple(map(str, range(1 + largest)))

@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from elasticvit.data.readers.imagefolder import is_image
 from elasticvit.data.readers.left_out import LeftOut, by_ending, printable
 from elasticvit.data.readers.source import (
     SPLIT_ORDER,
+    UNREADABLE,
     Contents,
     Label,
     Named,
@@ -136,7 +138,11 @@ def _index(folder: Path, shard: Path, left_out: LeftOut) -> _Index:
             left_out.add("labels without an image", f"{name} {printable(label)}")
         if sample.images:
             first, *more = sorted(sample.images, key=lambda member: member.count("."))
-            images.append(_Image(first, _label((label, contents[label]) for label in sample.labels)))
+            image = _Image(first, _label((label, contents[label]) for label in sample.labels))
+            images.append(image)
+            for label in sample.labels if image.label is None else ():
+                if not _is_readable(label, contents[label]):
+                    left_out.add("labels that cannot be read", f"{name} {printable(label)}")
             for member in more:
                 left_out.add("further images of a sample", f"{name} {printable(member)}")
     place = {member: i for i, member in enumerate(members)}
@@ -200,14 +206,27 @@ def _label(contents: Iterator[tuple[str, bytes]]) -> Label | None:
     """The first label that can be read, of members by name."""
     for member, content in contents:
         try:
-            value = json.loads(content) if member.lower().endswith(".json") else _plain(content.decode().strip())
-            if isinstance(value, Mapping):
-                value = next(value[key] for key in LABEL_FIELDS if key in value)
-        except (ValueError, StopIteration):
+            value = _value(member, content)
+        except UNREADABLE:
             continue
+        if isinstance(value, Mapping):
+            value = next((value[key] for key in LABEL_FIELDS if key in value), None)
         if isinstance(value, int | str) and not isinstance(value, bool) and value != "":
             return value
     return None
+
+
+def _is_readable(member: str, content: bytes) -> bool:
+    try:
+        _value(member, content)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def _value(member: str, content: bytes) -> Any:  # noqa: ANN401 - JSON of any shape
+    """What a label file holds, with or without a byte order mark. Raises `UNREADABLE`."""
+    return json.loads(content) if member.lower().endswith(".json") else _plain(content.decode("utf-8-sig").strip())
 
 
 def _plain(text: str) -> Label:
@@ -273,4 +292,12 @@ def _opened(shard: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(shard, "r:*") as tar:
             yield tar
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as e:
-        raise DataError(f"cannot read {shard}: {(str(e) or type(e).__name__).splitlines()[0]}") from e
+        raise DataError(f"cannot read {shard}: {_reason(shard, e)}") from e
+
+
+def _reason(shard: Path, error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if not reason.startswith("file could not be opened"):
+        return reason
+    # The lines that follow say why it is none of the kinds that tarfile knows.
+    return "it is not a tar file" if shard.stat().st_size else "it is empty"

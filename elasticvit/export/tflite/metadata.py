@@ -14,10 +14,11 @@ Nothing here imports torch.
 import io
 import json
 import lzma
+import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -47,6 +48,7 @@ DAMAGE = (struct.error, AttributeError, IndexError, TypeError, ValueError)
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 ENCRYPTED = 0x1  # the bit of a zip entry's flags
 LABELS = "labels.txt"
+BYTE_ORDER_MARK = "\ufeff"
 AUTHOR = "ElasticViT"
 MODEL_IDENTIFIER = b"TFL3"
 _TYPES = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
@@ -71,7 +73,7 @@ class FileMetadata:
     Attributes:
         inputs, outputs: of the first graph.
         standard: the model metadata, fields named as in its schema.
-        labels: class names in the order of the logits.
+        labels: class names in the order of the logits, of the file that the model metadata name, else of `labels.txt`.
         description: written by this package.
         min_runtime_version: the first release of the runtime that has every operator.
     """
@@ -123,7 +125,7 @@ def read_metadata(data: bytes) -> FileMetadata:
         outputs = tuple(_tensor(graph, graph.Outputs(i)) for i in range(graph.OutputsLength()))
         entries = _entries(model, data)
         standard = decode_metadata(entries[STANDARD]) if is_metadata(entries.get(STANDARD, b"")) else None
-        labels = _labels(data)
+        labels = _labels(data, [*_label_files(standard or {}), LABELS])
         description = _description(entries[OURS], labels) if entries.get(OURS) else None
     except (*DAMAGE, *ZIP_DAMAGE) as error:
         raise ExportError(f"the .tflite file is damaged or truncated: {error}") from error
@@ -213,18 +215,33 @@ def _content(model: Generated, index: int, data: bytes) -> bytes:
     return data[start : start + size]
 
 
-def _labels(data: bytes) -> tuple[str, ...] | None:
+def _label_files(standard: Mapping[str, Any]) -> list[str]:
+    """The names of the label files of the first graph's outputs."""
+    graph: Mapping[str, Any] = next(iter(standard.get("subgraph_metadata", ())), {})
+    files = (file for tensor in graph.get("output_tensor_metadata", ()) for file in tensor.get("associated_files", ()))
+    return [file.get("name", "") for file in files if file.get("type") == AXIS_LABELS]
+
+
+def _labels(data: bytes, names: Sequence[str]) -> tuple[str, ...] | None:
+    """The lines of the first of these files that is there."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile:
         return None  # most files have none
     with archive:
-        if LABELS not in archive.namelist() or archive.getinfo(LABELS).flag_bits & ENCRYPTED:
+        name = next((name for name in names if name in archive.namelist()), None)
+        if name is None or archive.getinfo(name).flag_bits & ENCRYPTED:
             return None
         try:
-            return tuple(decode_text(archive.read(LABELS)).splitlines())
+            return _lines(decode_text(archive.read(name)))
         except NotImplementedError:  # compressed by a method that Python lacks
             return None
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """Not `splitlines`, which also splits at characters that a name may have, such as U+2028."""
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    return tuple(re.split(r"\r?\n", re.sub(r"\r?\n\Z", "", text))) if text else ()
 
 
 def _description(entry: bytes, labels: tuple[str, ...] | None) -> Description | None:

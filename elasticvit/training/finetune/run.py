@@ -15,6 +15,7 @@ from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.atomic import check_out
 from elasticvit.data.image_set import KNOWN, ImageSet, load_named
+from elasticvit.data.paths import is_folder
 from elasticvit.data.readers.left_out import printable
 from elasticvit.errors import DataError
 from elasticvit.hashing import file_sha256
@@ -125,13 +126,23 @@ def check_arguments(supernet: Path, out: Path, arch: Arch | None, options: Optio
 
 def image_name(images: str, side: int) -> str:
     """The name of these images in a card, valid in any working directory: a set's name as it is, else the absolute path
-    of a folder with the side in pixels that its images are cut to, by default `side`."""
-    if re.split("[@:]", images)[0] in KNOWN:
+    of a folder with the side in pixels that its images are cut to, by default `side`.
+
+    Raises `DataError` if it is a built-in set as well as a folder here: training on the wrong one would go unnoticed.
+    """
+    known = re.split("[@:]", images)[0]
+    if known in KNOWN:
+        for folder in (known, images):
+            if is_folder(Path(folder)):
+                raise DataError(
+                    f"{folder!r} is a built-in set and a folder here: write ./{folder} for the folder; for the "
+                    "built-in set, rename the folder or work in another one"
+                )
         return images
-    if Path(images).is_dir():
+    if is_folder(Path(images)):
         return f"{Path(images).resolve()}@{side}"
-    folder, _, given = images.rpartition("@")
-    return f"{Path(folder).resolve()}@{given}" if Path(folder).is_dir() and folder else images
+    before, _, given = images.rpartition("@")
+    return f"{Path(before).resolve()}@{given}" if before and is_folder(Path(before)) else images
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from elasticvit.data.readers.cache import cached
 from elasticvit.data.readers.pool import Job, Place, Skipped, decode_all
 from elasticvit.errors import DataError
 from elasticvit.progress import Step
+from elasticvit.training.finetune.transfer import check_images
 from tests.elasticvit.data.image_files import encoded, image, image_folder, parquet, shard
 
 
@@ -134,6 +135,21 @@ def test_too_little_to_split_is_an_error(
 ) -> None:
     with pytest.raises(DataError, match=message):
         load_folder(image_folder(tmp_path / "bugs", per_class, classes))
+
+
+@pytest.mark.parametrize(("has_val", "word", "enough"), [(False, "four", 4), (True, "three", 3)])
+def test_the_number_that_the_error_asks_for_is_enough(tmp_path: Path, has_val: bool, word: str, enough: int) -> None:
+    def folder(name: str, per_class: int) -> Path:
+        image_folder(tmp_path / name / "train", per_class)
+        if has_val:
+            image_folder(tmp_path / name / "val", 1, start=50)
+        return tmp_path / name
+
+    with pytest.raises(DataError, match=rf"no images for search: .*; give at least {word} of every class"):
+        load_folder(folder("few", 1))
+    data = load_folder(folder("enough", enough))
+    assert (data.train.labels.bincount().tolist(), len(data.search), len(data.val)) == ([2, 2], 2, 2)
+    check_images(data)
 
 
 def test_a_second_load_decodes_nothing(tmp_path: Path, cache: Path) -> None:

@@ -19,7 +19,7 @@ from elasticvit.cli.app import app
 from elasticvit.errors import ExportError
 from elasticvit.export import export_net
 from elasticvit.export.tflite.metadata import LABELS, RUNTIME, STANDARD, FileMetadata, read_metadata
-from elasticvit.export.tflite.metadata_schema import encode_metadata
+from elasticvit.export.tflite.metadata_schema import AXIS_LABELS, encode_metadata
 from elasticvit.export.tflite.reader import tflite_macs
 from elasticvit.nn.random_net import random_net
 
@@ -191,6 +191,39 @@ def test_labels_that_are_not_utf8_or_not_readable() -> None:
     for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         encrypted[encrypted.rindex(signature) + flags_at] |= 1
     assert read_metadata(bytes(encrypted)).labels is None
+
+
+def _with_label_files(files: dict[str, bytes], associated: list[tuple[str, int]]) -> bytes:
+    """A file of another tool: label files by name, and those (name, type) that the output tensor's metadata name."""
+    values = {"associated_files": [{"name": name, "type": kind} for name, kind in associated]}
+    model = _model()
+    _add_metadata(model, STANDARD, encode_metadata({"subgraph_metadata": [{"output_tensor_metadata": [values]}]}))
+    stream = io.BytesIO(_packed(model))
+    with zipfile.ZipFile(stream, "a") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def test_labels_are_lines_without_a_byte_order_mark() -> None:
+    text = "\ufeffcat\r\nsea\u2028lion\nsea\x0bhorse\x85\x1c\n\nlast"
+    labels = read_metadata(with_labels(text.encode(), zipfile.ZIP_STORED)).labels
+    assert labels == ("cat", "sea\u2028lion", "sea\x0bhorse\x85\x1c", "", "last")
+    assert read_metadata(with_labels(b"", zipfile.ZIP_STORED)).labels == ()
+
+
+@pytest.mark.parametrize("name", ["labelmap.txt", "assets/labels.txt"])
+def test_the_metadata_name_the_label_file(name: str) -> None:
+    files = {"labels.txt": b"wrong", "values.txt": b"wrong", name: b"cat\ndog\n"}
+    data = _with_label_files(files, [("values.txt", 3), (name, AXIS_LABELS)])
+    assert read_metadata(data).labels == ("cat", "dog")
+
+
+def test_labels_txt_is_read_where_the_metadata_name_no_file_that_exists() -> None:
+    files = {"labels.txt": b"cat\n", "values.txt": b"wrong"}
+    for associated in ([], [("values.txt", 3)], [("gone.txt", AXIS_LABELS)]):
+        assert read_metadata(_with_label_files(files, associated)).labels == ("cat",)
+    assert read_metadata(_with_label_files({"values.txt": b"wrong"}, [("values.txt", 3)])).labels is None
 
 
 @pytest.mark.medium
