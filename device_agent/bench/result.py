@@ -35,7 +35,7 @@ class Affinity(_Read):
 
 
 class BenchOp(_Read):
-    """One operation: `count` events in all runs of the profile."""
+    """One operation: `count` events in all runs of the operator profile."""
 
     node: int = Field(ge=-1)
     tag: str
@@ -50,7 +50,7 @@ class Profile(_Read):
 
 
 class BenchResult(_Read):
-    """The result of one benchmark process. Clocks are in kHz, one a CPU; temperatures in thousandths of °C."""
+    """The result of one benchmark process. Clocks are in kHz, one per CPU; temperatures in thousandths of °C."""
 
     version: Literal[1] = Field(alias="schema")
     samples_ns: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
@@ -77,7 +77,7 @@ class BenchResult(_Read):
         )
 
     def op_times(self) -> list[OpTime] | None:
-        """The profile's operations in execution order, None without one; `avg_us` is per inference."""
+        """The operations of the operator profile in execution order, None without one; `avg_us` is per inference."""
         if self.profile is None:
             return None
         runs = self.profile.runs

@@ -259,6 +259,20 @@ def _from(known: Known, name: str, folder: Path, wanted: Wanted, report: Report)
     return _mapped_set(decoded, name, names, known.terms)
 
 
+def built_in(name: str) -> str | None:
+    """The built-in set that a name means, whatever folders there are; None for the name of a folder."""
+    called = re.split("[@:]", name)[0]
+    return called if called in KNOWN else None
+
+
+def shadowed_folder(name: str) -> str | None:
+    """A warning if a name means a built-in set although a folder here has that name, too."""
+    called = built_in(name)
+    if called is None or not is_folder(Path(called)):
+        return None
+    return f"'{called}' is the built-in set; for the folder {called} here, write ./{called}"
+
+
 def data_folder() -> Path:
     """The folder of image sets: `ELASTICVIT_DATA`, else the folder `data`."""
     return Path(os.environ.get("ELASTICVIT_DATA", "data"))

@@ -1,6 +1,7 @@
 """The commands `elasticvit train` and `elasticvit evaluate`."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from elasticvit.accuracy.tabulate import EVALUATED, check_evaluated, tabulate
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.atomic import check_out
-from elasticvit.data.image_set import load_named
+from elasticvit.data.image_set import load_named, shadowed_folder
 from elasticvit.errors import DataError, StoppedError
 from elasticvit.nn.supernet_file import load_supernet, save_supernet
 from elasticvit.progress import Step, Stop, bars
@@ -71,6 +72,8 @@ def train(
     chosen = replace(chosen, steps=steps or chosen.steps, seed=chosen.seed if seed is None else seed)
     chosen = replace(chosen, data=data or chosen.data)
     checkpoint = checkpoint_path(out)
+    if data and (doubt := shadowed_folder(data)):
+        sys.stderr.write(f"elasticvit: {doubt}\n")
     keep_freed_memory()
     with stop_on_signals() as stop, bars() as report:
         with joined(timeout_s) as world, logs_to(logs or out.with_suffix(".train.jsonl"), tensorboard) as log:

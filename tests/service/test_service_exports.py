@@ -28,7 +28,7 @@ from tests.service.service_farm import (
 LARGEST = small(10).largest().to_json()
 SMALLEST = small(10).smallest().to_json()
 ANY_DROP = {"max_accuracy_drop": 1.0}
-STOCK = Path(elasticvit_package.__file__).parent / "pretrained" / "cifar10.safetensors"
+SHIPPED = Path(elasticvit_package.__file__).parent / "pretrained" / "cifar10.safetensors"
 
 
 @pytest.fixture
@@ -148,14 +148,14 @@ def test_two_workers_that_export_the_same_store_one_model(serve: Callable[..., S
 def test_every_precision_is_exported_and_found_again(serve: Callable[..., Service]) -> None:
     service = serve()
     # The one that ships, since int8 asks for a network whose activations have ranges.
-    service.ok("POST", "/supernets", json={"path": str(STOCK)})
+    service.ok("POST", "/supernets", json={"path": str(SHIPPED)})
     seen = {}
     for precision in ("float32", "float16", "dynamic_int8", "int8"):
-        job = service.wait(subnet(service, SMALLEST, precision=precision, supernet=STOCK.stem, **ANY_DROP))
+        job = service.wait(subnet(service, SMALLEST, precision=precision, supernet=SHIPPED.stem, **ANY_DROP))
         assert job["status"] == "succeeded", f"{precision}: {job['error']}\n{service.log_tails()}"
         model = service.ok("GET", job["result"]["url"])
         assert model["precision"] == model["manifest"]["precision"] == precision
-        request = {"arch": json.loads(SMALLEST), "precision": precision, "supernet": STOCK.stem} | ANY_DROP
+        request = {"arch": json.loads(SMALLEST), "precision": precision, "supernet": SHIPPED.stem} | ANY_DROP
         again = service.ok("POST", "/subnets", json=request)
         assert again["status"] == "succeeded"
         assert service.ok("GET", again["url"])["result"]["model_id"] == model["id"]

@@ -1,6 +1,5 @@
 """The command `elasticvit finetune`: adapts a supernet, or one network of it, to the classes of other images."""
 
-import re
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.atomic import check_out
-from elasticvit.data.image_set import KNOWN, ImageSet, load_named
+from elasticvit.data.image_set import ImageSet, built_in, load_named, shadowed_folder
 from elasticvit.data.paths import is_folder
 from elasticvit.data.readers.left_out import printable
 from elasticvit.errors import DataError
@@ -98,6 +97,8 @@ def finetune(
     check_arguments(supernet, out, arch, options)
     keep_freed_memory()
     base = load_supernet(supernet)
+    if doubt := shadowed_folder(images):
+        sys.stderr.write(f"elasticvit: {doubt}\n")
     with stop_on_signals() as stop, bars() as report:
         loaded = load_named(image_name(images, base.space.resolutions[-1]), report)
         # The copied layers expect images scaled as those they were trained on.
@@ -126,18 +127,8 @@ def check_arguments(supernet: Path, out: Path, arch: Arch | None, options: Optio
 
 def image_name(images: str, side: int) -> str:
     """The name of these images in a card, valid in any working directory: a set's name as it is, else the absolute path
-    of a folder with the side in pixels that its images are cut to, by default `side`.
-
-    Raises `DataError` if it is a built-in set as well as a folder here: training on the wrong one would go unnoticed.
-    """
-    known = re.split("[@:]", images)[0]
-    if known in KNOWN:
-        for folder in (known, images):
-            if is_folder(Path(folder)):
-                raise DataError(
-                    f"{folder!r} is a built-in set and a folder here: write ./{folder} for the folder; for the "
-                    "built-in set, rename the folder or work in another one"
-                )
+    of a folder with the side in pixels that its images are cut to, by default `side`."""
+    if built_in(images) is not None:
         return images
     if is_folder(Path(images)):
         return f"{Path(images).resolve()}@{side}"

@@ -116,11 +116,11 @@ def test_a_card_names_folders_so_that_they_are_found_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").mkdir()
+    (tmp_path / "flowers").mkdir()
     monkeypatch.chdir(tmp_path)
     assert image_name("mine", 48) == f"{tmp_path}/mine@48"
     assert image_name("mine@32", 48) == f"{tmp_path}/mine@32"
     assert image_name("flowers", 48) == "flowers"
-    (tmp_path / "flowers").mkdir()
     assert image_name("./flowers", 48) == f"{tmp_path}/flowers@48"
     assert image_name("tiny-imagenet:20", 48) == "tiny-imagenet:20"
     assert image_name("nowhere", 48) == "nowhere"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from elasticvit.data.image_set import load_named
+from elasticvit.data.image_set import load_named, shadowed_folder
 from elasticvit.errors import DataError
 from elasticvit.training.finetune.run import image_name
 from tests.elasticvit.data.image_files import image_folder
@@ -35,11 +35,11 @@ def test_a_name_that_is_too_long_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["digits", "flowers", "cifar10", "tiny-imagenet", "tiny-imagenet:20", "flowers@64"])
 def test_a_folder_called_like_a_built_in_set_is_not_passed_over(tmp_path: Path, name: str) -> None:
-    assert image_name(name, 32) == name
     folder = name.partition(":")[0].partition("@")[0]
     image_folder(tmp_path / folder, 10)
-    with pytest.raises(DataError, match=rf"'{folder}' is a built-in set and a folder here: write \./{folder} for the"):
-        image_name(name, 32)
+    assert image_name(name, 32) == name
+    assert shadowed_folder(name) == f"'{folder}' is the built-in set; for the folder {folder} here, write ./{folder}"
+    assert shadowed_folder(f"./{folder}") is None
     assert image_name(f"./{folder}", 32) == f"{tmp_path / folder}@32"
     assert image_name(f"./{folder}@64", 32) == f"{tmp_path / folder}@64"
 
