@@ -21,6 +21,7 @@ ServerError
     ├── ReadOnlyHome     503
     ├── DatabaseTooNew   503
     ├── ForeignDatabase  503
+    ├── DamagedDatabase  500
     └── SettingsError    500
 """
 
@@ -153,6 +154,10 @@ class ReadOnlyHome(InfraError):
 
 class DatabaseTooNew(InfraError):
     status = 503
+
+
+class DamagedDatabase(InfraError):
+    """What the file holds is no database, or not a whole one; nothing was changed."""
 
 
 class ForeignDatabase(InfraError):

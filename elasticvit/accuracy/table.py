@@ -89,8 +89,17 @@ def append(
     A crash leaves at most an incomplete line, which the next `append` removes and `AccuracyTable.load` ignores.
 
     Raises:
-        PredictorError: the file is of another space or number of images, or has other `fields`.
+        PredictorError: the file is of another space or number of images, has other `fields`, or cannot be written.
     """
+    try:
+        _append(path, space, images, codes, top1, fields)
+    except OSError as error:
+        raise PredictorError(f"cannot write the accuracy table {path}: {error.strerror}") from error
+
+
+def _append(
+    path: Path, space: Space, images: int, codes: Codes, top1: Sequence[float] | Values, fields: Mapping[str, str]
+) -> None:
     values = {"format": FORMAT, "images": images, "space": json.loads(space.to_json()), **fields}
     header = json.dumps(values, sort_keys=True)
     with open_to_append(path) as file:

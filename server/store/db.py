@@ -26,6 +26,7 @@ from sqlmodel import Session
 
 from server.errors import (
     BadValue,
+    DamagedDatabase,
     DatabaseTooNew,
     DiskFull,
     ForeignDatabase,
@@ -166,6 +167,10 @@ def from_database_error(error: DBAPIError) -> ServerError:
     if "readonly" in message or "read-only" in message or "unable to open" in message or "permission denied" in message:
         return ReadOnlyHome(
             f"the database cannot be written ({error.orig}): set ELASTICVIT_HOME to a folder you may write"
+        )
+    if "not a database" in message or "malformed" in message:
+        return DamagedDatabase(
+            f"the database is damaged ({error.orig}): stop the service, and put a backup in its place or move it away"
         )
     if getattr(error.orig, "sqlstate", None) in CONFLICTS:
         return Unavailable("another transaction changed the same rows at the same time: nothing was changed, try again")

@@ -14,6 +14,8 @@ from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.space import PRESETS, Codes, Space
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import PredictorError
+from tests.elasticvit.training.tiny_training import tiny_space
+from tests.small_disk import small_disk
 
 SMALL = PRESETS["small"]()
 MACS = CostTable.of_macs(SMALL)
@@ -178,3 +180,10 @@ def test_one_place_spells_the_name_of_a_table() -> None:
     files = [file for package in packages for file in (root / package).rglob("*.py")]
     spelling = [file for file in files if '.accuracy.jsonl"' in file.read_text("utf-8")]
     assert spelling == [root / "elasticvit" / "nn" / "supernet_header.py"]
+
+
+def test_a_table_that_cannot_be_written_ends_with_a_sentence(tmp_path: Path) -> None:
+    space = tiny_space()
+    codes = space.sample(np.random.default_rng(0), 50)
+    with small_disk(100), pytest.raises(PredictorError, match=r"cannot write the accuracy table .*File too large"):
+        append(tmp_path / "a.accuracy.jsonl", space, 10, codes, [0.5] * 50)

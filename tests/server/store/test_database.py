@@ -20,7 +20,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
-from server.errors import DatabaseTooNew, DiskFull, ForeignDatabase, InfraError, ReadOnlyHome, SettingsError
+from server.errors import (
+    DamagedDatabase,
+    DatabaseTooNew,
+    DiskFull,
+    ForeignDatabase,
+    InfraError,
+    ReadOnlyHome,
+    SettingsError,
+)
 from server.services import claims
 from server.services.home import prepare
 from server.settings import Settings, load_settings
@@ -120,6 +128,18 @@ def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
         other.execute("CREATE TABLE recipes (id TEXT)")
     with pytest.raises(ForeignDatabase):
         migrate(open_database(tmp_path))
+
+
+def test_a_damaged_database_says_what_to_do(tmp_path: Path) -> None:
+    home = Settings(home=tmp_path / "home")
+    prepare(home).close()
+    file = tmp_path / "home" / "farm.db"
+    content = file.read_bytes()
+    for damaged in (b"no database at all" * 1000, content[:4096] + b"\xff" * (len(content) - 4096)):
+        file.write_bytes(damaged)
+        with pytest.raises(DamagedDatabase, match="put a backup in its place"):
+            prepare(home)
+        assert file.read_bytes() == damaged
 
 
 def test_the_database_is_in_wal_mode_and_holds_references(tmp_path: Path) -> None:
