@@ -43,7 +43,7 @@ def check_evaluated(n: int) -> None:
     """Raise `DataError` for a number of sub-networks, other than 0, that is too small to fit a predictor to."""
     if 0 < n < FEWEST_SUBNETS:
         raise DataError(
-            f"search needs an accuracy table of {FEWEST_SUBNETS} networks or more, not {n}; --evaluated 0 writes none"
+            f"search needs {FEWEST_SUBNETS} evaluated sub-networks or more, not {n}; --evaluated 0 writes no table"
         )
 
 

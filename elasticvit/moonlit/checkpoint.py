@@ -77,7 +77,7 @@ def _read_safetensors(path: Path) -> TensorsByKey:
 
 def _read_torch(path: Path) -> object:
     if path.is_file() and path.stat().st_size == 0:
-        raise SupernetFileError(f"{path} is empty")
+        raise SupernetFileError(f"{path} is not a whole file of torch.save: it is empty")
     if zipfile.is_zipfile(path):
         _check_archive(path)
     try:

@@ -22,7 +22,7 @@ from elasticvit.moonlit.checkpoint import Checkpoint, TensorsByKey, read_checkpo
 from elasticvit.moonlit.names import Entry, Index, Kind, Weights, entries
 from elasticvit.nn.layers import relative_index
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.nn.supernet_file import Card, save_supernet
+from elasticvit.nn.supernet_file import Card, replace_supernet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TERMS = (
@@ -103,7 +103,7 @@ def import_checkpoint(
         terms=TERMS,
         provenance=asdict(report),
     )
-    save_supernet(out, supernet, card)
+    replace_supernet(out, supernet, card)
     return report
 
 

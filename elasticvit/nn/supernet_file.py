@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from elasticvit.archs.space import Space
-from elasticvit.atomic import atomic_file, synchronise
+from elasticvit.atomic import atomic_file, synchronise, write_atomically
 from elasticvit.errors import SupernetFileError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.supernet import SuperNet
@@ -77,12 +77,25 @@ class LoadedSuperNet(SuperNet):
         self.calibration = calibration
 
 
+def replace_supernet(
+    path: Path, supernet: SuperNet, card: Card, *, half: bool = False, calibration: Tensor | None = None
+) -> None:
+    """Write a supernet file as `save_supernet` does, and remove the accuracy table of another supernet of that name,
+    because it says nothing about the new one. Arguments and errors as of `save_supernet`.
+    """
+    data = _encoded(path, supernet, card, half, calibration)
+    with atomic_file(path, error=SupernetFileError, parents=True) as file:
+        file.write(data)
+        if not _holds(path, data):
+            # After all that a full disk refuses, and before the new file can be read beside it.
+            synchronise(file)
+            table_path(path).unlink(missing_ok=True)
+
+
 def save_supernet(
     path: Path, supernet: SuperNet, card: Card, *, half: bool = False, calibration: Tensor | None = None
 ) -> None:
     """Write a supernet file; readers see the old file or the new one, never a part. Equal content is equal bytes.
-
-    An accuracy table beside another supernet of that name is removed, because it says nothing about the new one.
 
     Args:
         half: store numbers in half precision, which a network barely notices and which halves the file. A tensor with
@@ -93,6 +106,11 @@ def save_supernet(
         SupernetFileError: the card does not fit the supernet, a weight is not finite, the calibration images are
             none, or the disk refuses.
     """
+    data = _encoded(path, supernet, card, half, calibration)
+    write_atomically(path, data, error=SupernetFileError, parents=True)
+
+
+def _encoded(path: Path, supernet: SuperNet, card: Card, half: bool, calibration: Tensor | None) -> bytes:
     if len(card.class_names) != supernet.space.classes:
         raise SupernetFileError(f"{len(card.class_names)} class names for {supernet.space.classes} classes")
     state = dict(supernet.net.state_dict())
@@ -103,13 +121,7 @@ def save_supernet(
         _check_images(calibration, path)
         state[CALIBRATION] = calibration
     header = {"format": FORMAT, "space": supernet.space.to_json(), "card": card.to_json()}
-    data = tensorfile.encode(state, header)
-    with atomic_file(path, error=SupernetFileError, parents=True) as file:
-        file.write(data)
-        if not _holds(path, data):
-            # After all that a full disk refuses, and before the new file can be read beside it.
-            synchronise(file)
-            table_path(path).unlink(missing_ok=True)
+    return tensorfile.encode(state, header)
 
 
 def load_supernet(path: str | Path) -> LoadedSuperNet:

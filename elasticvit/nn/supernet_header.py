@@ -47,7 +47,7 @@ def open_safetensors(path: Path, framework: Literal["numpy", "pt"] = "numpy") ->
             refuses.
     """
     if path.is_dir():
-        raise SupernetFileError(f"{path} is a folder, not a safetensors file")
+        raise SupernetFileError(f"{path} is not a whole safetensors file: it is a folder")
     try:
         return safe_open(path, framework=framework)
     except SafetensorError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from elasticvit.accuracy.evaluate import as_trained
 from elasticvit.data.image_set import load_named
-from elasticvit.nn.supernet_file import load_supernet, save_supernet
+from elasticvit.nn.supernet_file import load_supernet, replace_supernet
 from elasticvit.pretrained.calibration_images import STEPS, K, make_calibration_images
 from elasticvit.progress import Report, silent
 
@@ -31,5 +31,5 @@ def pack(
         terms=supernet.card.terms or data.terms,
         provenance={**supernet.card.provenance, "calibration": made},
     )
-    save_supernet(out, supernet, card, half=True, calibration=images)
+    replace_supernet(out, supernet, card, half=True, calibration=images)
     return {"supernet": str(out), "size_bytes": out.stat().st_size, "calibration": made, "terms": card.terms}

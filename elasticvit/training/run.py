@@ -16,7 +16,7 @@ from elasticvit.archs.arch import Arch
 from elasticvit.atomic import check_out
 from elasticvit.data.image_set import load_named, shadowed_folder
 from elasticvit.errors import DataError, StoppedError
-from elasticvit.nn.supernet_file import load_supernet, save_supernet
+from elasticvit.nn.supernet_file import load_supernet, replace_supernet
 from elasticvit.progress import Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
 from elasticvit.training.distributed import TIMEOUT_S, joined
@@ -97,7 +97,7 @@ def train(
                     raise
         if not world.first:
             return None
-        save_supernet(out, supernet, card(chosen, images))
+        replace_supernet(out, supernet, card(chosen, images))
         if evaluated:
             tabulate(supernet, images, out, evaluated, report, stop)
         checkpoint.unlink(missing_ok=True)

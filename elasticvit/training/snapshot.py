@@ -9,7 +9,7 @@ import torch
 from elasticvit.archs.space import Space
 from elasticvit.errors import DataError, SpaceError
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.nn.supernet_file import Card, save_supernet
+from elasticvit.nn.supernet_file import Card, replace_supernet
 from elasticvit.training.checkpoints import UnusableCheckpointError, load_checkpoint, recipe_of
 
 
@@ -38,7 +38,7 @@ def snapshot(run: Path, out: Path) -> int:
     recipe, step = recipe_of(content), int(content["step"])
     supernet = _supernet(path, recipe, content["model"] if content["ema"] is None else content["ema"])
     card = _card(path, content)
-    save_supernet(out, supernet, replace(card, provenance={**card.provenance, "step": step}))
+    replace_supernet(out, supernet, replace(card, provenance={**card.provenance, "step": step}))
     return step
 
 

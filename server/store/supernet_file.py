@@ -39,7 +39,7 @@ def describe(file: Path) -> SupernetHeader:
     except OSError as error:
         raise BadValue(f"{file} cannot be read on the server's machine: {error.strerror}") from error
     if is_folder:
-        raise BadValue(f"{file} is a folder on the server's machine, not a supernet file")
+        raise BadValue(f"there is no file {file} on the server's machine: it is a folder")
     if not is_file:
         raise BadValue(f"there is no file {file} on the server's machine")
     try:

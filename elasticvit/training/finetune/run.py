@@ -18,7 +18,7 @@ from elasticvit.data.paths import is_folder
 from elasticvit.data.readers.left_out import printable
 from elasticvit.errors import DataError
 from elasticvit.hashing import file_sha256
-from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, save_supernet
+from elasticvit.nn.supernet_file import Card, LoadedSuperNet, load_supernet, replace_supernet
 from elasticvit.progress import Report, Step, Stop, bars
 from elasticvit.training.allocator import keep_freed_memory
 from elasticvit.training.finetune.report import NetworkReport, linear_probe, report_on
@@ -117,7 +117,9 @@ def check_arguments(supernet: Path, out: Path, arch: Arch | None, options: Optio
     for text in (str(out.name), options.name or ""):
         if text != (shown := printable(text)):
             raise DataError(f"the name '{shown}' is not UTF-8, and files that are made of it have to be; give another")
-    check_out(out, [supernet], DataError, parents=True)
+    if out.resolve() == supernet.resolve():
+        raise DataError(f"--out {out} is the supernet to start from; give another file")
+    check_out(out, error=DataError, parents=True)
     if arch is None:
         check_evaluated(options.evaluated)
     endings = (WEIGHTS,) if arch is None else (MODEL, WEIGHTS)
@@ -166,7 +168,7 @@ class Run:
                 card=self._card(recipe),
             )
         carried = self.data.train.images[:CARRIED] if self.options.carry_images else None
-        save_supernet(self.out, tuned, self._card(recipe), calibration=carried)
+        replace_supernet(self.out, tuned, self._card(recipe), calibration=carried)
         # Evaluate the file as it will be loaded.
         saved = load_supernet(self.out)
         if self.options.evaluated:

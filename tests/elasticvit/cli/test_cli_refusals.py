@@ -38,7 +38,7 @@ def test_the_input_is_never_the_output(supernet: Path) -> None:
     refused("extract", "--arch", "smallest", "--supernet", supernet, "--out", supernet, saying="one of the inputs")
     refused("pack", supernet, "--out", supernet, saying="one of the inputs")
     refused("train", "digits", "--teacher", supernet, "--out", supernet, saying="one of the inputs")
-    refused("finetune", supernet.parent, "--supernet", supernet, "--out", supernet, saying="one of the inputs")
+    refused("finetune", supernet.parent, "--supernet", supernet, "--out", supernet, saying="to start from")
     assert supernet.read_bytes() == before
 
 
@@ -68,7 +68,7 @@ def test_a_level_is_a_number_of_mflops(level: str, tmp_path: Path) -> None:
 def test_a_file_in_place_of_a_folder_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused("tables", "--out", tmp_path / "file", saying="is a file")
-    refused("space", tmp_path, saying="is a folder")
+    refused("space", tmp_path, saying="it is a folder")
     refused("import-checkpoint", tmp_path / "file", "--from", "moonlit", "--out", tmp_path / "x", saying="is empty")
     board = ("--tensorboard", tmp_path / "file", "--steps", "1")
     refused("train", "digits", "--out", tmp_path / "x.safetensors", *board, saying="TensorBoard")

@@ -15,7 +15,7 @@ from elasticvit.errors import SupernetFileError
 from elasticvit.nn import tensorfile
 from elasticvit.nn.net import randomise_norms
 from elasticvit.nn.supernet import SuperNet
-from elasticvit.nn.supernet_file import CALIBRATION, Card, load_supernet, read_card, save_supernet
+from elasticvit.nn.supernet_file import CALIBRATION, Card, load_supernet, read_card, replace_supernet, save_supernet
 from elasticvit.nn.supernet_header import read_metadata, read_supernet_header, table_path
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.small_disk import small_disk
@@ -143,6 +143,8 @@ def test_a_file_that_is_cut_off_has_no_header(keep: int, tmp_path: Path) -> None
     for read in (read_supernet_header, read_metadata, read_card):
         with pytest.raises(SupernetFileError, match="is not a whole safetensors file"):
             read(tmp_path / "cut")
+    with pytest.raises(SupernetFileError, match="is not a whole safetensors file"):
+        read_supernet_header(tmp_path)
 
 
 def test_a_header_is_read_without_torch_and_without_the_weights(tmp_path: Path) -> None:
@@ -176,30 +178,30 @@ def test_a_card_that_is_no_object_is_a_damaged_header(card: str, tmp_path: Path)
 
 def test_a_table_of_other_weights_is_removed_and_one_of_the_same_is_kept(tmp_path: Path) -> None:
     supernet, file = _supernet(), tmp_path / "tiny.safetensors"
-    save_supernet(file, supernet, CARD)
+    replace_supernet(file, supernet, CARD)
     table_path(file).write_text("of these weights")
-    save_supernet(file, supernet, CARD)
+    replace_supernet(file, supernet, CARD)
     assert table_path(file).read_text() == "of these weights"
-    save_supernet(file, supernet, CARD, half=True)
+    replace_supernet(file, supernet, CARD, half=True)
     assert not table_path(file).exists()
 
 
 def test_a_table_without_its_supernet_does_not_count_for_the_next(tmp_path: Path) -> None:
     file = tmp_path / "tiny.safetensors"
     table_path(file).write_text("of a supernet that was deleted")
-    save_supernet(file, _supernet(), CARD)
+    replace_supernet(file, _supernet(), CARD)
     assert not table_path(file).exists()
 
 
 def test_a_table_stays_if_the_new_supernet_cannot_be_written(tmp_path: Path) -> None:
     file = tmp_path / "tiny.safetensors"
-    save_supernet(file, _supernet(), CARD)
+    replace_supernet(file, _supernet(), CARD)
     table_path(file).write_text("of these weights")
     with small_disk(1000), pytest.raises(SupernetFileError):
-        save_supernet(file, _supernet(), CARD, half=True)
+        replace_supernet(file, _supernet(), CARD, half=True)
     assert table_path(file).exists() and load_supernet(file).card == CARD
 
 
 def test_a_folder_is_called_one(tmp_path: Path) -> None:
-    with pytest.raises(SupernetFileError, match="is a folder"):
+    with pytest.raises(SupernetFileError, match="it is a folder"):
         read_supernet_header(tmp_path)
