@@ -55,6 +55,7 @@ def test_the_committed_picture_has_the_labels_of_the_committed_figures(drawn: Pa
     assert _texts(OUT) == _texts(drawn)
 
 
+@pytest.mark.medium
 def test_every_network_of_the_table_and_the_card_is_in_the_picture(drawn: Path) -> None:
     assert len(_markers(drawn, EVALUATED_ID)) == len(AccuracyTable.load(TABLE).top1)
     assert len(_markers(drawn, FRONT_ID)) == len(read_front()) == CARD.read_text().count(" ± 0.")
@@ -86,6 +87,7 @@ SWEEP = """reachable on this machine: 0.105 to 1.802 ms (upper bounds, confidenc
 """
 
 
+@pytest.mark.medium
 def test_the_verified_answers_of_a_sweep_replace_those_that_are_drawn(tmp_path: Path) -> None:
     sweep, answers, out = tmp_path / "sweep.txt", tmp_path / "answers.json", tmp_path / "front.svg"
     sweep.write_text(SWEEP)

@@ -50,6 +50,7 @@ def test_an_output_that_is_a_folder_is_refused_before_the_training(supernet: Pat
     assert not list(folder.iterdir()) and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.medium
 def test_a_table_of_another_space_states_no_accuracy(supernet: Path, tmp_path: Path) -> None:
     space = paper()
     codes = space.sample(np.random.default_rng(0), 10)
@@ -65,6 +66,7 @@ def test_a_level_is_a_number_of_mflops(level: str, tmp_path: Path) -> None:
     refused("tables", "--out", tmp_path / "tables", "--level", level, saying="a level is a number")
 
 
+@pytest.mark.medium
 def test_a_file_in_place_of_a_folder_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused("tables", "--out", tmp_path / "file", saying="is a file")

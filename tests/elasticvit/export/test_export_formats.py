@@ -186,6 +186,7 @@ def test_the_same_network_gives_the_same_bytes_in_another_process(made: Made, ki
     assert done.stdout.split()[-1] == other_manifest(made.exported.manifest, made.file(kind)).sha256
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", OTHERS)
 def test_the_manifest_of_another_format(made: Made, kind: Format) -> None:
     file = made.file(kind)

@@ -73,6 +73,7 @@ def test_what_is_no_recipe_is_refused(text: str, tmp_path: Path) -> None:
         load_recipe(tmp_path / "none.json")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("space", ["small", "paper"])
 def test_what_ships_names_groups_that_there_are(space: str) -> None:
     recipe = shipped_recipe(space)

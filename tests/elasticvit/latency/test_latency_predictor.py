@@ -83,6 +83,7 @@ def test_p90_is_above_p50_and_more_confidence_above_less() -> None:
     assert (predictor.interval_method(0.9), predictor.interval_method(0.99)) == ("conformal", "student-t")
 
 
+@pytest.mark.medium
 def test_the_summary_describes_the_training_data() -> None:
     summary = _predictor().summary
     assert summary.models == 16
@@ -178,6 +179,7 @@ def test_unknown_statistics_and_confidences_are_refused() -> None:
         _predictor().interval_ms(codes, 0.3)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_estimate_without_measurements_is_marked_and_wide(name: str) -> None:
     space: Space = PRESETS[name]()

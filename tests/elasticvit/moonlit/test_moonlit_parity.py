@@ -113,6 +113,7 @@ def test_logits_are_theirs(name: str, supernet: SuperNet, official: dict[str, Lo
     assert np.linalg.norm(ours) == pytest.approx(case["norm"], rel=TOLERANCE)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["T0", "min2"])
 def test_training_mode_is_theirs(name: str, supernet: SuperNet, official: dict[str, Logits]) -> None:
     net = _net(supernet, Arch.from_moonlit(CASES[name]["arch"])).train()

@@ -30,6 +30,7 @@ def test_the_authors_schedule_starts_above_zero_and_ends_level() -> None:
     assert rates[15] > 0.011
 
 
+@pytest.mark.medium
 def test_only_matrices_and_kernels_decay() -> None:
     supernet = fresh_supernet(tiny_recipe())
     names = {id(p): name for name, p in supernet.named_parameters()}

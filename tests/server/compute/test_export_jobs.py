@@ -173,6 +173,7 @@ def test_a_store_that_cannot_be_written_fails_without_a_model(farm: Farm, supern
     assert farm.ok("GET", "/models")["items"] == [] and len(farm.ok("GET", "/jobs")["items"]) == 1
 
 
+@pytest.mark.medium
 def test_a_cancelled_job_ends_its_export_and_stores_nothing(farm: Farm, supernet: str, child: ChildExporter) -> None:
     job = ask(farm, supernet)
 

@@ -98,6 +98,7 @@ def test_a_migration_that_fails_leaves_the_old_database(tmp_path: Path) -> None:
         assert "priority" not in [row[1] for row in session.execute(text("PRAGMA table_info(job)"))]
 
 
+@pytest.mark.medium
 def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
     old_home(tmp_path / "home")
     start = Barrier(4)
