@@ -133,6 +133,10 @@ class Farm:
         """What lies in a folder of the agent's home."""
         return sorted(path.name for path in (self.home / name).iterdir())
 
+    def spooled(self) -> list[str]:
+        """The reports that are whole on the disk, which a killed agent does not lose."""
+        return sorted(path.name for path in (self.home / "spool").glob("*.json") if not path.name.startswith("."))
+
     def end(self) -> None:
         for agent in self.agents:
             agent.kill()

@@ -20,7 +20,7 @@ def test_a_report_waits_for_the_server_and_is_delivered_once(agent_farm: Farm, t
     wait_until("the benchmark", agent_farm.bench_calls)
     agent_farm.server.close()
     go.touch()
-    wait_until("a spooled report", lambda: agent_farm.files("spool"))
+    wait_until("a spooled report", agent_farm.spooled)
     assert agent_farm.server.reports == []
     agent_farm.server.open()
     agent_farm.wait_for_report()
@@ -36,7 +36,7 @@ def test_a_spooled_report_survives_a_restart_of_the_agent(agent_farm: Farm) -> N
     agent_farm.server.answers["/report"] = (503, b"<h1>Service Unavailable</h1>")
     agent_farm.server.job(agent_farm.model())
     first = agent_farm.start()
-    wait_until("a spooled report", lambda: agent_farm.home.exists() and agent_farm.files("spool"))
+    wait_until("a spooled report", agent_farm.spooled)
     first.kill()
     first.wait()
     del agent_farm.server.answers["/report"]

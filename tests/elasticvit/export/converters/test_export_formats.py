@@ -44,7 +44,7 @@ from elasticvit.nn.supernet import SuperNet
 from elasticvit.nn.supernet_file import Card, save_supernet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CARD = Card("tiny", tuple("abcdefghij"), "digits", mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), terms="no resale")
 # torch's exporter to ONNX takes over ten seconds of a busy core, once for all tests here.
 OTHERS = (pytest.param(Format.ONNX, marks=pytest.mark.slow), Format.PT2)
@@ -175,7 +175,8 @@ def test_the_same_network_gives_the_same_bytes_in_another_process(made: Made, ki
     code = (
         "import hashlib; from elasticvit.export.converters.convert import other_format;"
         "from elasticvit.nn.random_net import random_net; from elasticvit.archs.space import small;"
-        "from elasticvit.export.file_kinds import Format; from tests.elasticvit.export.test_export_formats import CARD;"
+        "from elasticvit.export.file_kinds import Format;"
+        "from tests.elasticvit.export.converters.test_export_formats import CARD;"
         f"print(hashlib.sha256(other_format(random_net(small().smallest(), 3), CARD, Format('{kind}'))).hexdigest())"
     )
     # Another order of sets must not show.
