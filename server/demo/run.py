@@ -118,7 +118,7 @@ def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
     }
     for name, value in rows.items():
         typer.echo(f"  {name:<13} {value}")
-    _check(latency, tried, accuracy["value"], result["terms"])
+    _check(latency, tried, accuracy["value"], result["terms"], result["note"])
     typer.echo(f"the same network in every precision:\n{precisions.HEADING}")
     for line in precisions.lines(service.call, model["arch"], supernet["name"]):
         typer.echo(line)
@@ -130,9 +130,9 @@ def _top1(tried: ModelCheck) -> str:
     return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw"
 
 
-def _check(latency: dict[str, Any], tried: ModelCheck, stated: float, terms: str | None) -> None:
+def _check(latency: dict[str, Any], tried: ModelCheck, stated: float, terms: str | None, note: str | None) -> None:
     if not latency["verified"]:
-        raise DemoError(f"the best model was measured at {latency['measured_ms']} ms, beyond the budget")
+        raise DemoError(note or f"the best model was measured at {latency['measured_ms']} ms, beyond the budget")
     if tried.same < MIN_SAME * tried.images:
         raise DemoError("the downloaded model does not answer as the supernet's network does")
     if tried.top1 is not None and tried.top1 < stated - MAX_BELOW:

@@ -65,7 +65,7 @@ def search(task: SearchTask, tools: Tools) -> Mapping[str, Any]:
     writer = ResultWriter(request, served, predictor)
     models = [writer.model(answer) for answer in answers]
     _keep_predictions(task.compute, models, profile_id)
-    return writer.result(models, frontier, ref).model_dump(mode="json")
+    return writer.result(models, frontier, ref, writer.note(answers)).model_dump(mode="json")
 
 
 def _predictor(

@@ -53,6 +53,13 @@ class Answer:
             return None
         return self.measurement.p50_ms if statistic == "p50" else self.measurement.p90_ms
 
+    @property
+    def instability(self) -> str | None:
+        """Why the measurement is not stable; None if it is, and without one."""
+        if self.measurement is None or self.measurement.stable:
+            return None
+        return self.measurement.unstable_reason or "its rounds differ too much"
+
     def verified(self, request: SearchRequest) -> bool:
         """Whether a stable measurement of this very file lies within the budget."""
         measured_ms = self.measured_ms(request.statistic)
@@ -69,15 +76,32 @@ class ResultWriter:
     served: ServedSupernet
     predictor: LatencyPredictor
 
-    def result(self, models: Sequence[SearchModel], frontier: Frontier, predictor: PredictorRef | None) -> SearchResult:
+    def result(
+        self,
+        models: Sequence[SearchModel],
+        frontier: Frontier,
+        predictor: PredictorRef | None,
+        note: str | None = None,
+    ) -> SearchResult:
         return SearchResult(
             models=list(models),
             frontier=[self.candidate(code) for code in _thinned(frontier.codes)],
             predictor=predictor,
             supernet=self.served.name,
             terms=self.served.terms,
-            note=None if self.request.precision == "float32" else NOT_PREDICTED,
+            note=note,
         )
+
+    def note(self, answers: Sequence[Answer]) -> str | None:
+        """What a reader of the figures has to know; None if there is nothing."""
+        notes = [] if self.request.precision == "float32" else [NOT_PREDICTED]
+        notes += [
+            f"model {answer.model.id} is not verified, because its measurement was disturbed ({answer.instability}): "
+            f"search again while {self._device} does nothing else"
+            for answer in answers
+            if answer.instability is not None
+        ]
+        return "; ".join(notes) or None
 
     def model(self, answer: Answer) -> SearchModel:
         latency = self._latency(answer.code)

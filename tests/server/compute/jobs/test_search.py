@@ -249,9 +249,10 @@ def test_an_unstable_session_is_repeated_once(setting: Setting) -> None:
         return measured(model, 0.9 * setting.budget_ms, stable=key == "verify-again")
 
     task = setting.task(measure, verify=True)
-    (answer,) = setting.run(task)["models"]
+    result = setting.run(task)
+    (answer,) = result["models"]
     assert task.sessions == [(answer["arch_id"], "verify"), (answer["arch_id"], "verify-again")]
-    assert latency(answer)["verified"] is True
+    assert latency(answer)["verified"] is True and result["note"] is None
 
 
 @pytest.mark.medium
@@ -259,7 +260,9 @@ def test_an_unstable_session_is_repeated_once(setting: Setting) -> None:
 def test_an_unstable_measurement_never_verifies(setting: Setting, ratio: float, rounds: int) -> None:
     """But one above the budget lowers the bound all the same."""
     task = setting.task(lambda model, _key: measured(model, ratio * setting.budget_ms, stable=False), verify=True)
-    (answer,) = setting.run(task)["models"]
+    result = setting.run(task)
+    (answer,) = result["models"]
+    assert "its measurement was disturbed (" in result["note"] and answer["model_id"] in result["note"]
     assert [key for _, key in task.sessions] == ["verify", "verify-again"] * rounds
     assert latency(answer)["verified"] is False and latency(answer)["measured_ms"] is not None
 
