@@ -1,4 +1,4 @@
-"""The SHA-256 of files, by which files are told apart."""
+"""The SHA-256 of files, which identifies their content."""
 
 import hashlib
 from pathlib import Path
