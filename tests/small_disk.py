@@ -1,8 +1,10 @@
-"""A full disk, without filling one."""
+"""A full disk, without filling one, and a folder that may not be written."""
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -14,3 +16,12 @@ def small_disk(max_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def forbid_writing(folder: Path) -> None:
+    """Nobody can make a file in this empty folder from now on."""
+    if os.geteuid() == 0:
+        folder.rmdir()
+        folder.symlink_to("/proc/self")  # where not even root may make a file
+    else:
+        folder.chmod(0o555)

@@ -177,7 +177,9 @@ def _between(low: float, high: float, fraction: float) -> float:
 def _reachable(service: Service) -> tuple[float, float]:
     default = next(item["name"] for item in service.call("GET", "/supernets")["items"] if item["is_default"])
     predictors = service.call("GET", "/predictors", params={"device": HOST})["items"]
-    predictor = next(item for item in predictors if item["supernet"] == default)
+    predictor = next((item for item in predictors if item["supernet"] == default), None)
+    if predictor is None:
+        raise DemoError(f"there is no latency predictor for supernet '{default}' on '{HOST}'")
     return predictor["smallest"]["upper_ms"], predictor["largest"]["upper_ms"]
 
 

@@ -36,7 +36,7 @@ from server.store.blobs import Blobs
 from server.store.db import Database, migrate, upgrade
 from server.wire import JobKind
 from tests.server.server_farm import Farm, problem, tiny_tflite
-from tests.small_disk import small_disk
+from tests.small_disk import forbid_writing, small_disk
 
 NOBODY = 65534
 
@@ -205,12 +205,7 @@ def test_a_home_that_cannot_be_made_is_refused(open_home: Path) -> None:
 
 def test_a_home_that_turns_read_only_refuses_uploads(farm: Farm) -> None:
     farm.secret("user")
-    blobs = farm.home / "blobs"
-    if os.geteuid() == 0:
-        blobs.rmdir()
-        blobs.symlink_to("/proc/self")  # where not even root may make a file
-    else:
-        blobs.chmod(0o555)
+    forbid_writing(farm.home / "blobs")
     answer = farm.call("POST", "/models", "user", content=tiny_tflite())
     assert answer.status_code in (500, 503) and answer.json()["kind"] == "infra"
     assert farm.ok("GET", "/models")["items"] == []

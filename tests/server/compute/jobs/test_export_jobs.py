@@ -43,6 +43,7 @@ from tests.server.compute.exporting_farm import (
 )
 from tests.server.server_farm import Farm
 from tests.server.supernet_files import supernet_file
+from tests.small_disk import forbid_writing
 
 
 class _Costly:
@@ -160,12 +161,7 @@ def test_an_invalid_supernet_or_arch_fails_as_the_users_fault(farm: Farm, tmp_pa
 @pytest.mark.medium
 def test_a_store_that_cannot_be_written_fails_without_a_model(farm: Farm, supernet: str) -> None:
     queued = ask(farm, supernet)
-    blobs = farm.home / "blobs"
-    if os.geteuid() == 0:
-        blobs.rmdir()
-        blobs.symlink_to("/proc/self")  # where not even root may make a file
-    else:
-        blobs.chmod(0o555)
+    forbid_writing(farm.home / "blobs")
     work_off(farm, LocalExporter())
     job = farm.ok("GET", queued["url"])
     assert job["status"] == "failed" and job["error"]["kind"] == "infra"
