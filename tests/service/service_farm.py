@@ -93,10 +93,22 @@ def kill_all(home: Path) -> None:
 
 
 def left_behind(home: Path) -> list[str]:
-    """Part files, work folders and undelivered reports in a home that nobody serves."""
+    """Part files, work folders and undelivered reports. A running service has some of them for a moment."""
     parts = [path for path in home.rglob("*") if ".part" in path.name]
     own = home / "agents" / "host"
     return sorted(str(path) for path in [*parts, *(own / "work").glob("*"), *(own / "spool").glob("*")])
+
+
+def wait_until_nothing_left(home: Path) -> None:
+    """Until a running service has delivered its reports and removed its temporary files.
+
+    The server answers a report before its agent removes it, and a cancelled benchmark ends before its report is
+    written. What a home holds at the first look says nothing, therefore.
+    """
+    try:
+        wait_until("clean home", lambda: left_behind(home) == [])
+    except AssertionError as error:
+        raise AssertionError(f"{error}; left: {left_behind(home)}") from None
 
 
 def rows(home: Path, sql: str, *values: str) -> list[Any]:

@@ -17,7 +17,7 @@ from elasticvit.archs.space import small
 from server.cli import client
 from tests.server.server_farm import problem, tiny_tflite
 from tests.service.conftest import TERMS
-from tests.service.service_farm import Service, left_behind, processes, rows, wait_until
+from tests.service.service_farm import Service, processes, rows, wait_until, wait_until_nothing_left
 
 SPACE = small(10)
 
@@ -100,7 +100,7 @@ def test_a_budget_goes_in_and_a_verified_file_that_runs_comes_out(running: Servi
     assert {job["status"] for job in sessions} == {"succeeded"} and 1 <= len(sessions) <= 6
     stored = running.ok("GET", "/measurements", params={"model_id": model["model_id"]})["items"]
     assert any(row["stable"] and row["p50_ms"] == pytest.approx(latency["measured_ms"]) for row in stored)
-    assert left_behind(running.home) == []
+    wait_until_nothing_left(running.home)
 
 
 @pytest.mark.slow
@@ -211,5 +211,5 @@ def test_a_cancelled_search_stops_its_session_and_the_next_goes_on(running: Serv
     assert running.search(running.budget_ms(0.2))["models"]
     assert running.ok("GET", url)["status"] == "cancelled"
     wait_until("end of the benchmark", lambda: not any("android_bench" in c for c in processes(running.home).values()))
+    wait_until_nothing_left(running.home)
     assert rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", session["id"]) == []
-    assert left_behind(running.home) == []

@@ -17,10 +17,10 @@ from tests.service.service_farm import (
     check_nothing_left,
     elasticvit,
     is_locked,
-    left_behind,
     processes,
     rows,
     wait_until,
+    wait_until_nothing_left,
 )
 
 ORPHANS_SECONDS = 20
@@ -36,7 +36,7 @@ def session_of(service: Service, url: str) -> dict[str, Any]:
     assert first["status"] == "succeeded"
     assert len(rows(service.home, "SELECT id FROM measurement WHERE job_id = ?", first["id"])) == 1
     assert rows(service.home, "SELECT id FROM attempt WHERE ended_at IS NULL") == []
-    assert left_behind(service.home) == []
+    wait_until_nothing_left(service.home)
     return first
 
 
@@ -92,7 +92,7 @@ def test_what_a_killed_agent_held_goes_back_when_it_registers_again(running: Ser
     assert first_ended_at < lease_ends_at, "the lease ran out; the agent's successor did not give it back"
     assert len(rows(running.home, "SELECT id FROM measurement WHERE job_id = ?", job["id"])) == 1
     assert not bench & set(processes(running.home)), "the benchmark of the killed agent goes on"
-    assert left_behind(running.home) == []
+    wait_until_nothing_left(running.home)
 
 
 def test_a_report_that_waited_in_the_spool_counts_after_registering_again(running: Service) -> None:

@@ -35,11 +35,16 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def parts_of(home: Path) -> dict[int, str]:
+    """Server, worker and agent, without the exports and benchmarks that they start and end."""
+    return {pid: command for pid, command in processes(home).items() if "--exit-with-parent" in command}
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_sigterm_ends_all_and_the_next_start_goes_on(start: Callable[..., Service], home: Path) -> None:
     service = start()
-    assert len([c for c in processes(home).values() if "--exit-with-parent" in c]) == 3
+    assert len(parts_of(home)) == 3
     url = service.ask(service.budget_ms(0.15), verify=True)
     session = service.until_measuring(url)
     os.killpg(service.main.pid, signal.SIGTERM)
@@ -65,7 +70,8 @@ def test_an_interrupt_before_it_is_ready_ends_all(start: Callable[..., Service],
 
 
 def test_a_second_server_is_refused_with_the_holder_of_home_and_port(running: Service, tmp_path: Path) -> None:
-    before = processes(running.home)
+    running.wait_idle()
+    before = parts_of(running.home)
     same_home = finished(elasticvit("up"), running.home, free_port())
     assert same_home.returncode == 3 and "Traceback" not in same_home.stderr
     assert re.search(rf"in use by process {running.main.pid}\b", same_home.stderr), same_home.stderr
@@ -78,7 +84,7 @@ def test_a_second_server_is_refused_with_the_holder_of_home_and_port(running: Se
 
     own_agent = finished(agent_command(running.home, running.port), running.home, running.port)
     assert own_agent.returncode == 3, own_agent.stderr
-    assert processes(running.home) == before and running.ok("GET", "/devices/host")["state"] == "idle"
+    assert parts_of(running.home) == before and running.ok("GET", "/devices/host")["state"] == "idle"
     assert is_locked(running.home)
 
 
