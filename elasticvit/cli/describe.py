@@ -30,6 +30,7 @@ def describe(file: Annotated[Path, typer.Argument(help="A .tflite file, written 
 def described(data: bytes) -> dict[str, Any]:
     """The metadata of a file as JSON values; a field is None if the file does not have it.
 
+    `unread_labels` says why `labels` is None although the file has class names.
     `normalisation` is what a caller applies to pixels from 0 to 255, `(pixel - mean) / std` per channel.
 
     Raises:
@@ -46,7 +47,8 @@ def described(data: bytes) -> dict[str, Any]:
     }
     answer |= {"inputs": [asdict(tensor) for tensor in metadata.inputs]}
     answer |= {"outputs": [asdict(tensor) for tensor in metadata.outputs]}
-    answer |= {"normalisation": _normalisation(metadata), "labels": metadata.labels}
+    answer |= {"normalisation": _normalisation(metadata)}
+    answer |= {"labels": metadata.labels, "unread_labels": metadata.unread_labels}
     answer |= {"min_runtime_version": metadata.min_runtime_version}
     rest = ours.model_dump(mode="json") if ours else dict.fromkeys(Description.model_fields)
     return answer | {name: value for name, value in rest.items() if name not in ("input", "output")}

@@ -74,6 +74,7 @@ class FileMetadata:
         inputs, outputs: of the first graph.
         standard: the model metadata, fields named as in its schema.
         labels: class names in the order of the logits, of the file that the model metadata name, else of `labels.txt`.
+        unread_labels: why the class names that the file has cannot be read.
         description: written by this package.
         min_runtime_version: the first release of the runtime that has every operator.
     """
@@ -82,6 +83,7 @@ class FileMetadata:
     outputs: tuple[TensorInfo, ...]
     standard: Mapping[str, Any] | None
     labels: tuple[str, ...] | None
+    unread_labels: str | None
     description: Description | None
     min_runtime_version: str | None
 
@@ -125,12 +127,12 @@ def read_metadata(data: bytes) -> FileMetadata:
         outputs = tuple(_tensor(graph, graph.Outputs(i)) for i in range(graph.OutputsLength()))
         entries = _entries(model, data)
         standard = decode_metadata(entries[STANDARD]) if is_metadata(entries.get(STANDARD, b"")) else None
-        labels = _labels(data, [*_label_files(standard or {}), LABELS])
+        labels, unread_labels = _labels(data, [*_label_files(standard or {}), LABELS])
         description = _description(entries[OURS], labels) if entries.get(OURS) else None
     except (*DAMAGE, *ZIP_DAMAGE) as error:
         raise ExportError(f"the .tflite file is damaged or truncated: {error}") from error
     runtime = entries.get(RUNTIME, b"").rstrip(b"\0").decode("ascii", "replace") or None
-    return FileMetadata(inputs, outputs, standard, labels, description, runtime)
+    return FileMetadata(inputs, outputs, standard, labels, unread_labels, description, runtime)
 
 
 def _standard(description: Description) -> dict[str, Any]:
@@ -222,20 +224,22 @@ def _label_files(standard: Mapping[str, Any]) -> list[str]:
     return [file.get("name", "") for file in files if file.get("type") == AXIS_LABELS]
 
 
-def _labels(data: bytes, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The lines of the first of these files that is there."""
+def _labels(data: bytes, names: Sequence[str]) -> tuple[tuple[str, ...] | None, str | None]:
+    """The lines of the first of these files that is there, and why they cannot be read."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile:
-        return None  # most files have none
+        return None, None  # most files have none
     with archive:
         name = next((name for name in names if name in archive.namelist()), None)
-        if name is None or archive.getinfo(name).flag_bits & ENCRYPTED:
-            return None
+        if name is None:
+            return None, None
+        if archive.getinfo(name).flag_bits & ENCRYPTED:
+            return None, f"{name} in the file's zip is encrypted"
         try:
-            return _lines(decode_text(archive.read(name)))
-        except NotImplementedError:  # compressed by a method that Python lacks
-            return None
+            return _lines(decode_text(archive.read(name))), None
+        except NotImplementedError as error:  # compressed by a method that Python lacks
+            return None, f"{name} in the file's zip cannot be read: {error}"
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from elasticvit.archs.space import small
 from elasticvit.cli.app import app
+from elasticvit.cli.describe import described
 from elasticvit.errors import ExportError
 from elasticvit.export import export_net
 from elasticvit.export.tflite.metadata import LABELS, RUNTIME, STANDARD, FileMetadata, read_metadata
@@ -122,9 +123,9 @@ def test_a_file_that_litert_runs_is_described(change: Callable[[Model], None], t
     interpreter = Interpreter(model_content=data)
     interpreter.allocate_tensors()
     interpreter.invoke()
-    described = read_metadata(data)
-    assert [tensor.dtype for tensor in described.outputs] == ["float32"]
-    assert described.standard is None and described.description is None
+    metadata = read_metadata(data)
+    assert [tensor.dtype for tensor in metadata.outputs] == ["float32"]
+    assert metadata.standard is None and metadata.description is None
     assert tflite_macs(data) == 0
     (tmp_path / "model.tflite").write_bytes(data)
     result = CliRunner().invoke(app, ["describe", str(tmp_path / "model.tflite")])
@@ -156,8 +157,8 @@ def _external(data: bytes, size: int) -> bytes:
 
 def test_metadata_behind_the_flatbuffer_is_read() -> None:
     values = encode_metadata({"name": "another", "author": "somebody"})
-    described = read_metadata(_external(values, len(values)))
-    assert described.standard == {"name": "another", "author": "somebody"}
+    metadata = read_metadata(_external(values, len(values)))
+    assert metadata.standard == {"name": "another", "author": "somebody"}
     with pytest.raises(ExportError, match="damaged or truncated: buffer 1 ends at byte"):
         read_metadata(_external(values, len(values))[:-1])
 
@@ -185,12 +186,28 @@ def test_damaged_labels_are_an_export_error(method: int) -> None:
             read_metadata(bytes(damaged))
 
 
-def test_labels_that_are_not_utf8_or_not_readable() -> None:
+def _with_every(data: bytes, local_at: int, central_at: int, value: int) -> bytes:
+    """A zip whose last entry has another value in a byte of both of its headers."""
+    changed = bytearray(data)
+    for signature, at in ((b"PK\x03\x04", local_at), (b"PK\x01\x02", central_at)):
+        changed[changed.rindex(signature) + at] = value
+    return bytes(changed)
+
+
+def test_labels_that_are_not_utf8() -> None:
     assert read_metadata(with_labels("café\nthé\n".encode("latin-1"), zipfile.ZIP_DEFLATED)).labels == ("café", "thé")
-    encrypted = bytearray(with_labels(b"cat\n", zipfile.ZIP_STORED))
-    for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        encrypted[encrypted.rindex(signature) + flags_at] |= 1
-    assert read_metadata(bytes(encrypted)).labels is None
+
+
+@pytest.mark.parametrize(("offsets", "value", "reason"), [((6, 8), 1, "encrypted"), ((8, 10), 97, "compression")])
+def test_labels_that_cannot_be_read_have_a_reason(offsets: tuple[int, int], value: int, reason: str) -> None:
+    """Encrypted, or compressed by a method that Python lacks (97: WavPack): the model itself is sound."""
+    data = _with_every(with_labels(b"cat\n", zipfile.ZIP_STORED), *offsets, value)
+    metadata = read_metadata(data)
+    assert metadata.labels is None and metadata.unread_labels is not None
+    assert LABELS in metadata.unread_labels and reason in metadata.unread_labels
+    shown = described(data)
+    assert shown["labels"] is None and shown["unread_labels"] == metadata.unread_labels
+    assert described(with_labels(b"cat\n", zipfile.ZIP_STORED))["unread_labels"] is None
 
 
 def _with_label_files(files: dict[str, bytes], associated: list[tuple[str, int]]) -> bytes:
