@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,15 @@ from elasticvit.nn.supernet_header import read_metadata, read_supernet_header, t
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.small_disk import small_disk
 
+KILLED_AT_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from elasticvit.atomic import PartFile
+from elasticvit.nn.supernet_file import load_supernet, replace_supernet
+PartFile.keep = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+file = Path(sys.argv[1])
+replace_supernet(file, load_supernet(file), load_supernet(file).card, half=True)
+"""
 CARD = Card("tiny", tuple("0123456789"), "digits", terms="only on Sundays", provenance={"b": 1, "a": [2]})
 
 
@@ -200,6 +210,18 @@ def test_a_table_stays_if_the_new_supernet_cannot_be_written(tmp_path: Path) -> 
     with small_disk(1000), pytest.raises(SupernetFileError):
         replace_supernet(file, _supernet(), CARD, half=True)
     assert table_path(file).exists() and load_supernet(file).card == CARD
+
+
+@pytest.mark.medium
+def test_a_writer_killed_before_the_new_file_has_its_name_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    """Without a table, which `tabulate` makes again: new weights never lie beside the table of other ones."""
+    file = tmp_path / "tiny.safetensors"
+    replace_supernet(file, _supernet(), CARD)
+    table_path(file).write_text("of these weights")
+    kept = file.read_bytes()
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_RENAME, str(file)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert file.read_bytes() == kept and not table_path(file).exists()
 
 
 def test_a_folder_is_called_one(tmp_path: Path) -> None:
