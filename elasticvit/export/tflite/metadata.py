@@ -46,7 +46,6 @@ STANDARD, OURS, RUNTIME = "TFLITE_METADATA", "elasticvit", "min_runtime_version"
 # What reading a damaged flatbuffer raises; and a damaged zip, in which bz2 raises OSError.
 DAMAGE = (struct.error, AttributeError, IndexError, TypeError, ValueError)
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
-ENCRYPTED = 0x1  # the bit of a zip entry's flags
 LABELS = "labels.txt"
 BYTE_ORDER_MARK = "\ufeff"
 AUTHOR = "ElasticViT"
@@ -234,11 +233,9 @@ def _labels(data: bytes, names: Sequence[str]) -> tuple[tuple[str, ...] | None, 
         name = next((name for name in names if name in archive.namelist()), None)
         if name is None:
             return None, None
-        if archive.getinfo(name).flag_bits & ENCRYPTED:
-            return None, f"{name} in the file's zip is encrypted"
         try:
             return _lines(decode_text(archive.read(name))), None
-        except NotImplementedError as error:  # compressed by a method that Python lacks
+        except RuntimeError as error:  # zipfile's error for encryption and for methods that this Python lacks
             return None, f"{name} in the file's zip cannot be read: {error}"
 
 

@@ -186,7 +186,7 @@ def test_damaged_labels_are_an_export_error(method: int) -> None:
             read_metadata(bytes(damaged))
 
 
-def _with_every(data: bytes, local_at: int, central_at: int, value: int) -> bytes:
+def _with_header_byte(data: bytes, local_at: int, central_at: int, value: int) -> bytes:
     """A zip whose last entry has another value in a byte of both of its headers."""
     changed = bytearray(data)
     for signature, at in ((b"PK\x03\x04", local_at), (b"PK\x01\x02", central_at)):
@@ -198,10 +198,13 @@ def test_labels_that_are_not_utf8() -> None:
     assert read_metadata(with_labels("café\nthé\n".encode("latin-1"), zipfile.ZIP_DEFLATED)).labels == ("café", "thé")
 
 
-@pytest.mark.parametrize(("offsets", "value", "reason"), [((6, 8), 1, "encrypted"), ((8, 10), 97, "compression")])
+@pytest.mark.parametrize(
+    ("offsets", "value", "reason"),
+    [((6, 8), 0x01, "encrypted"), ((6, 8), 0x20, "patched"), ((8, 10), 97, "compression")],
+)
 def test_labels_that_cannot_be_read_have_a_reason(offsets: tuple[int, int], value: int, reason: str) -> None:
-    """Encrypted, or compressed by a method that Python lacks (97: WavPack): the model itself is sound."""
-    data = _with_every(with_labels(b"cat\n", zipfile.ZIP_STORED), *offsets, value)
+    """Encrypted, a patch, or compressed by a method that Python lacks (97: WavPack): the model itself is sound."""
+    data = _with_header_byte(with_labels(b"cat\n", zipfile.ZIP_STORED), *offsets, value)
     metadata = read_metadata(data)
     assert metadata.labels is None and metadata.unread_labels is not None
     assert LABELS in metadata.unread_labels and reason in metadata.unread_labels
