@@ -84,7 +84,7 @@ def run_demo(budget_ms: float | None, sweep: bool) -> int:
     service = _start(home)
     try:
         _wait_ready(service, home)
-        low_ms, high_ms = _reachable(service)
+        low_ms, high_ms = reachable_ms(service.call)
         typer.echo(f"reachable on this machine: {low_ms:.3f} to {high_ms:.3f} ms (upper bounds, confidence 0.9)")
         _show_answer(service, home, budget_ms or _between(low_ms, high_ms, 0.5))
         if sweep:
@@ -174,12 +174,19 @@ def _between(low: float, high: float, fraction: float) -> float:
     return low + fraction * (high - low)
 
 
-def _reachable(service: Service) -> tuple[float, float]:
-    default = next(item["name"] for item in service.call("GET", "/supernets")["items"] if item["is_default"])
-    predictors = service.call("GET", "/predictors", params={"device": HOST})["items"]
+def reachable_ms(call: Callable[..., Any]) -> tuple[float, float]:
+    """Upper bounds of the smallest and the largest network of the default supernet, by the newest predictor.
+
+    `call` is as `Service.call`. Raises DemoError if there is no predictor.
+    """
+    default = next(item["name"] for item in call("GET", "/supernets")["items"] if item["is_default"])
+    predictors = call("GET", "/predictors", params={"device": HOST})["items"]
     predictor = next((item for item in predictors if item["supernet"] == default), None)
     if predictor is None:
-        raise DemoError(f"there is no latency predictor for supernet '{default}' on '{HOST}'")
+        raise DemoError(
+            f"there is no latency predictor for supernet '{default}' on '{HOST}': see why its calibration failed in "
+            "logs/worker.log of the demo's home folder, then run the demo again"
+        )
     return predictor["smallest"]["upper_ms"], predictor["largest"]["upper_ms"]
 
 
