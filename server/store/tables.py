@@ -123,7 +123,10 @@ class Profile(SQLModel, table=True):
 
 
 class Device(SQLModel, table=True):
-    """A device as its agent last described it; `last_seen_at` decides whether it is offline."""
+    """A device as its agent last described it; `last_seen_at` decides whether it is offline.
+
+    `token_id` is the token that registered it first: agents with another token cannot take it.
+    """
 
     name: str = Field(primary_key=True)
     agent_id: str = Field(foreign_key="agent.id", index=True)
@@ -132,16 +135,23 @@ class Device(SQLModel, table=True):
     description: dict[str, Any] = Field(sa_type=JSON)
     conditions: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     profile_id: str = Field(foreign_key="profile.id")
+    token_id: str | None = None
     created_at: datetime = Field(sa_type=UtcDateTime)
     last_seen_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class Job(SQLModel, table=True):
-    """Queued work; `services/jobs.py` has the state machine. `key` makes a child unique under its parent."""
+    """Queued work; `services/jobs.py` has the state machine. `key` makes a child unique under its parent.
+
+    `owner` is the id of the token that asked for it, None for the service's own work. A parked job is running without
+    a lease: it `waits_for` the jobs of these ids until `wait_until`, because of `wait_reason`, and goes on from its
+    `checkpoint`. A job that is `same_as` another ends with that one. `not_before` delays a further attempt.
+    """
 
     __table_args__ = (
         UniqueConstraint("parent_id", "key", name="uq_job_parent_key"),
         Index("ix_job_queue", "status", "kind", "device"),
+        Index("ix_job_owner", "owner", "status"),
     )
 
     id: str = Field(primary_key=True)
@@ -159,6 +169,13 @@ class Job(SQLModel, table=True):
     attempts: int = 0
     failures: int = 0
     max_attempts: int = 3
+    owner: str | None = None
+    not_before: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    waits_for: list[str] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    wait_reason: str | None = None
+    wait_until: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+    checkpoint: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
+    same_as: str | None = Field(default=None, index=True)
     lease_id: str | None = None
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     created_at: datetime = Field(sa_type=UtcDateTime)
@@ -202,6 +219,10 @@ class Measurement(SQLModel, table=True):
     anchor_drift: float | None = None
     stable: bool
     unstable_reason: str | None = None
+    p90_stable: bool | None = None
+    p90_lower_ms: float | None = None
+    p90_upper_ms: float | None = None
+    p90_unstable_reason: str | None = None
     emulated: bool
     fully_accelerated: bool | None = None
     samples: int

@@ -1,0 +1,26 @@
+"""Jobs have owners and wait without a lease, devices belong to a token, and p90 has an interval of its own."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    op.add_column("job", sa.Column("owner", sa.String(), nullable=True))
+    op.add_column("job", sa.Column("not_before", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("job", sa.Column("waits_for", sa.JSON(), nullable=True))
+    op.add_column("job", sa.Column("wait_reason", sa.String(), nullable=True))
+    op.add_column("job", sa.Column("wait_until", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("job", sa.Column("checkpoint", sa.JSON(), nullable=True))
+    op.add_column("job", sa.Column("same_as", sa.String(), nullable=True))
+    op.create_index("ix_job_owner", "job", ["owner", "status"])
+    op.create_index("ix_job_wait_until", "job", ["wait_until"])
+    op.create_index("ix_job_same_as", "job", ["same_as"])
+    op.add_column("device", sa.Column("token_id", sa.String(), nullable=True))
+    op.execute("UPDATE device SET token_id = (SELECT agent.token_id FROM agent WHERE agent.id = device.agent_id)")
+    op.add_column("measurement", sa.Column("p90_stable", sa.Boolean(), nullable=True))
+    op.add_column("measurement", sa.Column("p90_lower_ms", sa.Float(), nullable=True))
+    op.add_column("measurement", sa.Column("p90_upper_ms", sa.Float(), nullable=True))
+    op.add_column("measurement", sa.Column("p90_unstable_reason", sa.String(), nullable=True))
