@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from elasticvit.archs.space import Codes
 from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.evolution import Frontier
@@ -122,9 +124,12 @@ class _Search:
             except Infeasible:
                 break
             answers = self._export(closer.best)
-        # Verified answers first; each group stays in order of accuracy.
-        ranked = sorted(measured.values(), key=lambda answer: (not answer.verified(self.request), -answer.top1))
-        return ranked[: self.request.count]
+        # Verified answers first; each group stays in the order of the choice. What is told of their accuracy comes from
+        # images that choose nothing, so it does not order them either.
+        found = list(measured.values())
+        chosen_by = self.served.accuracy.predict(np.stack([answer.code for answer in found]))
+        order = sorted(range(len(found)), key=lambda i: (not found[i].verified(self.request), -float(chosen_by[i])))
+        return [found[i] for i in order[: self.request.count]]
 
     def _worst_ms(self, answers: Sequence[Answer]) -> float:
         """The slowest measurement of those that are not verified, 0 without any."""
