@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, insert, select
+from sqlalchemy import insert, select
+from sqlmodel import SQLModel
 
 from benchmarks.soak.client import Client
 from benchmarks.soak.plan import Amounts
