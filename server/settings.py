@@ -36,7 +36,12 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
     max_attempts: int = Field(default=3, ge=1, le=100)
     max_upload_mb: float = Field(default=200.0, gt=0, le=MAX_MB)
-    max_body_mb: float = Field(default=32.0, gt=0, le=MAX_MB)
+    max_body_mb: float = Field(default=16.0, gt=0, le=MAX_MB)
+    """Of an agent's report, the largest body but an upload."""
+    max_request_kb: float = Field(default=64.0, gt=0, le=MAX_MB)
+    """Of every other body; a kB is 1000 bytes."""
+    token_cache_seconds: float = Field(default=2.0, ge=0, le=10)
+    """How long a revoked token may still be taken by another server process than the one that revoked it."""
     export_timeout_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """Of one export; then its process is ended and the job fails. Judging a large network on a whole split takes
     minutes."""
@@ -96,6 +101,10 @@ class Settings(BaseSettings):
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1e6)
+
+    @property
+    def max_request_bytes(self) -> int:
+        return int(self.max_request_kb * 1e3)
 
 
 def load_settings() -> Settings:
