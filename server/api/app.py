@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from server import logs
 from server.api import handlers
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
@@ -25,15 +26,24 @@ from server.errors import ServerError
 from server.services import job_ends, lease_expiry
 from server.services import tokens as token_service
 from server.services.home import prepare
-from server.settings import Settings
+from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.tables import Token
 from server.version import VERSION
 from server.wakeup import Notifier
+from server.wire.process import exit_with_parent
 
 log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
+
+
+def from_environment() -> FastAPI:
+    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    exit_with_parent()
+    return create_app(settings)
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:

@@ -25,7 +25,7 @@ from server.settings import Settings
 from server.store.tables import Token
 from server.wire import Role
 
-TOKEN = "token"  # noqa: S105 - its key in the scope's state
+TOKEN = "token"
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 AGENT_BYTES = 512_000  # 500 devices, each with what it tells of itself
 

@@ -21,7 +21,7 @@ class Admission:
         self._free: asyncio.Semaphore | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app when there is a thread for it. Raises Departed, and does not run it, if the client left before."""
+        """Run the app when there is a thread for it. Raises Departed instead, if the client has left before."""
         if self._free is None:
             self._free = asyncio.Semaphore(int(to_thread.current_default_thread_limiter().total_tokens))
         waits = self._free.locked()

@@ -76,7 +76,7 @@ class TokenCache:
             generation = self._generation
             try:
                 found = await to_thread.run_sync(self._lookup, list(batch), limiter=limiter)
-            except Exception as error:  # noqa: BLE001  each who waits raises it
+            except Exception as error:
                 for future in batch.values():
                     future.set_exception(error)
                 continue
