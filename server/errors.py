@@ -8,7 +8,9 @@ ServerError
 │   ├── Unauthorized     401
 │   ├── Forbidden        403
 │   ├── NotFound         404
+│   ├── MethodNotAllowed 405  allowed
 │   ├── TooLarge         413
+│   ├── UnsupportedEncoding 415
 │   └── Conflict         409
 │       ├── NoPredictor  409
 │       ├── Finished     409  a finished job does not change
@@ -30,6 +32,7 @@ ServerError
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -96,8 +99,22 @@ class NotFound(UserError):
     status = 404
 
 
+class MethodNotAllowed(UserError):
+    """`allowed` are the methods that the address takes."""
+
+    status = 405
+
+    def __init__(self, detail: str, *, allowed: Iterable[str]) -> None:
+        super().__init__(detail)
+        self.headers = {"Allow": ", ".join(sorted(allowed))}
+
+
 class TooLarge(UserError):
     status = 413
+
+
+class UnsupportedEncoding(UserError):
+    status = 415
 
 
 class Conflict(UserError):

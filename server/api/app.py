@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -13,24 +13,37 @@ from sqlalchemy.exc import DBAPIError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from server import logs
 from server.api import handlers
+from server.api.edge.gate import Gate
+from server.api.edge.token_cache import TokenCache
 from server.api.metrics import Metrics
-from server.api.middleware import BodyLimit, RequestLog
+from server.api.middleware import RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
 from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import job_ends, lease_expiry
+from server.services import tokens as token_service
 from server.services.home import prepare
-from server.settings import Settings
+from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
 from server.store.db import Database
+from server.store.tables import Token
 from server.version import VERSION
 from server.wakeup import Notifier
+from server.wire.process import exit_with_parent
 
 log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
-MULTIPART_BYTES = 100_000  # what a form adds around the file in it
+
+
+def from_environment() -> FastAPI:
+    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    exit_with_parent()
+    return create_app(settings)
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
@@ -39,6 +52,11 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
+
+        def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
+            with database.read() as session:
+                return token_service.usable(session, digests)
+
         app.state.server = State(
             settings=settings,
             database=database,
@@ -46,6 +64,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             metrics=metrics,
             clock=clock,
             notifier=Notifier(settings.url),
+            tokens=TokenCache(lookup, settings.token_cache_seconds),
         )
         sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:
@@ -64,12 +83,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         lifespan=lifespan,
         responses=handlers.RESPONSES,
         strict_content_type=False,
+        redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        uploads={"/models": settings.max_upload_bytes + MULTIPART_BYTES},
-    )
+    app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ServerError, handlers.server_error)
     app.add_exception_handler(RequestValidationError, handlers.invalid)

@@ -23,7 +23,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 MAX_NAMED_FIELDS = 10
 
 
-def server_error(_request: Request, error: Exception) -> Response:
+def server_error(_request: Request | None, error: Exception) -> Response:
     assert isinstance(error, ServerError)
     if error.status >= 500:
         log.error("refused", detail=error.detail)

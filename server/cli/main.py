@@ -52,12 +52,13 @@ def up() -> None:
 
 
 @app.command()
-def serve(exit_with_parent: WithParent = False) -> None:
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes; more than one need PostgreSQL.")] = 1,
+    exit_with_parent: WithParent = False,
+) -> None:
     """Run only the HTTP server; workers and agents are processes of their own."""
-    import uvicorn
-
     from server import logs
-    from server.api.app import create_app
+    from server.api.edge import serving
     from server.services.home import prepare
     from server.settings import load_settings
 
@@ -65,18 +66,12 @@ def serve(exit_with_parent: WithParent = False) -> None:
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
+        serving.check_workers(settings, workers)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
         prepare(settings).close()
     except ServerError as error:
         _end(error, EXIT_ERROR)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    raise typer.Exit(serving.serve(settings, workers))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from server.api.routes.deps import AgentToken, State, TheState
+from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
 from server.errors import BadValue
 from server.services import claims, devices, leases, measurements
 from server.wire import (
@@ -27,14 +27,14 @@ router = APIRouter(tags=["agents"])
 
 
 @router.post("/agents/register")
-def register(body: AgentRegister, state: TheState, token: AgentToken) -> AgentRegistered:
+def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> AgentRegistered:
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
         return AgentRegistered(agent_id=agent.id, **_intervals(state))
 
 
 @router.post("/agents/heartbeat")
-def heartbeat(body: Heartbeat, state: TheState, token: AgentToken) -> HeartbeatReply:
+def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> HeartbeatReply:
     with state.database.write() as session:
         devices.heartbeat(session, body.agent_id, body.devices, token.id, state.now)
         return HeartbeatReply(**_intervals(state))
@@ -63,7 +63,7 @@ def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken)
 
 
 @router.post("/leases/{lease_id}/report")
-def report(lease_id: str, body: Report, state: TheState, token: AgentToken) -> Reported:
+def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Reported:
     if body.lease_id != lease_id:
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:

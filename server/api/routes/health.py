@@ -13,7 +13,8 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> Health:
+async def healthz() -> Health:
+    """A coroutine, so that it answers while all threads are busy."""
     return Health(version=VERSION)
 
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
-from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, UserToken
+from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Uploader
 from server.errors import BadValue, InfraError, NotYet
 from server.services import conversions, models
 from server.store.blobs import CHUNK, Draft
@@ -45,7 +45,7 @@ UPLOAD = {
 async def upload_model(
     request: Request,
     state: TheState,
-    _token: UserToken,
+    _token: Uploader,
     response: Response,
     name: Annotated[Name | None, Query()] = None,
 ) -> ModelView:
