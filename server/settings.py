@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     conversion_threads: int = Field(default=1, ge=1, le=64)
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
+    """Where a process writes its log instead of stderr; a new file is begun at 10 MB, and three are kept."""
 
     @field_validator("host")
     @classmethod

@@ -63,7 +63,7 @@ def serve(exit_with_parent: WithParent = False) -> None:
     _watch(exit_with_parent)
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_file)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
         prepare(settings).close()
     except ServerError as error:
@@ -88,7 +88,7 @@ def worker(exit_with_parent: WithParent = False) -> None:
     _watch(exit_with_parent)
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_file)
         # A supervised worker is the only one of its home: what its predecessor held is free.
         run(settings, alone=exit_with_parent)
     except ServerError as error:
