@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
 
 from elasticvit.cli.console import escape_unprintable
+from elasticvit.progress import Say
 from server.cli import client
-from server.errors import ServerError
+from server.errors import DiskFull, ServerError, Unavailable
 from server.version import VERSION
+from server.wire.log_stream import STDOUT, LogStream
+from server.wire.process import TRY_AGAIN
 
 EXIT_ERROR, EXIT_TAKEN = 1, 3
 
@@ -42,7 +46,7 @@ def up() -> None:
     from server.wire.connect import AddressError
 
     try:
-        status = Supervisor(load_settings(), lambda message: typer.echo(f"elasticvit: {message}")).run()
+        status = Supervisor(load_settings(), _say()).run()
     except Taken as error:
         _end(error, EXIT_TAKEN)
     except (ServerError, AddressError) as error:
@@ -67,7 +71,7 @@ def serve(exit_with_parent: WithParent = False) -> None:
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
         prepare(settings).close()
     except ServerError as error:
-        _end(error, EXIT_ERROR)
+        _end(error, _status(error))
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -92,7 +96,7 @@ def worker(exit_with_parent: WithParent = False) -> None:
         # A supervised worker is the only one of its home: what its predecessor held is free.
         run(settings, alone=exit_with_parent)
     except ServerError as error:
-        _end(error, EXIT_ERROR)
+        _end(error, _status(error))
 
 
 @app.command()
@@ -104,7 +108,7 @@ def prepare(exit_with_parent: WithParent = False) -> None:
 
     _watch(exit_with_parent)
     try:
-        prepare_home(load_settings(), lambda message: typer.echo(f"elasticvit: {message}"))
+        prepare_home(load_settings(), _say())
     except (ServerError, ElasticVitError) as error:
         _end(error, EXIT_ERROR)
 
@@ -132,9 +136,25 @@ def _watch(wanted: bool) -> None:
         exit_with_parent()
 
 
+def _say() -> Say:
+    """Messages on stdout, which go on when the disk behind it is full or its reader is gone."""
+    stdout = LogStream(lambda count: f"elasticvit: {count} messages could not be written", STDOUT)
+
+    def say(message: str) -> None:
+        stdout.write(f"elasticvit: {message}\n")
+
+    return say
+
+
 def _end(error: Exception, status: int) -> NoReturn:
-    typer.echo(f"elasticvit: {error}", err=True)
+    with suppress(OSError):  # the status says it, too
+        typer.echo(f"elasticvit: {error}", err=True)
     raise typer.Exit(status) from error
+
+
+def _status(error: ServerError) -> int:
+    """For the process that starts this one: whether starting it again may help."""
+    return TRY_AGAIN if isinstance(error, DiskFull | Unavailable) else EXIT_ERROR
 
 
 def main() -> None:

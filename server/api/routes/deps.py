@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -11,9 +11,12 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.api.metrics import Metrics
+from server.api.shared_call import SharedCall
+from server.api.sweeper import Sweeper
 from server.clock import Clock
 from server.errors import Forbidden
 from server.services import tokens
+from server.services.readiness import Check
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
@@ -32,6 +35,8 @@ class State:
     metrics: Metrics
     clock: Clock
     notifier: Notifier
+    sweeper: Sweeper
+    readiness: SharedCall[list[Check]] = field(default_factory=SharedCall)
     was_ready: bool = False
 
     @property
