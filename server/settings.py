@@ -75,8 +75,12 @@ class Settings(BaseSettings):
     """How many searches and exports a worker does at once; they share one exporting process."""
     calibration_threads: int = Field(default=1, ge=1, le=64)
     conversion_threads: int = Field(default=1, ge=1, le=64)
+    min_free_mb: float = Field(default=50.0, ge=0, le=MAX_MB)
+    """With less space on the home folder's disk, /readyz is 503."""
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
+    """Where a process writes its log instead of stderr; a new file is begun at 10 MB, and three are kept."""
 
     @field_validator("host")
     @classmethod

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -21,27 +20,25 @@ from server.api.metrics import Metrics
 from server.api.middleware import RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
+from server.api.sweeper import upkeep
 from server.clock import Clock, utc_now
 from server.errors import ServerError
-from server.services import job_ends, lease_expiry
 from server.services import tokens as token_service
 from server.services.home import prepare
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
-from server.store.db import Database
 from server.store.tables import Token
 from server.version import VERSION
 from server.wakeup import Notifier
 from server.wire.process import exit_with_parent
 
-log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
 
 
 def from_environment() -> FastAPI:
     """The app of one of several server processes: each makes its own, by the settings of the environment."""
     settings = load_settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_file)
     exit_with_parent()
     return create_app(settings)
 
@@ -57,22 +54,20 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             with database.read() as session:
                 return token_service.usable(session, digests)
 
-        app.state.server = State(
-            settings=settings,
-            database=database,
-            blobs=Blobs(settings.blobs_folder),
-            metrics=metrics,
-            clock=clock,
-            notifier=Notifier(settings.url),
-            tokens=TokenCache(lookup, settings.token_cache_seconds),
-        )
-        sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:
-            yield
+            async with upkeep(database, clock, settings.sweep_seconds) as sweeper:
+                app.state.server = State(
+                    settings=settings,
+                    database=database,
+                    blobs=Blobs(settings.blobs_folder),
+                    metrics=metrics,
+                    clock=clock,
+                    notifier=Notifier(settings.url),
+                    tokens=TokenCache(lookup, settings.token_cache_seconds),
+                    sweeper=sweeper,
+                )
+                yield
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
             database.close()
 
     metrics = Metrics()
@@ -91,29 +86,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(RequestValidationError, handlers.invalid)
     app.add_exception_handler(HTTPException, handlers.http_error)
     app.add_exception_handler(DBAPIError, handlers.database_error)
+    app.add_exception_handler(PoolTimeout, handlers.no_connection)
+    app.add_exception_handler(OSError, handlers.os_error)
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
     return app
-
-
-async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Requeue what dead agents and workers held, and cancel jobs whose parent is finished.
-
-    Every process may do it: each change is made once.
-    """
-
-    def sweep() -> tuple[int, int]:
-        with database.write() as session:
-            return lease_expiry.sweep(session, clock()), job_ends.sweep_orphans(session, clock())
-
-    while True:
-        try:
-            expired, orphans = await run_in_threadpool(sweep)
-            if expired:
-                log.warning("leases expired", count=expired)
-            if orphans:
-                log.warning("jobs cancelled whose parent is finished", count=orphans)
-        except (DBAPIError, ServerError):
-            log.exception("the sweep of leases failed")
-        await asyncio.sleep(seconds)

@@ -311,3 +311,12 @@ class IdempotencyKey(SQLModel, table=True):
     body_sha256: str
     answer: dict[str, Any] = Field(sa_type=JSON)
     created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Presence(SQLModel, table=True):
+    """A server or worker process, which marks that it is alive every few seconds."""
+
+    id: str = Field(primary_key=True)
+    kind: str
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    seen_at: datetime = Field(sa_type=UtcDateTime)

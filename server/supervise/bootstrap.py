@@ -16,7 +16,7 @@ from elasticvit.nn.supernet_header import ENDING
 from elasticvit.pretrained.prepare import prepare_default
 from elasticvit.progress import Say
 from server.clock import Clock, utc_now
-from server.errors import BadValue, InfraError, Unauthorized
+from server.errors import InfraError, ServerError, Unauthorized
 from server.services import models, supernet_files, supernets, tokens
 from server.services.home import prepare
 from server.settings import Settings
@@ -31,6 +31,8 @@ def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
     database = prepare(settings, clock)
     say("building the benchmark program")
     build_benchmark()
+    for sentence in supernet_files.set_damaged_aside(settings.supernets_folder):
+        say(sentence)
     file = prepare_default(settings.supernets_folder, say, name=settings.supernet)
     register_supernets(database, settings.supernets_folder, file, say, clock)
     keep_anchor(database, Blobs(settings.blobs_folder), clock)
@@ -50,7 +52,8 @@ def build_benchmark() -> None:
 def register_supernets(database: Database, folder: Path, default: Path, say: Say, clock: Clock) -> None:
     """Register all supernet files of the home folder; `default` answers requests that name none.
 
-    Raises BadValue if `default` cannot be served. Others that cannot be served are reported and left out.
+    Raises BadValue if `default` cannot be served. Others that cannot be served, whatever the reason, are reported and
+    left out.
     """
     register_supernet(database, default, clock)
     with database.write() as session:
@@ -60,8 +63,10 @@ def register_supernets(database: Database, folder: Path, default: Path, say: Say
             continue
         try:
             register_supernet(database, file, clock)
-        except BadValue as error:
+        except ServerError as error:
             say(f"not serving {file.name}: {error.detail}")
+        except Exception as error:  # one odd file must not keep the service from starting
+            say(f"not serving {file.name}: {type(error).__name__}: {error}")
 
 
 def register_supernet(database: Database, file: Path, clock: Clock) -> None:

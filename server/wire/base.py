@@ -100,6 +100,20 @@ class Health(Answer):
     version: str
 
 
+class ReadinessCheck(Answer):
+    """One thing that the service needs. It answers without what is `degraded`, and not without what `failed`.
+
+    `detail` is for readers with a token only, since it names files.
+    """
+
+    name: str
+    state: Literal["ok", "degraded", "failed"]
+    detail: str | None = None
+
+
 class Readiness(Answer):
+    """`waiting_for` names the checks that failed; `checks` is there where they were asked for (`?verbose=true`)."""
+
     ready: bool
     waiting_for: list[str]
+    checks: list[ReadinessCheck] | None = None

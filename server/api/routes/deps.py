@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
@@ -11,7 +11,10 @@ from fastapi import Depends, Header, Query, Request
 from server.api.edge.access import Allow, Body
 from server.api.edge.token_cache import TokenCache
 from server.api.metrics import Metrics
+from server.api.shared_call import SharedCall
+from server.api.sweeper import Sweeper
 from server.clock import Clock
+from server.services.readiness import Check
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
@@ -31,6 +34,8 @@ class State:
     clock: Clock
     notifier: Notifier
     tokens: TokenCache
+    sweeper: Sweeper
+    readiness: SharedCall[list[Check]] = field(default_factory=SharedCall)
     was_ready: bool = False
 
     @property

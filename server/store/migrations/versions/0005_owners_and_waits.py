@@ -1,4 +1,5 @@
-"""Jobs have owners and wait without a lease, devices belong to a token, and p90 has an interval of its own."""
+"""Jobs have owners and wait without a lease, devices belong to a token, p90 has an interval of its own, and processes
+say that they are alive."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,3 +25,11 @@ def upgrade() -> None:
     op.add_column("measurement", sa.Column("p90_lower_ms", sa.Float(), nullable=True))
     op.add_column("measurement", sa.Column("p90_upper_ms", sa.Float(), nullable=True))
     op.add_column("measurement", sa.Column("p90_unstable_reason", sa.String(), nullable=True))
+    op.create_table(
+        "presence",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
