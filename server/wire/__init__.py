@@ -41,6 +41,7 @@ from server.wire.base import (
 from server.wire.devices import (
     HOST,
     DeviceDescription,
+    DeviceRebind,
     DeviceState,
     DeviceView,
     ProfileKey,
@@ -116,6 +117,7 @@ __all__ = [
     "DeviceBeat",
     "DeviceDescription",
     "DeviceKind",
+    "DeviceRebind",
     "DeviceState",
     "DeviceView",
     "Download",

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from server.wire.base import Answer, DeviceKind, Name, Shared, UtcTime
+from server.wire.base import Answer, DeviceKind, Name, Request, Shared, UtcTime
 from server.wire.predictors import PredictorRef
 from server.wire.text import Plain, Text
 
@@ -78,7 +78,10 @@ class DeviceDescription(Shared):
 
 
 class DeviceView(Answer):
-    """A device as it is now; `predictor` is the newest of its device profile for the default supernet, or None."""
+    """A device as it is now; `predictor` is the newest of its device profile for the default supernet, or None.
+
+    `token_id` is the token that the device belongs to: agents with another one cannot register it.
+    """
 
     name: str
     kind: DeviceKind
@@ -92,8 +95,15 @@ class DeviceView(Answer):
     bench_build: str
     properties: dict[str, str]
     profile_id: str
+    token_id: str | None
     predictor: PredictorRef | None
     last_seen_at: UtcTime
+
+
+class DeviceRebind(Request):
+    """POST /devices/{name}/rebind: the device belongs to this token from now on."""
+
+    token_id: Text
 
 
 class ProfileView(Answer):

@@ -44,11 +44,12 @@ def heartbeat(body: Heartbeat, state: TheState, token: AgentToken) -> HeartbeatR
 def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
     """The next job for one of the idle devices; 204 when none is queued."""
     with state.database.read() as session:
-        devices.get_agent(session, body.agent_id, token.id)
-        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices)):
+        agent = devices.get_agent(session, body.agent_id, token.id)
+        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, agent, body.devices)):
             return Response(status_code=204)
     with state.database.write() as session:
-        given = leases.grant(session, body.agent_id, body.devices, state.now, state.settings.lease_seconds)
+        agent = devices.get_agent(session, body.agent_id, token.id)
+        given = leases.grant(session, agent, body.devices, state.now, state.settings.lease_seconds)
         return given or Response(status_code=204)
 
 

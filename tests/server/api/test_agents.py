@@ -61,16 +61,17 @@ def test_nothing_waits_is_204(farm: Farm) -> None:
 
 def test_of_two_agents_that_claim_one_job_one_gets_it(any_farm: Farm) -> None:
     first = any_farm.agent("first")
-    second = any_farm.agent("second", ("host",), "agent-2")
+    second = any_farm.agent("second", ("host",))
     job_id = any_farm.measure_job()
     start = Barrier(2)
 
-    def claim(agent_id: str, role: str) -> int:
+    def claim(agent_id: str) -> int:
         start.wait()
-        return int(any_farm.call("POST", "/leases", role, json={"agent_id": agent_id, "devices": ["host"]}).status_code)
+        body = {"agent_id": agent_id, "devices": ["host"]}
+        return int(any_farm.call("POST", "/leases", "agent", json=body).status_code)
 
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(claim, (first, second), ("agent", "agent-2")))
+        both = list(pool.map(claim, (first, second)))
     assert sorted(both) == [200, 204]
     assert any_farm.ok("GET", f"/jobs/{job_id}")["attempts"] == 1
 
