@@ -23,6 +23,7 @@ from server.wire import (
     DeviceDescription,
     DeviceState,
     DeviceView,
+    MeasureProtocol,
     Page,
     PredictorRef,
     ProfileKey,
@@ -106,6 +107,11 @@ def get(session: Session, name: str) -> Device:
 
 def description(device: Device) -> DeviceDescription:
     return DeviceDescription.model_validate(device.description)
+
+
+def registered_profile(session: Session, name: str, protocol: MeasureProtocol) -> ProfileKey:
+    """The key of a device's profile under a protocol, as the device is registered now. Raises NotFound."""
+    return description(get(session, name)).profile(protocol.threads, protocol.cpu_mask)
 
 
 def state(session: Session, device: Device, now: datetime, offline_after: timedelta) -> DeviceState:

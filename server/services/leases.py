@@ -51,6 +51,10 @@ def grant(session: Session, agent: Agent, names: list[str], now: datetime, lease
         return None
     job = claimed.job
     assert job.model_id is not None and job.device is not None
+    protocol = MeasureProtocol.model_validate(job.payload["protocol"])
+    attempt = claims.get_attempt(session, claimed.lease_id)
+    attempt.profile = devices.registered_profile(session, job.device, protocol).model_dump(mode="json")
+    session.add(attempt)
     anchor = models.anchor(session)
     return Lease(
         lease_id=claimed.lease_id,
@@ -61,5 +65,5 @@ def grant(session: Session, agent: Agent, names: list[str], now: datetime, lease
         device=job.device,
         model=models.ref(models.get(session, job.model_id)),
         anchor=models.ref(anchor) if anchor else None,
-        protocol=MeasureProtocol.model_validate(job.payload["protocol"]),
+        protocol=protocol,
     )

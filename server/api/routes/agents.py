@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from server.api.routes.deps import AgentToken, State, TheState
 from server.errors import BadValue
-from server.services import claims, devices, leases, measurements
+from server.services import claims, devices, leases, reports
 from server.wire import (
     AgentRegister,
     AgentRegistered,
@@ -69,7 +69,7 @@ def report(lease_id: str, body: Report, state: TheState, token: AgentToken) -> R
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        return measurements.accept(session, body, state.now)
+        return reports.accept(session, body, state.now)
 
 
 def _intervals(state: State) -> dict[str, Any]:

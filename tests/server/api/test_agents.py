@@ -296,7 +296,7 @@ def test_measurements_are_normalised_by_the_anchor(any_farm: Farm) -> None:
 
 @pytest.mark.medium
 def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
-    agent_id = farm.agent(devices=("host", "emu"))
+    agent_id = farm.agent(devices=("host", "emu"), kinds={"emu": "emulated"})
     shaky, drifting = session_body(), session_body()
     for measured in shaky["rounds"][:2]:  # one alone would be forgiven
         measured["model"]["samples_ns"] = [4_000_000] * 5
