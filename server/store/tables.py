@@ -184,7 +184,10 @@ class Job(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One attempt at a job; its id is the lease's id, its number the fencing token."""
+    """One attempt at a job; its id is the lease's id, its number the fencing token.
+
+    `profile` is the key of the device profile as the device was registered when the lease was given.
+    """
 
     __table_args__ = (UniqueConstraint("job_id", "number", name="uq_attempt_job_number"),)
 
@@ -198,6 +201,7 @@ class Attempt(SQLModel, table=True):
     failure: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     log: str = Field(default="", sa_type=PlainText)
     report_sha256: str | None = None
+    profile: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
 
 
 class Measurement(SQLModel, table=True):

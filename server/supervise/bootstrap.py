@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sqlmodel import Session
+
 from elasticvit.export.api import anchor
 from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_header import ENDING
@@ -17,12 +19,12 @@ from elasticvit.pretrained.prepare import prepare_default
 from elasticvit.progress import Say
 from server.clock import Clock, utc_now
 from server.errors import InfraError, ServerError, Unauthorized
-from server.services import models, supernet_files, supernets, tokens
+from server.services import device_binding, models, supernet_files, supernets, tokens
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs, write_private
 from server.store.db import Database
-from server.store.tables import Supernet
+from server.store.tables import Device, Supernet, Token
 from server.wire import HOST, Role
 
 
@@ -101,13 +103,37 @@ def agent_token_file(settings: Settings) -> Path:
 
 
 def ensure_agent_token(database: Database, file: Path, clock: Clock) -> None:
-    """Make sure that `file` (mode 0600) holds a valid token of role agent."""
+    """Make sure that `file` (mode 0600) holds a valid token of role agent, and that this machine's agent can serve the
+    device `host` with it.
+
+    A new token gets the device: the token file of a restored home may be missing. So does the present one where the
+    token of the device was revoked. Otherwise an admin decides (`elasticvit devices rebind`).
+    """
     secret = tokens.read_secret(file)
     with database.write() as session:
-        try:
-            if tokens.authenticate(session, secret).role == Role.AGENT:
-                return
-        except Unauthorized:
-            pass
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(file, tokens.create(session, "host-agent", Role.AGENT, clock()).token + "\n")
+        token_id = _agent_token_id(session, secret)
+        if token_id is None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            created = tokens.create(session, "host-agent", Role.AGENT, clock())
+            session.flush()
+            write_private(file, created.token + "\n")
+            token_id = created.id
+        elif _has_valid_token(session, HOST):
+            return
+        if session.get(Device, HOST) is not None:
+            device_binding.rebind(session, HOST, token_id, clock())
+
+
+def _agent_token_id(session: Session, secret: str | None) -> str | None:
+    """The id of a valid token of role agent; None for any other secret."""
+    try:
+        token = tokens.authenticate(session, secret)
+    except Unauthorized:
+        return None
+    return token.id if token.role == Role.AGENT else None
+
+
+def _has_valid_token(session: Session, device_name: str) -> bool:
+    device = session.get(Device, device_name)
+    token = session.get(Token, device.token_id) if device is not None and device.token_id is not None else None
+    return token is not None and token.revoked_at is None

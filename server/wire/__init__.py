@@ -42,6 +42,7 @@ from server.wire.base import (
 from server.wire.devices import (
     HOST,
     DeviceDescription,
+    DeviceRebind,
     DeviceState,
     DeviceView,
     ProfileKey,
@@ -117,6 +118,7 @@ __all__ = [
     "DeviceBeat",
     "DeviceDescription",
     "DeviceKind",
+    "DeviceRebind",
     "DeviceState",
     "DeviceView",
     "Download",

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
 from server.errors import BadValue
-from server.services import claims, devices, leases, measurements
+from server.services import claims, devices, leases, reports
 from server.wire import (
     AgentRegister,
     AgentRegistered,
@@ -44,11 +44,12 @@ def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> Heartbea
 def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
     """The next job for one of the idle devices; 204 when none is queued."""
     with state.database.read() as session:
-        devices.get_agent(session, body.agent_id, token.id)
-        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices)):
+        agent = devices.get_agent(session, body.agent_id, token.id)
+        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, agent, body.devices)):
             return Response(status_code=204)
     with state.database.write() as session:
-        given = leases.grant(session, body.agent_id, body.devices, state.now, state.settings.lease_seconds)
+        agent = devices.get_agent(session, body.agent_id, token.id)
+        given = leases.grant(session, agent, body.devices, state.now, state.settings.lease_seconds)
         return given or Response(status_code=204)
 
 
@@ -68,7 +69,7 @@ def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Rep
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        return measurements.accept(session, body, state.now)
+        return reports.accept(session, body, state.now)
 
 
 def _intervals(state: State) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
 from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Uploader
-from server.errors import BadValue, InfraError, NotYet
-from server.services import conversions, models
+from server.errors import BadValue, Forbidden, InfraError, NotYet
+from server.services import conversions, leases, models
 from server.store.blobs import CHUNK, Draft
-from server.store.tables import Job, Model, ModelFile
-from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page
+from server.store.tables import Job, Model, ModelFile, Token
+from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page, Role
 
 router = APIRouter(tags=["models"])
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
@@ -84,13 +84,15 @@ def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
 async def download_model(
     model_id: str,
     state: TheState,
-    _token: Downloader,
+    token: Downloader,
     format: Annotated[Download, Query()] = "tflite",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made at the first request, which waits for them; if
     that takes too long, the answer is 503 with Retry-After."""
-    model = await run_in_threadpool(_model, state, model_id)
+    model = await run_in_threadpool(_model, state, model_id, token)
+    if token.role == Role.AGENT and format != "tflite":
+        raise Forbidden("a token of role agent downloads only the .tflite files of its leases")
     if format == "manifest":
         return _text(models.manifest_bytes(model), "application/json", if_none_match)
     if format == "card":
@@ -103,9 +105,13 @@ async def download_model(
 def get_blob(
     sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
     state: TheState,
-    _token: Downloader,
+    token: Downloader,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
+    """A file by its SHA-256. An agent gets only those that its leases name."""
+    if token.role == Role.AGENT:
+        with state.database.read() as session:
+            leases.check_download(session, sha256, token.id)
     return _file(state, sha256, if_none_match, sha256)
 
 
@@ -124,8 +130,12 @@ def _add(state: State, draft: Draft, name: str | None) -> ModelView:
         return models.view(models.add_upload(session, draft, manifest, name, state.now))
 
 
-def _model(state: State, model_id: str) -> Model:
+def _model(state: State, model_id: str, token: Token) -> Model:
+    """The model, if the token may download it. Raises NotFound, Forbidden."""
     with state.database.read() as session:
+        if token.role == Role.AGENT:
+            known = session.get(Model, model_id)
+            leases.check_download(session, known.sha256 if known else "", token.id)
         return models.get(session, model_id)
 
 

@@ -19,7 +19,7 @@ from server.compute.exporting.order import Exporter
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.exports import ProgressReporter, export_subnet
 from server.compute.jobs.choose import choose
-from server.compute.jobs.search_result import Answer, ResultWriter
+from server.compute.jobs.search_result import Answer, ResultWriter, is_stable
 from server.compute.jobs.tools import Tools
 from server.compute.task import Compute
 from server.errors import Infeasible
@@ -162,6 +162,6 @@ class _Search:
         row: Measurement | None = None
         for key in SESSIONS:
             row = self.task.measured(answer.model.id, self.request.targets[0].device, key, PROTOCOL, VERIFY_PRIORITY)
-            if row is not None and row.stable:
+            if row is not None and is_stable(row, self.request.statistic):
                 break
         return Answer(answer.code, answer.model, row)

@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.create_index("ix_job_same_as", "job", ["same_as"])
     op.add_column("device", sa.Column("token_id", sa.String(), nullable=True))
     op.execute("UPDATE device SET token_id = (SELECT agent.token_id FROM agent WHERE agent.id = device.agent_id)")
+    op.add_column("attempt", sa.Column("profile", sa.JSON(), nullable=True))
     op.add_column("measurement", sa.Column("p90_stable", sa.Boolean(), nullable=True))
     op.add_column("measurement", sa.Column("p90_lower_ms", sa.Float(), nullable=True))
     op.add_column("measurement", sa.Column("p90_upper_ms", sa.Float(), nullable=True))
