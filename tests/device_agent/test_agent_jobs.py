@@ -115,7 +115,7 @@ def test_a_hanging_benchmark_is_killed(agent_farm: Farm, tmp_path: Path) -> None
     agent_farm.server.job(agent_farm.model(until=str(tmp_path / "never")), max_secs=0.1)
     agent_farm.start(BENCH_GRACE_SECONDS="0.5")
     kind, detail = failure_of(agent_farm.wait_for_report())
-    assert kind == "device" and "was killed" in detail
+    assert kind == "user" and "was killed" in detail
     assert not is_running(agent_farm.bench_calls()[0]["pid"])
 
 

@@ -15,6 +15,7 @@ from device_agent.bench.local_process import LocalProcess
 from device_agent.bench.outcome import result_of, runtime_reasons
 from device_agent.cancellation import Cancellation
 from device_agent.errors import BadModel
+from device_agent.sandbox.command import Sandbox
 from server.wire import MeasureProtocol
 from tests.server.server_farm import tiny_tflite
 
@@ -57,7 +58,7 @@ def test_the_runtimes_reason_is_in_the_failure(
     builder.Finish(model.Pack(builder), b"TFL3")
     file = tmp_path / "refused.tflite"
     file.write_bytes(bytes(builder.Output()))
-    runner = LocalProcess(find_bench(None, None), tmp_path, grace_seconds=30.0)
+    runner = LocalProcess(find_bench(None, None), tmp_path, 30.0, Sandbox(10**9))
     request = BenchRequest(file, MeasureProtocol(runs=1, min_secs=0.0), None, profile=False)
     with pytest.raises(BadModel, match=reason) as caught:
         result_of(runner.run(request, Cancellation()))
