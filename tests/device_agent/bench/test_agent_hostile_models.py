@@ -111,7 +111,7 @@ def test_a_session_is_bounded(bench: Bench, box: Sandbox, anchor: Path, tmp_path
 
 
 @pytest.mark.medium
-def test_the_benchmark_keeps_its_figures_in_the_sandbox(bench: Bench, box: Sandbox, anchor: Path, tmp_path: Path) -> None:
+def test_the_benchmark_reports_as_much_in_the_sandbox(bench: Bench, box: Sandbox, anchor: Path, tmp_path: Path) -> None:
     """What it reads of the machine to report it is still there."""
     request = BenchRequest(anchor, MeasureProtocol(runs=5, min_secs=0.0), 1, profile=True)
     results = []

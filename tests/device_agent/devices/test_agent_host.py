@@ -95,7 +95,6 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
         ({"exit": 77}, DeviceFault, "status 77"),
         ({"signal": signal.SIGSEGV}, BadModel, "killed by SIGSEGV"),
         ({"signal": signal.SIGXCPU}, BadModel, "killed by SIGXCPU: .*max_secs"),
-        ({"signal": signal.SIGXFSZ}, BadModel, "killed by SIGXFSZ: .*min_secs"),
         ({"signal": signal.SIGKILL}, DeviceFault, "SIGKILL"),
         ({"signal": 40}, DeviceFault, "signal 40"),
         ({"no_result": True}, InfraFault, "left no result"),
