@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import random
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +147,7 @@ class ServedDevice:
     def _work(self, lease: Lease) -> None:
         registration = self._uplink.registration
         report = run_lease(
-            lease, self.device, registration.server, self._uplink.cache, registration.intervals.lease, self._stop
+            lease, self.device, registration.server, self._uplink.cache, registration.intervals, self._stop
         )
         if report is not None:
             self._deliver(report)
@@ -161,19 +163,28 @@ class ServedDevice:
         try:
             self._spooled = self._uplink.spool.put(report)
         except OSError as error:
-            log.error("the report cannot be kept on disk; sending it from memory", reason=str(error))
+            log.error("the report cannot be kept on disk; holding it in memory", reason=str(error))
             self._send_unspooled(report)
         else:
             self._uplink.spool.flush(self._uplink.registration.server.report)
 
     def _send_unspooled(self, report: Report) -> None:
-        """Hold a report in memory until the server accepts or refuses it, or the agent ends: the disk is full."""
+        """Hold a report in memory until the server accepts or refuses it, the disk takes it, or the agent ends.
+
+        Nothing is claimed meanwhile, so that there is one such report at most.
+        """
         backoff = self._uplink.backoff()
         while True:
             try:
                 self._uplink.registration.server.report(report)
+                return
+            except (ServerAway, Unauthorized) as error:
+                is_over, reason = self._stop.wait(backoff.after(error)), str(error)
             except AgentError as error:
-                if isinstance(error, ServerAway | Unauthorized) and not self._stop.wait(backoff.after(error)):
-                    continue
-                log.error("a report is lost", lease=report.lease_id, reason=str(error))
-            return
+                is_over, reason = True, str(error)
+            with suppress(OSError):
+                self._spooled = self._uplink.spool.put(report)
+                return
+            if is_over:
+                log.error("a report is lost", lease=report.lease_id, reason=reason)
+                return

@@ -46,7 +46,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "device_agent": (
         ("logs", "files"),
         ("errors",),
-        ("cancellation", "settings", "home"),
+        ("cancellation", "settings", "home", "sandbox"),
         ("bench",),
         ("devices",),
         ("uplink",),
