@@ -22,6 +22,7 @@ from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import job_ends, lease_expiry
 from server.services.home import prepare
+from server.services.uploads import UploadLimits, Uploads
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
@@ -46,6 +47,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             metrics=metrics,
             clock=clock,
             notifier=Notifier(settings.url),
+            uploads=Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes)),
         )
         sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:
@@ -54,6 +56,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeper
+            app.state.server.uploads.close()
             database.close()
 
     metrics = Metrics()

@@ -65,7 +65,7 @@ def serve(exit_with_parent: WithParent = False) -> None:
         settings = load_settings()
         logs.configure(settings.log_level)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
-        prepare(settings).close()
+        prepare(settings, thorough=True).close()
     except ServerError as error:
         _end(error, EXIT_ERROR)
     uvicorn.run(

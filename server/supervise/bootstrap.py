@@ -25,6 +25,8 @@ from server.store.db import Database
 from server.store.tables import Supernet
 from server.wire import HOST, Role
 
+HOST_AGENT = "host-agent"
+
 
 def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
     """Make a home folder ready; what takes time is reported by `say`. Raises InfraError, ElasticVitError."""
@@ -105,4 +107,7 @@ def ensure_agent_token(database: Database, file: Path, clock: Clock) -> None:
         except Unauthorized:
             pass
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(file, tokens.create(session, "host-agent", Role.AGENT, clock()).token + "\n")
+        tokens.set_other_aside(file)
+        # The same token with a new secret, because devices belong to the token that registered them.
+        secret = tokens.replaced_secret(session, HOST_AGENT, Role.AGENT)
+        write_private(file, (secret or tokens.create(session, HOST_AGENT, Role.AGENT, clock()).token) + "\n")

@@ -14,6 +14,7 @@ from server.api.metrics import Metrics
 from server.clock import Clock
 from server.errors import Forbidden
 from server.services import tokens
+from server.services.uploads import Uploads
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
@@ -32,6 +33,7 @@ class State:
     metrics: Metrics
     clock: Clock
     notifier: Notifier
+    uploads: Uploads
     was_ready: bool = False
 
     @property
