@@ -56,12 +56,21 @@ def register(database: Database, file: Path, now: datetime) -> Supernet:
         )
 
 
+def register_made(database: Database, file: Path, now: datetime) -> bool:
+    """Register a file that this start made; returns whether another was registered under its name. Raises BadValue."""
+    with database.read() as session:
+        former = session.get(Supernet, file.stem)
+    return register(database, file, now).sha256 != (former.sha256 if former is not None else file_sha256(file))
+
+
 def check_table(file: Path, space: Space) -> Path:
     """The accuracy table beside a supernet file. Raises BadValue if it is missing or unusable."""
     table = table_path(file)
     how = f"evaluate some by `elasticvit tabulate {file} --n 600`"
     if not table.is_file():
         raise BadValue(f"{file} has no accuracy table, from which accuracies are predicted: {how}")
+    if not table.read_bytes().endswith(b"\n"):
+        raise BadValue(f"{table} is cut off, it ends within a line: {how}")
     try:
         evaluated = AccuracyTable.load(table, space)
     except PredictorError as error:

@@ -24,6 +24,8 @@ def upgrade() -> None:
     op.create_index("ix_job_same_as", "job", ["same_as"])
     op.add_column("device", sa.Column("token_id", sa.String(), nullable=True))
     op.execute("UPDATE device SET token_id = (SELECT agent.token_id FROM agent WHERE agent.id = device.agent_id)")
+    op.add_column("supernet", sa.Column("table_sha256", sa.String(), nullable=True))
+    op.add_column("supernet", sa.Column("table_bytes", sa.BigInteger(), nullable=True))
     op.execute(f"UPDATE model SET manifest = {CUT} WHERE source = 'upload' AND {LENGTH} > {MAX_MANIFEST_CHARS}")
     op.add_column("measurement", sa.Column("p90_stable", sa.Boolean(), nullable=True))
     op.add_column("measurement", sa.Column("p90_lower_ms", sa.Float(), nullable=True))
