@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     supernet: str | None = Field(default=None, pattern=NAME_PATTERN)
     """Which supernet answers where none is named; None for the one that ships with the package."""
     database_url: str | None = None
+    database_password_file: Path | None = None
+    """Holds the password of the database's user, so that no environment shows it."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
@@ -76,8 +78,9 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The database's SQLAlchemy URL; without one given, `farm.db` in the home folder."""
-        return self.database_url or f"sqlite:///{self.home.resolve() / 'farm.db'}"
+        """The database's SQLAlchemy URL; without one given, `farm.db` in the home folder. Raises SettingsError."""
+        url = self.database_url or f"sqlite:///{self.home.resolve() / 'farm.db'}"
+        return url if self.database_password_file is None else _with_password(url, self.database_password_file)
 
     @property
     def admin_token_file(self) -> Path:
@@ -107,6 +110,22 @@ class Settings(BaseSettings):
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1e6)
+
+
+def _with_password(url: str, file: Path) -> str:
+    """Raises SettingsError."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        password = file.read_text().strip()
+        return make_url(url).set(password=password).render_as_string(hide_password=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{PREFIX}DATABASE_PASSWORD_FILE: {file} cannot be read ({error})") from error
+    except ArgumentError as error:
+        raise SettingsError(
+            f"{PREFIX}DATABASE_URL is not a database URL such as postgresql://USER@HOST/NAME"
+        ) from error
 
 
 def load_settings() -> Settings:

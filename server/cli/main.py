@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -107,6 +108,29 @@ def prepare(exit_with_parent: WithParent = False) -> None:
         prepare_home(load_settings(), lambda message: typer.echo(f"elasticvit: {message}"))
     except (ServerError, ElasticVitError) as error:
         _end(error, EXIT_ERROR)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder, outside of the home folder.")],
+) -> None:
+    """Copy the home folder while the service runs; the copy can be served in its place.
+
+    It holds the SQLite database, tokens, models and supernets. A PostgreSQL database is not in it: run pg_dump before.
+    Exits with 1 if a stored file was damaged, which the copy then lacks.
+    """
+    from elasticvit.progress import bars
+    from server.services.backup import back_up
+    from server.settings import load_settings
+
+    try:
+        with bars() as report:
+            left_out = back_up(load_settings(), folder, report)
+    except ServerError as error:
+        _end(error, EXIT_ERROR)
+    for sentence in left_out:
+        typer.echo(f"elasticvit: {sentence}", err=True)
+    raise typer.Exit(EXIT_ERROR if left_out else 0)
 
 
 @app.command()
