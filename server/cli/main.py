@@ -134,6 +134,26 @@ def backup(
 
 
 @app.command()
+def fsck(
+    home: Annotated[Path | None, typer.Option(help="The home folder; by default the one of ELASTICVIT_HOME.")] = None,
+) -> None:
+    """Check a home folder, with or without a running service; nothing is changed.
+
+    Prints what is damaged or lost and what to do about it. Exits with 0 if nothing is, 1 if something is, and 2 if the
+    folder cannot be checked.
+    """
+    from server.cli.fsck import EXIT_UNCHECKED, run
+    from server.settings import load_settings
+
+    try:
+        settings = load_settings()
+        status = run(settings if home is None else settings.model_copy(update={"home": home}))
+    except ServerError as error:
+        _end(error, EXIT_UNCHECKED)
+    raise typer.Exit(status)
+
+
+@app.command()
 def demo(
     budget_ms: Annotated[float | None, typer.Option(help="Budget; by default the middle of the range.")] = None,
     sweep: Annotated[bool, typer.Option(help="Also search at 10, 30, 50, 70 and 90 % of the reachable range.")] = False,

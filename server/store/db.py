@@ -182,6 +182,13 @@ def _migrate(database: Database) -> str | None:
     return copy
 
 
+def is_current(database: Database) -> bool:
+    """Whether the schema is this code's. Raises DBAPIError."""
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
 def upgrade(database: Database, revision: str = "head") -> None:
     """Run the migrations up to `revision` in one transaction."""
     config = Config()
