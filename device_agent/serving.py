@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path

@@ -18,12 +18,14 @@ ServerError
 └── InfraError           500  the operator can fix it
     ├── ExportCrashed    500  the process that exports died, or exceeded its limits; not tried again
     ├── Unavailable      503
-    │   └── NotYet       503  retry_after_seconds
+    │   ├── NotYet       503  retry_after_seconds
+    │   └── Busy         503  retry_after_seconds
     ├── DiskFull         507
     ├── ReadOnlyHome     503
     ├── DatabaseTooNew   503
     ├── ForeignDatabase  503
     ├── DamagedDatabase  500
+    ├── DamagedFile      500
     └── SettingsError    500
 """
 
@@ -161,6 +163,14 @@ class NotYet(Unavailable):
         self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
+class Busy(Unavailable):
+    """Others are served first."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(f"{detail}: try again in {retry_after_seconds} s", retry_after_seconds=retry_after_seconds)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
+
+
 class DiskFull(InfraError):
     status = 507
 
@@ -175,6 +185,10 @@ class DatabaseTooNew(InfraError):
 
 class DamagedDatabase(InfraError):
     """What the file holds is no database, or not a whole one; nothing was changed."""
+
+
+class DamagedFile(InfraError):
+    """A file of the home folder is gone or is not what it was when it was stored."""
 
 
 class ForeignDatabase(InfraError):

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     home: Path = Path(".elasticvit")
+    share_home: bool = False
+    """Whether the group of the home folder may read it; others never may."""
     supernet: str | None = Field(default=None, pattern=NAME_PATTERN)
     """Which supernet answers where none is named; None for the one that ships with the package."""
     database_url: str | None = None
@@ -39,6 +41,10 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
     max_attempts: int = Field(default=3, ge=1, le=100)
     max_upload_mb: float = Field(default=200.0, gt=0, le=MAX_MB)
+    max_uploads: int = Field(default=16, ge=1, le=1000)
+    """Uploads at a time, of which one user has at most half; further ones wait."""
+    unfinished_uploads_mb: float = Field(default=1000.0, gt=0, le=MAX_MB)
+    """What the files of uploads that are not finished take on the disk, of which one user has at most half."""
     max_body_mb: float = Field(default=16.0, gt=0, le=MAX_MB)
     """Of an agent's report, the largest body but an upload."""
     max_request_kb: float = Field(default=64.0, gt=0, le=MAX_MB)
@@ -138,6 +144,11 @@ class Settings(BaseSettings):
     @property
     def max_upload_bytes(self) -> int:
         return int(self.max_upload_mb * 1e6)
+
+    @property
+    def unfinished_uploads_bytes(self) -> int:
+        """At least two of the largest files, so that half of it, one user's share, takes one."""
+        return max(int(self.unfinished_uploads_mb * 1e6), 2 * self.max_upload_bytes)
 
     @property
     def max_body_bytes(self) -> int:

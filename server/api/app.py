@@ -25,6 +25,7 @@ from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import tokens as token_service
 from server.services.home import prepare
+from server.services.uploads import UploadLimits, Uploads
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
 from server.store.tables import Token
@@ -50,6 +51,8 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
 
+        uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
+
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
             with database.read() as session:
                 return token_service.usable(session, digests)
@@ -65,9 +68,11 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     notifier=Notifier(settings.url),
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,
+                    uploads=uploads,
                 )
                 yield
         finally:
+            uploads.close()
             database.close()
 
     metrics = Metrics()

@@ -72,7 +72,7 @@ def serve(
         logs.configure(settings.log_level, settings.log_file)
         serving.check_workers(settings, workers)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
-        prepare(settings).close()
+        prepare(settings, thorough=True).close()
     except ServerError as error:
         _end(error, _status(error))
     raise typer.Exit(serving.serve(settings, workers))
@@ -130,6 +130,26 @@ def backup(
     for sentence in left_out:
         typer.echo(f"elasticvit: {sentence}", err=True)
     raise typer.Exit(EXIT_ERROR if left_out else 0)
+
+
+@app.command()
+def fsck(
+    home: Annotated[Path | None, typer.Option(help="The home folder; by default the one of ELASTICVIT_HOME.")] = None,
+) -> None:
+    """Check a home folder, with or without a running service; nothing is changed.
+
+    Prints what is damaged or lost and what to do about it. Exits with 0 if nothing is, 1 if something is, and 2 if the
+    folder cannot be checked.
+    """
+    from server.cli.fsck import EXIT_UNCHECKED, run
+    from server.settings import load_settings
+
+    try:
+        settings = load_settings()
+        status = run(settings if home is None else settings.model_copy(update={"home": home}))
+    except ServerError as error:
+        _end(error, EXIT_UNCHECKED)
+    raise typer.Exit(status)
 
 
 @app.command()

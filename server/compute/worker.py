@@ -167,7 +167,9 @@ def _keep_calibrated(compute: Compute, stop: threading.Event, pulse: Pulse) -> N
         pulse.within(CLAIM_SECONDS)
         try:
             with compute.database.read() as session:
-                due = host_calibration.calibration_due(session, compute.clock(), compute.settings.offline_after)
+                due = host_calibration.calibration_due(
+                    session, compute.blobs, compute.clock(), compute.settings.offline_after
+                )
             if due:
                 with compute.database.write() as session:
                     host_calibration.submit_calibration(session, compute.clock(), compute.settings.max_attempts)

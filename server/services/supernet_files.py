@@ -65,6 +65,13 @@ def register(database: Database, file: Path, now: datetime) -> Supernet:
         )
 
 
+def register_made(database: Database, file: Path, now: datetime) -> bool:
+    """Register a file that this start made; returns whether another was registered under its name. Raises BadValue."""
+    with database.read() as session:
+        former = session.get(Supernet, file.stem)
+    return register(database, file, now).sha256 != (former.sha256 if former is not None else file_sha256(file))
+
+
 def set_damaged_aside(folder: Path) -> list[str]:
     """Move what is no whole supernet file to the folder `damaged` in this one, each with a note that says why.
 
@@ -103,6 +110,8 @@ def check_table(file: Path, space: Space) -> Path:
     how = f"evaluate some by `elasticvit tabulate {file} --n 600`"
     if not table.is_file():
         raise BadValue(f"{file} has no accuracy table, from which accuracies are predicted: {how}")
+    if not table.read_bytes().endswith(b"\n"):
+        raise BadValue(f"{table} is cut off, it ends within a line: {how}")
     try:
         evaluated = AccuracyTable.load(table, space)
     except PredictorError as error:

@@ -58,7 +58,10 @@ class Token(SQLModel, table=True):
 
 
 class Supernet(SQLModel, table=True):
-    """A supernet file in the home folder's `supernets/`; `file` is its name there."""
+    """A supernet file in the home folder's `supernets/`; `file` is its name there.
+
+    `table_bytes` and `table_sha256` are of its accuracy table when it was registered; that file may have grown since.
+    """
 
     name: str = Field(primary_key=True)
     file: str
@@ -68,6 +71,8 @@ class Supernet(SQLModel, table=True):
     classes: int | None = None
     provenance: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     is_default: bool = False
+    table_sha256: str | None = None
+    table_bytes: int | None = Field(default=None, sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

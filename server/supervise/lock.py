@@ -30,7 +30,7 @@ class HomeLock:
         """Raises Taken naming the holder; InfraError where the folder cannot be written."""
         path = home / "run.lock"
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Not truncated before it is locked: it names the holder.
             file = path.open("a+")
         except OSError as error:

@@ -15,6 +15,7 @@ from server.api.shared_call import SharedCall
 from server.api.sweeper import Sweeper
 from server.clock import Clock
 from server.services.readiness import Check
+from server.services.uploads import Uploads
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
@@ -35,6 +36,7 @@ class State:
     notifier: Notifier
     tokens: TokenCache
     sweeper: Sweeper
+    uploads: Uploads
     readiness: SharedCall[list[Check]] = field(default_factory=SharedCall)
     was_ready: bool = False
 

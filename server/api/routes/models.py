@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
+from server.api.file_body import file_bytes, pieces
 from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, Uploader
-from server.errors import BadValue, Forbidden, InfraError, NotYet
+from server.errors import Forbidden, InfraError, NotFound, NotYet
 from server.services import conversions, leases, models
-from server.store.blobs import CHUNK, Draft
+from server.store.blobs import Draft
 from server.store.tables import Job, Model, ModelFile, Token
 from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page, Role
 
@@ -45,18 +45,18 @@ UPLOAD = {
 async def upload_model(
     request: Request,
     state: TheState,
-    _token: Uploader,
+    token: Uploader,
     response: Response,
     name: Annotated[Name | None, Query()] = None,
 ) -> ModelView:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
-    with state.blobs.draft(state.settings.max_upload_bytes) as draft:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            await _read_form(request, draft)
-        else:
-            async for chunk in request.stream():
-                await run_in_threadpool(draft.write, chunk)
-        view = await run_in_threadpool(_add, state, draft, name)
+    async with state.uploads.admitted(token.id) as upload:
+        with state.blobs.draft(state.settings.max_upload_bytes) as draft:
+            async for piece in pieces(file_bytes(request)):
+                upload.add_bytes(len(piece))
+                await run_in_threadpool(draft.write, piece)
+            manifest = await state.uploads.check(draft)
+            view = await run_in_threadpool(_add, state, draft, manifest, name)
     response.headers["Location"] = view.url
     return view
 
@@ -115,17 +115,7 @@ def get_blob(
     return _file(state, sha256, if_none_match, sha256)
 
 
-async def _read_form(request: Request, draft: Draft) -> None:
-    async with request.form(max_files=1, max_fields=10) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise BadValue('the form has no file: send the .tflite as its part "file"')
-        while chunk := await file.read(CHUNK):
-            await run_in_threadpool(draft.write, chunk)
-
-
-def _add(state: State, draft: Draft, name: str | None) -> ModelView:
-    manifest = models.check_upload(draft)
+def _add(state: State, draft: Draft, manifest: dict[str, Any], name: str | None) -> ModelView:
     with state.database.write() as session:
         return models.view(models.add_upload(session, draft, manifest, name, state.now))
 
@@ -174,7 +164,11 @@ def _is_made(state: State, job_id: str) -> bool:
 
 
 def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Response:
-    path = state.blobs.find(sha256)
+    try:
+        path = state.blobs.find(sha256)
+    except NotFound as error:
+        with state.database.read() as session:
+            raise models.missing_file(session, sha256) from error
     etag = f'"{sha256}"'
     if _matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,15 @@ def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, su
 
 
 @pytest.mark.medium
-def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:1000])])
+def test_a_model_whose_file_is_gone_or_damaged_is_exported_again(
+    farm: Farm, supernet: str, damage: Callable[[Path], object]
+) -> None:
     ask(farm, supernet)
     here = LocalExporter()
     assert work_off(farm, here) == 1
     (model,) = farm.ok("GET", "/models")["items"]
-    farm.blobs.path(model["sha256"]).unlink()
+    damage(farm.blobs.path(model["sha256"]))
     assert ask(farm, supernet)["status"] == "queued" and work_off(farm, here) == 1
     assert farm.call("GET", model["download_url"]).status_code == 200
     assert [row["id"] for row in farm.ok("GET", "/models")["items"]] == [model["id"]]
