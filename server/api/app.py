@@ -20,7 +20,7 @@ from server.api.routes import agents, devices, health, jobs, measurements, model
 from server.api.routes.deps import State
 from server.clock import Clock, utc_now
 from server.errors import ServerError
-from server.services import job_ends, lease_expiry
+from server.services import sweeping
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
@@ -82,22 +82,19 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
 
 
 async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Requeue what dead agents and workers held, and cancel jobs whose parent is finished.
+    """Do what is due in the queue: see `server.services.sweeping`.
 
     Every process may do it: each change is made once.
     """
 
-    def sweep() -> tuple[int, int]:
+    def sweep() -> dict[str, int]:
         with database.write() as session:
-            return lease_expiry.sweep(session, clock()), job_ends.sweep_orphans(session, clock())
+            return sweeping.sweep(session, clock())
 
     while True:
         try:
-            expired, orphans = await run_in_threadpool(sweep)
-            if expired:
-                log.warning("leases expired", count=expired)
-            if orphans:
-                log.warning("jobs cancelled whose parent is finished", count=orphans)
+            for what, count in (await run_in_threadpool(sweep)).items():
+                log.warning(what, count=count)
         except (DBAPIError, ServerError):
             log.exception("the sweep of leases failed")
         await asyncio.sleep(seconds)

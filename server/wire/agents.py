@@ -23,10 +23,14 @@ class AgentRegister(Request):
 
 
 class AgentRegistered(Answer):
+    """`renew_seconds` is how often an agent that measures renews its lease, None for a third of `lease_seconds`: a
+    cancellation reaches it so soon."""
+
     agent_id: str
     heartbeat_seconds: float
     poll_seconds: float
     lease_seconds: float
+    renew_seconds: float | None = None
     server_time: UtcTime
 
 
@@ -49,6 +53,7 @@ class HeartbeatReply(Answer):
     heartbeat_seconds: float
     poll_seconds: float
     lease_seconds: float
+    renew_seconds: float | None = None
     server_time: UtcTime
 
 

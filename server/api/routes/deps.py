@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.api.metrics import Metrics
@@ -19,7 +19,7 @@ from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.tables import Token
 from server.wakeup import Notifier
-from server.wire import Role
+from server.wire import Accepted, Role
 
 
 @dataclass
@@ -77,3 +77,10 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key", min_length=1, max_length=200, description="Repeat a request without a second effect"
     ),
 ]
+
+
+def queued(state: State, response: Response, answer: Accepted) -> Accepted:
+    """The answer to a request that has queued work: the workers are woken, and the place of the work is named."""
+    state.notifier.notify()
+    response.headers["Location"] = answer.url
+    return answer

@@ -11,9 +11,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
-from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, UserToken
+from server.api.routes.deps import (
+    Downloader,
+    IdempotencyHeader,
+    MaxResults,
+    PageToken,
+    Reader,
+    State,
+    TheState,
+    UserToken,
+)
 from server.errors import BadValue, InfraError, NotYet
-from server.services import conversions, models
+from server.services import conversions, idempotency, models
+from server.services.storable import digest
 from server.store.blobs import CHUNK, Draft
 from server.store.tables import Job, Model, ModelFile
 from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page
@@ -45,9 +55,10 @@ UPLOAD = {
 async def upload_model(
     request: Request,
     state: TheState,
-    _token: UserToken,
+    token: UserToken,
     response: Response,
     name: Annotated[Name | None, Query()] = None,
+    key: IdempotencyHeader = None,
 ) -> ModelView:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
     with state.blobs.draft(state.settings.max_upload_bytes) as draft:
@@ -56,7 +67,7 @@ async def upload_model(
         else:
             async for chunk in request.stream():
                 await run_in_threadpool(draft.write, chunk)
-        view = await run_in_threadpool(_add, state, draft, name)
+        view = await run_in_threadpool(_add, state, draft, name, key, token.id)
     response.headers["Location"] = view.url
     return view
 
@@ -118,10 +129,14 @@ async def _read_form(request: Request, draft: Draft) -> None:
             await run_in_threadpool(draft.write, chunk)
 
 
-def _add(state: State, draft: Draft, name: str | None) -> ModelView:
-    manifest = models.check_upload(draft)
+def _add(state: State, draft: Draft, name: str | None, key: str | None, token_id: str) -> ModelView:
+    manifest, now = models.check_upload(draft), state.now
+    use = idempotency.Use(key, token_id, "/models", digest({"sha256": draft.sha256, "name": name}))
     with state.database.write() as session:
-        return models.view(models.add_upload(session, draft, manifest, name, state.now))
+        made = idempotency.once(
+            session, use, now, lambda: {"id": models.add_upload(session, draft, manifest, name, now).id}
+        )
+        return models.view(models.get(session, made["id"]))
 
 
 def _model(state: State, model_id: str) -> Model:
