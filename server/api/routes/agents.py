@@ -45,7 +45,8 @@ def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noq
     """The next job for one of the idle devices; 204 when none is queued."""
     with state.database.read() as session:
         agent = devices.get_agent(session, body.agent_id, token.id)
-        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, agent, body.devices)):
+        owned = devices.owned(session, agent, body.devices)
+        if not claims.waiting(session, (JobKind.MEASURE,), owned, now=state.now):
             return Response(status_code=204)
     with state.database.write() as session:
         agent = devices.get_agent(session, body.agent_id, token.id)
@@ -55,11 +56,14 @@ def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noq
 
 @router.post("/leases/{lease_id}/renew")
 def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken) -> LeaseRenewed:
-    with state.database.write() as session:
+    """Keep the lease. Called often, so that an agent learns soon of a cancellation, it mostly reads."""
+    held = (lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress)
+    with state.database.read() as session:
         leases.check_holder(session, lease_id, token.id)
-        expires_at = claims.renew(
-            session, lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress
-        )
+        if (unchanged := claims.held_until(session, *held)) is not None:
+            return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=unchanged)
+    with state.database.write() as session:
+        expires_at = claims.renew(session, *held)
         return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=expires_at)
 
 
@@ -69,7 +73,9 @@ def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Rep
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        return reports.accept(session, body, state.now)
+        reported = reports.accept(session, body, state.now)
+    state.notifier.notify()  # a parked job may go on now
+    return reported
 
 
 def _intervals(state: State) -> dict[str, Any]:
@@ -78,5 +84,6 @@ def _intervals(state: State) -> dict[str, Any]:
         "heartbeat_seconds": settings.heartbeat_seconds,
         "poll_seconds": settings.poll_seconds,
         "lease_seconds": settings.lease_seconds,
+        "renew_seconds": settings.renew_seconds,
         "server_time": state.now,
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 
 from server.api.edge.access import Allow, Body
 from server.api.edge.token_cache import TokenCache
@@ -21,7 +21,7 @@ from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.tables import Token
 from server.wakeup import Notifier
-from server.wire import Role
+from server.wire import Accepted, Role
 
 
 @dataclass
@@ -71,3 +71,10 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key", min_length=1, max_length=200, description="Repeat a request without a second effect"
     ),
 ]
+
+
+def queued(state: State, response: Response, answer: Accepted) -> Accepted:
+    """The answer to a request that has queued work: the workers are woken, and the place of the work is named."""
+    state.notifier.notify()
+    response.headers["Location"] = answer.url
+    return answer
