@@ -26,7 +26,6 @@ from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
 from server.version import VERSION
-from server.wakeup import Notifier
 
 log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
@@ -39,13 +38,14 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
+        database.hints.listen()
         app.state.server = State(
             settings=settings,
             database=database,
             blobs=Blobs(settings.blobs_folder),
             metrics=metrics,
             clock=clock,
-            notifier=Notifier(settings.url),
+            notifier=database.hints,
         )
         sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:

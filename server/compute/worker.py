@@ -31,7 +31,7 @@ from server.services import claims, host_calibration, job_ends, jobs, lease_expi
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
-from server.wakeup import WakeupListener
+from server.store.hints import Hints
 from server.wire import MAX_DETAIL_CHARS, Failure, JobKind
 
 log = structlog.get_logger()
@@ -95,7 +95,8 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
     # Importing nn-Meter changes HOME for a moment, so it is done while there is only one thread.
     load_nn_meter()
     tools = Tools(SupernetCache(compute), exporter, converter)
-    listener = WakeupListener(compute.settings.url)
+    listener = compute.database.hints
+    listener.listen()
     threads = lane_threads(compute, lambda task: execute(task, tools), stop, listener)
     threads.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
     if compute.settings.expect_host:
@@ -104,11 +105,10 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
         thread.start()
     for thread in threads:
         thread.join()
-    listener.close()
 
 
 def lane_threads(
-    compute: Compute, execute: Execute, stop: threading.Event, listener: WakeupListener
+    compute: Compute, execute: Execute, stop: threading.Event, listener: Hints
 ) -> list[threading.Thread]:
     """The threads of all lanes, not started yet; each has a name of its own."""
     return [

@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 from server.errors import NotFound, StaleLease
 from server.services.host_exclusion import undisturbed
 from server.services.jobs import TAKEN, changed, get
+from server.services.notices import job_changed
 from server.store.tables import Attempt, Job, new_id
 from server.wire import JobKind, JobStatus, Progress
 
@@ -93,6 +94,7 @@ def change_held(
             f"({job.status}, attempt {job.attempts}): drop this work"
         )
     session.refresh(job)
+    job_changed(session, job)
 
 
 def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None) -> list[ColumnElement[bool]]:
@@ -131,4 +133,5 @@ def _claim(
     job.started_at = job.started_at or now
     session.add(Attempt(id=lease_id, job_id=job.id, number=job.attempts, owner=owner, leased_at=now))
     session.flush()
+    job_changed(session, job)
     return Claimed(job=job, lease_id=lease_id, attempt=job.attempts, expires_at=expires_at)

@@ -31,6 +31,7 @@ from sqlalchemy import ColumnElement, CursorResult, Update
 from sqlmodel import Session, col, func, select
 
 from server.errors import Finished, NotFound
+from server.services.notices import job_changed
 from server.services.pages import page
 from server.store.tables import Job, new_id
 from server.wire import Failure, JobKind, JobStatus, JobView, Page, Progress
@@ -79,6 +80,7 @@ def enqueue(
     )
     session.add(job)
     session.flush()
+    job_changed(session, job)
     return job
 
 

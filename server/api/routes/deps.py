@@ -17,8 +17,8 @@ from server.services import tokens
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
+from server.store.hints import Hints
 from server.store.tables import Token
-from server.wakeup import Notifier
 from server.wire import Role
 
 
@@ -31,7 +31,7 @@ class State:
     blobs: Blobs
     metrics: Metrics
     clock: Clock
-    notifier: Notifier
+    notifier: Hints
     was_ready: bool = False
 
     @property
