@@ -37,7 +37,9 @@ class Datagrams:
         for slot in range(SLOTS):
             if slot != self._slot:
                 with suppress(OSError):
-                    self._sender.sendto(message if len(message) <= MAX_BYTES else ANY.encode(), _address(self._url, slot))
+                    self._sender.sendto(
+                        message if len(message) <= MAX_BYTES else ANY.encode(), _address(self._url, slot)
+                    )
 
     def listen(self, deliver: Deliver) -> None:
         """Call `deliver` in a thread, with the topics of every datagram. Without a free slot nothing is received."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
@@ -14,10 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server.api import handlers
+from server.api.hot_reads import HotReads
+from server.api.lists import all_lists
 from server.api.metrics import Metrics
 from server.api.middleware import BodyLimit, RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
+from server.api.things import all_things
+from server.api.watch import Watch
 from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import job_ends, lease_expiry
@@ -29,6 +34,8 @@ from server.version import VERSION
 
 log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
+# More threads than these only wait for each other: reads take the interpreter's lock, writers the database's.
+READ_THREADS, POOL_THREADS = 4, 8
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 
 
@@ -39,6 +46,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
         database.hints.listen()
+        reads = CapacityLimiter(READ_THREADS)
+        to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
+        things, watch = all_things(database, reads), Watch(database, reads)
         app.state.server = State(
             settings=settings,
             database=database,
@@ -46,14 +56,22 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             metrics=metrics,
             clock=clock,
             notifier=database.hints,
+            things=things,
+            lists=all_lists(),
+            watch=watch,
+            reads=reads,
         )
         sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
+        looker = asyncio.create_task(watch.look_forever())
         try:
             yield
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            watch.close()
+            for task in (sweeper, looker):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            things.close()
             database.close()
 
     metrics = Metrics()
@@ -65,6 +83,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         responses=handlers.RESPONSES,
         strict_content_type=False,
     )
+    app.add_middleware(HotReads)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,

@@ -107,9 +107,7 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
         thread.join()
 
 
-def lane_threads(
-    compute: Compute, execute: Execute, stop: threading.Event, listener: Hints
-) -> list[threading.Thread]:
+def lane_threads(compute: Compute, execute: Execute, stop: threading.Event, listener: Hints) -> list[threading.Thread]:
     """The threads of all lanes, not started yet; each has a name of its own."""
     return [
         threading.Thread(target=work, args=(compute, name, lane.kinds, execute, stop, listener.waiter()), name=name)

@@ -7,18 +7,19 @@ device profiles are never mixed; emulated and unstable ones are stored but not u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import exists
+from sqlalchemy import ColumnElement, exists
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound, StaleLease
 from server.services import claims, devices, job_ends, jobs, model_latency, models
-from server.services.pages import page
 from server.services.statistics import figures
 from server.services.storable import digest, storable
 from server.store.tables import Job, Measurement, Model, OpRow, Profile, new_id
@@ -29,10 +30,12 @@ from server.wire import (
     MeasurementView,
     MeasureProtocol,
     OpTime,
-    Page,
     Report,
     Reported,
 )
+
+# What lists do not show is not read.
+SUMMARY = (defer(Measurement.session, raiseload=True),)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -154,29 +157,22 @@ def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
     )
 
 
-def listing(
-    session: Session,
-    page_token: str | None,
-    max_results: int,
-    *,
-    model_id: str | None = None,
-    device: str | None = None,
-    profile_id: str | None = None,
-) -> Page[MeasurementView]:
-    """Newest first."""
-    statement = select(Measurement)
-    for column, value in (
-        (Measurement.model_id, model_id),
-        (Measurement.device, device),
-        (Measurement.profile_id, profile_id),
-    ):
-        if value is not None:
-            statement = statement.where(col(column) == value)
-    return page(session, statement, col(Measurement.id), page_token, max_results, view)
+def conditions(
+    *, model_id: str | None = None, device: str | None = None, profile_id: str | None = None
+) -> list[ColumnElement[bool]]:
+    """Which measurements a list shows."""
+    wanted = ((Measurement.model_id, model_id), (Measurement.device, device), (Measurement.profile_id, profile_id))
+    return [col(column) == value for column, value in wanted if value is not None]
+
+
+def summaries(session: Session, measurement_ids: Sequence[str]) -> dict[str, MeasurementView]:
+    """Measurements as lists show them, by id."""
+    found = session.exec(select(Measurement).where(col(Measurement.id).in_(measurement_ids)).options(*SUMMARY))
+    return {measurement.id: view(measurement) for measurement in found}
 
 
 def view(measurement: Measurement) -> MeasurementView:
-    return MeasurementView(**measurement.model_dump(include=set(MeasurementView.model_fields)))
+    return MeasurementView(**{name: getattr(measurement, name) for name in MeasurementView.model_fields})
 
 
 def detail(session: Session, measurement: Measurement) -> MeasurementDetail:

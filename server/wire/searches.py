@@ -123,6 +123,8 @@ class SearchResult(Answer):
 
 
 class SearchView(Answer):
+    """A search as it is now; lists leave out `result`."""
+
     id: str
     status: JobStatus
     progress: Progress | None

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import ColumnElement
 
+from server.api.lists import Lists
 from server.api.metrics import Metrics
+from server.api.things import JSON_TYPE, AllThings
+from server.api.watch import Watch
 from server.clock import Clock
 from server.errors import Forbidden
 from server.services import tokens
+from server.services.summaries import Summaries
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
@@ -32,6 +39,10 @@ class State:
     metrics: Metrics
     clock: Clock
     notifier: Hints
+    things: AllThings
+    lists: Lists
+    watch: Watch
+    reads: CapacityLimiter
     was_ready: bool = False
 
     @property
@@ -39,7 +50,7 @@ class State:
         return self.clock()
 
 
-def get_state(request: Request) -> State:
+async def get_state(request: Request) -> State:
     state: State = request.app.state.server
     return state
 
@@ -70,6 +81,7 @@ Downloader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER, 
 Admin = Annotated[Token, Depends(allow(Role.ADMIN))]
 
 PageToken = Annotated[str | None, Query(max_length=100, description="next_page_token of the page before")]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The ETag of an answer that one has")]
 MaxResults = Annotated[int, Query(ge=1, le=200)]
 IdempotencyHeader = Annotated[
     str | None,
@@ -77,3 +89,19 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key", min_length=1, max_length=200, description="Repeat a request without a second effect"
     ),
 ]
+
+
+async def listed(
+    state: State,
+    summaries: Summaries,
+    wanted: Collection[ColumnElement[bool]],
+    page_token: str | None,
+    max_results: int,
+) -> Response:
+    """A page of a list, put together in a thread for reads."""
+
+    def page() -> bytes:
+        with state.database.read() as session:
+            return summaries.page(session, wanted, page_token, max_results)
+
+    return Response(await run_sync(page, limiter=state.reads), media_type=JSON_TYPE)
