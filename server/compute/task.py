@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from server.clock import Clock
 from server.errors import NotFound, StaleLease
@@ -21,9 +20,13 @@ from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.tables import Job, Measurement
 from server.wire import JobStatus, MeasureProtocol, Progress
+from server.wire.liveness import Liveness, Pulse
 
 log = structlog.get_logger()
 POLL_SECONDS = 0.1
+# A job that is not heard of for so long hangs: its process ends, and another takes the job.
+STEP_SECONDS = 1800.0
+RENEW_SECONDS = 300.0
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to stop
@@ -42,6 +45,7 @@ class Compute:
     database: Database
     blobs: Blobs
     clock: Clock
+    liveness: Liveness = field(default_factory=Liveness)
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Task:
     compute: Compute
     claimed: Claimed
     stop: threading.Event
+    pulse: Pulse | None = None
     _lost: threading.Event = field(default_factory=threading.Event)
     _done: threading.Event = field(default_factory=threading.Event)
     _progress: Progress | None = None
@@ -61,7 +66,7 @@ class Task:
         return self.claimed.job
 
     def __enter__(self) -> Task:
-        self._thread = threading.Thread(target=self._keep, name=f"renew-{self.job.id}", daemon=True)
+        self._thread = self.compute.liveness.thread(f"renew-{self.job.id}", self._keep)
         self._thread.start()
         return self
 
@@ -73,7 +78,9 @@ class Task:
         self._thread.join()
 
     def check(self) -> None:
-        """Call between steps. Raises Stopped, Lost."""
+        """Call between steps, at least every `STEP_SECONDS`. Raises Stopped, Lost."""
+        if self.pulse is not None:
+            self.pulse.within(STEP_SECONDS)
         if self._lost.is_set():
             raise Lost
         if self.stop.is_set():
@@ -146,9 +153,11 @@ class Task:
             self.check()
             time.sleep(POLL_SECONDS)
 
-    def _keep(self) -> None:
-        while not self._done.wait(self.compute.settings.lease_seconds / 3):
+    def _keep(self, pulse: Pulse) -> None:
+        every_seconds = self.compute.settings.lease_seconds / 3
+        while not self._done.wait(every_seconds):
             self._renew()
+            pulse.within(every_seconds + RENEW_SECONDS)
 
     def _renew(self) -> None:
         try:
@@ -163,7 +172,7 @@ class Task:
                 )
         except (StaleLease, NotFound):
             self._lost.set()
-        except DBAPIError:
+        except Exception:
             # The next renewal may succeed; if none does, the lease runs out and the job is requeued.
             log.exception("a lease could not be renewed", job=self.job.id)
 

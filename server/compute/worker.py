@@ -25,17 +25,23 @@ from sqlalchemy.exc import DBAPIError
 from elasticvit.errors import ElasticVitError
 from server.clock import utc_now
 from server.compute.exporting.exporter import ChildExporter, limits_of
-from server.compute.task import Compute, Lost, Stopped, Task
-from server.errors import Finished, NotFound, ServerError, StaleLease
+from server.compute.presence import mark_presence
+from server.compute.task import STEP_SECONDS, Compute, Lost, Stopped, Task
+from server.errors import DiskFull, Finished, NotFound, ServerError, StaleLease
 from server.services import claims, host_calibration, job_ends, jobs, lease_expiry
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
+from server.store.db import from_database_error
 from server.store.hints import Hints
 from server.wire import MAX_DETAIL_CHARS, Failure, JobKind
+from server.wire.liveness import Pulse, Watchdog
 
 log = structlog.get_logger()
 IDLE_SECONDS = 0.2
+REFUSED_SECONDS = 5.0
+# To claim a job, which may wait for other writers.
+CLAIM_SECONDS = 300.0
 Execute = Callable[[Task], Mapping[str, Any]]
 
 
@@ -76,6 +82,7 @@ def run(settings: Settings, alone: bool = False) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
     exporter.start()
+    Watchdog(compute.liveness).start()
     try:
         _run(compute, exporter, converter, stop)
     finally:
@@ -98,9 +105,13 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
     listener = compute.database.hints
     listener.listen()
     threads = lane_threads(compute, lambda task: execute(task, tools), stop, listener)
-    threads.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
+    upkeep: dict[str, Callable[[Pulse], None]] = {
+        "warm": lambda pulse: warm(compute, exporter, stop, pulse),
+        "presence": lambda pulse: mark_presence(compute, stop, pulse),
+    }
     if compute.settings.expect_host:
-        threads.append(threading.Thread(target=_keep_calibrated, args=(compute, stop), name="keep-calibrated"))
+        upkeep["keep-calibrated"] = lambda pulse: _keep_calibrated(compute, stop, pulse)
+    threads += [compute.liveness.thread(name, run) for name, run in upkeep.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -109,8 +120,13 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
 
 def lane_threads(compute: Compute, execute: Execute, stop: threading.Event, listener: Hints) -> list[threading.Thread]:
     """The threads of all lanes, not started yet; each has a name of its own."""
+
+    def run(name: str, kinds: tuple[JobKind, ...]) -> threading.Thread:
+        wakeup = listener.waiter()
+        return compute.liveness.thread(name, lambda pulse: work(compute, name, kinds, execute, stop, wakeup, pulse))
+
     return [
-        threading.Thread(target=work, args=(compute, name, lane.kinds, execute, stop, listener.waiter()), name=name)
+        run(name, lane.kinds)
         for lane in lanes(compute.settings)
         for name in (f"{lane.name}-{number}" for number in range(lane.threads))
     ]
@@ -123,33 +139,39 @@ def work(
     execute: Execute,
     stop: threading.Event,
     wakeup: threading.Event,
+    pulse: Pulse,
 ) -> None:
     """Claim and do jobs of some kinds until `stop` is set; `wakeup` is set when a job may have been queued. `name` is
     unique in this process."""
     worker_id = f"worker-{socket.gethostname()}-{os.getpid()}-{name}"
     while not stop.is_set():
         wakeup.clear()
+        pulse.within(CLAIM_SECONDS)
         try:
             claimed = _claim(compute, worker_id, kinds)
-        except (DBAPIError, ServerError):
+        except Exception:
             log.exception("the queue does not answer; trying again")
             stop.wait(2.0)
             continue
         if claimed is None:
             wakeup.wait(IDLE_SECONDS)
         else:
-            run_job(Task(compute, claimed, stop), execute)
+            pulse.within(STEP_SECONDS)
+            run_job(Task(compute, claimed, stop, pulse), execute)
 
 
-def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
+def _keep_calibrated(compute: Compute, stop: threading.Event, pulse: Pulse) -> None:
     while not stop.wait(1.0):
+        pulse.within(CLAIM_SECONDS)
         try:
             with compute.database.read() as session:
-                due = host_calibration.calibration_due(session, compute.clock(), compute.settings.offline_after)
+                due = host_calibration.calibration_due(
+                    session, compute.blobs, compute.clock(), compute.settings.offline_after
+                )
             if due:
                 with compute.database.write() as session:
                     host_calibration.submit_calibration(session, compute.clock(), compute.settings.max_attempts)
-        except (DBAPIError, ServerError):
+        except Exception:
             log.exception("could not check whether this machine is calibrated")
 
 
@@ -168,6 +190,8 @@ def run_job(task: Task, execute: Execute) -> None:
             bound.info("job given back")
         except Lost:
             bound.warning("job lost: its lease was taken or it was cancelled")
+        except (DiskFull, DBAPIError) as error:
+            _after_refusal(task, error)
         except ServerError as error:
             _fail(task, error.failure(), error.log, error.final)
         except ElasticVitError as error:
@@ -180,6 +204,17 @@ def run_job(task: Task, execute: Execute) -> None:
         bound.warning("job was finished or taken by another worker; its result is dropped")
     except DBAPIError:
         bound.exception("the end of the job could not be written; its lease will run out")
+
+
+def _after_refusal(task: Task, error: DiskFull | DBAPIError) -> None:
+    """A full disk or a database that is away is not the job's fault: it is given back, and goes on afterwards."""
+    refused = error if isinstance(error, DiskFull) else from_database_error(error)
+    if isinstance(refused, DiskFull) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        log.warning("job given back for the time being", job=task.job.id, why=refused.detail)
+        task.stop.wait(REFUSED_SECONDS)
+        _release(task)
+    else:
+        _fail(task, refused.failure(), traceback.format_exc())
 
 
 def _finish(task: Task, result: Mapping[str, Any]) -> None:

@@ -17,11 +17,11 @@ from sqlmodel import Session, and_, col, not_, or_, select
 from elasticvit.accuracy import value
 from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
-from server.errors import NotFound
+from server.errors import DamagedFile, NotFound, ServerError
 from server.services import tflite_upload
 from server.services.storable import storable
 from server.store.blobs import Blobs, Draft
-from server.store.tables import Model, ModelFile, Supernet, new_id
+from server.store.tables import Model, ModelFile, Predictor, Supernet, new_id
 from server.wire import Accuracy, BlobRef, ModelSource, ModelView
 
 # What lists do not show is not read.
@@ -85,9 +85,9 @@ def add(session: Session, new: NewModel, now: datetime) -> Model:
 
 
 def exported(session: Session, blobs: Blobs, export_key: str) -> Model | None:
-    """The model that was exported under this key; None without one, or when its file is gone."""
+    """The model that was exported under this key; None without one, or when its file is gone or damaged."""
     model = _of_key(session, export_key)
-    return model if model is not None and blobs.path(model.sha256).is_file() else None
+    return model if model is not None and blobs.is_whole(model.sha256) else None
 
 
 def forget_unmeasured(session: Session, supernet: str) -> None:
@@ -166,7 +166,10 @@ def _of_key(session: Session, export_key: str | None) -> Model | None:
 
 
 def check_upload(draft: Draft) -> dict[str, Any]:
-    """The manifest of an uploaded file that is not stored yet. Raises BadValue for anything but a whole .tflite."""
+    """The manifest of an uploaded file that is not stored yet; its bytes are then on the disk.
+
+    Raises BadValue for anything but a whole .tflite, Busy, InfraError.
+    """
     draft.flush()
     return storable({"sha256": draft.sha256, "size_bytes": draft.size_bytes, **tflite_upload.describe(draft.path)})
 
@@ -200,6 +203,29 @@ def get(session: Session, model_id: str) -> Model:
 def anchor(session: Session) -> Model | None:
     """The fixed model that every session interleaves: the first one of source `anchor`."""
     return session.exec(select(Model).where(Model.source == "anchor").order_by(col(Model.id)).limit(1)).first()
+
+
+def missing_file(session: Session, sha256: str) -> ServerError:
+    """Why there is no file of this hash: DamagedFile where something names it, NotFound otherwise."""
+    what = _named(session, sha256)
+    if what is None:
+        return NotFound(f"there is no file with sha256 {sha256}")
+    return DamagedFile(
+        f"the file of {what} is no longer in the server's home folder: export or upload it again; "
+        "`elasticvit fsck` lists everything that is missing"
+    )
+
+
+def _named(session: Session, sha256: str) -> str | None:
+    """What has this blob as its file, None if nothing has."""
+    model = session.exec(select(Model.id).where(Model.sha256 == sha256).limit(1)).first()
+    if model is not None:
+        return f"model '{model}'"
+    file = session.exec(select(ModelFile).where(ModelFile.sha256 == sha256).limit(1)).first()
+    if file is not None:
+        return f"model '{file.model_id}' as {file.format}"
+    predictor = session.exec(select(Predictor.id).where(Predictor.sha256 == sha256).limit(1)).first()
+    return None if predictor is None else f"predictor '{predictor}'"
 
 
 def ref(model: Model) -> BlobRef:

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from server.errors import BadValue, Infeasible, NoPredictor, NotFound
 from server.services import devices, job_ends, jobs, predictors, supernets
+from server.store.blobs import Blobs
 from server.store.tables import Job, Search, new_id
 from server.wire import (
     Accepted,
@@ -24,7 +25,9 @@ from server.wire import (
 PRIORITY = 10  # above calibrations: a user waits for the answer
 
 
-def create(session: Session, request: SearchRequest, now: datetime, max_attempts: int) -> Accepted:
+def create(
+    session: Session, request: SearchRequest, now: datetime, max_attempts: int, blobs: Blobs | None = None
+) -> Accepted:
     """Queue a search; the job's payload is `{search_id, request, supernet, predictor_id}`.
 
     Raises BadValue, NotFound, NoPredictor, Infeasible, Conflict.
@@ -34,6 +37,8 @@ def create(session: Session, request: SearchRequest, now: datetime, max_attempts
     device = devices.get(session, target.device)
     supernet = supernets.resolve(session, request.supernet)
     predictor = predictors.newest(session, device.profile_id, supernet.name)
+    if predictor is not None and predictors.newest(session, device.profile_id, supernet.name, blobs) is None:
+        predictor = None  # the files of all versions are gone or damaged
     if predictor is None and not request.allow_uncalibrated:
         raise NoPredictor(
             f"there is no latency predictor for '{device.name}' and supernet '{supernet.name}' yet: keep it idle "

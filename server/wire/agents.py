@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.wire.base import MAX_WAIT_SECONDS, Answer, Name, Progress, Real, Request, Sha256, UtcTime, Whole
+from server.wire.base import (
+    MAX_COUNT,
+    MAX_WAIT_SECONDS,
+    Answer,
+    Name,
+    Progress,
+    Real,
+    Request,
+    Sha256,
+    UtcTime,
+    Whole,
+)
 from server.wire.devices import DeviceDescription, DeviceState
 from server.wire.jobs import JobKind, MeasureProtocol
 from server.wire.text import Conditions, Text
@@ -23,12 +34,15 @@ class AgentRegister(Request):
 
 
 class AgentRegistered(Answer):
-    """`wait_seconds` is how long a POST /leases may wait for a job; None from a server where it may not."""
+    """`renew_seconds` is how often an agent that measures renews its lease, None for a third of `lease_seconds`: a
+    cancellation reaches it so soon. `wait_seconds` is how long a POST /leases may wait for a job; None from a server
+    where it may not."""
 
     agent_id: str
     heartbeat_seconds: float
     poll_seconds: float
     lease_seconds: float
+    renew_seconds: float | None = None
     server_time: UtcTime
     wait_seconds: float | None = None
 
@@ -52,6 +66,7 @@ class HeartbeatReply(Answer):
     heartbeat_seconds: float
     poll_seconds: float
     lease_seconds: float
+    renew_seconds: float | None = None
     server_time: UtcTime
 
 
@@ -91,7 +106,7 @@ class Lease(Answer):
 class LeaseRenewal(Request):
     """POST /leases/{id}/renew. 409 means the lease is gone (expired and taken, or the job cancelled): drop the work."""
 
-    attempt: Annotated[Whole, Field(ge=1, lt=2**31)]
+    attempt: Annotated[Whole, Field(ge=1, le=MAX_COUNT)]
     progress: Progress | None = None
 
 

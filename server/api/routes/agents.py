@@ -10,10 +10,10 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from server.api.routes.deps import AgentToken, State, TheState
+from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
 from server.api.watch import Waiting
 from server.errors import BadValue
-from server.services import claims, devices, leases, measurements
+from server.services import claims, devices, leases, reports
 from server.store.hints import device_topic
 from server.wire import (
     MAX_WAIT_SECONDS,
@@ -34,14 +34,14 @@ router = APIRouter(tags=["agents"])
 
 
 @router.post("/agents/register")
-def register(body: AgentRegister, state: TheState, token: AgentToken) -> AgentRegistered:
+def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> AgentRegistered:
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
         return AgentRegistered(agent_id=agent.id, wait_seconds=MAX_WAIT_SECONDS, **_intervals(state))
 
 
 @router.post("/agents/heartbeat")
-def heartbeat(body: Heartbeat, state: TheState, token: AgentToken) -> HeartbeatReply:
+def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> HeartbeatReply:
     with state.database.write() as session:
         devices.heartbeat(session, body.agent_id, body.devices, token.id, state.now)
         return HeartbeatReply(**_intervals(state))
@@ -57,7 +57,11 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
             given = None
             if await run_sync(_has_job, state, body, token.id, limiter=state.reads):
                 # A job is not given to an agent that has gone: it would wait for the lease to run out.
-                given = None if await request.is_disconnected() else await run_in_threadpool(_granted, state, body)
+                given = (
+                    None
+                    if await request.is_disconnected()
+                    else await run_in_threadpool(_granted, state, body, token.id)
+                )
             if given is not None or not await _woken(waiting, request, deadline):
                 return given or Response(status_code=204)
 
@@ -82,13 +86,14 @@ async def _gone(request: Request, waiting: Waiting) -> None:
 
 def _has_job(state: State, body: LeaseRequest, token_id: str) -> bool:
     with state.database.read() as session:
-        devices.get_agent(session, body.agent_id, token_id)
-        return claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices))
+        agent = devices.get_agent(session, body.agent_id, token_id)
+        return claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, agent, body.devices))
 
 
-def _granted(state: State, body: LeaseRequest) -> Lease | None:
+def _granted(state: State, body: LeaseRequest, token_id: str) -> Lease | None:
     with state.database.write() as session:
-        return leases.grant(session, body.agent_id, body.devices, state.now, state.settings.lease_seconds)
+        agent = devices.get_agent(session, body.agent_id, token_id)
+        return leases.grant(session, agent, body.devices, state.now, state.settings.lease_seconds)
 
 
 @router.post("/leases/{lease_id}/renew")
@@ -102,12 +107,12 @@ def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken)
 
 
 @router.post("/leases/{lease_id}/report")
-def report(lease_id: str, body: Report, state: TheState, token: AgentToken) -> Reported:
+def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Reported:
     if body.lease_id != lease_id:
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        return measurements.accept(session, body, state.now)
+        return reports.accept(session, body, state.now)
 
 
 def _intervals(state: State) -> dict[str, Any]:

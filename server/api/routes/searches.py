@@ -40,7 +40,7 @@ def search(
             "/search",
             body,
             now,
-            lambda: searches.create(session, body, now, state.settings.max_attempts),
+            lambda: searches.create(session, body, now, state.settings.max_attempts, state.blobs),
         )
     state.notifier.notify()
     response.headers["Location"] = answer.url
