@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     try:
         settings = load_settings(**given)
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_file)
         return _run(settings)
     except AgentError as error:
         sys.stderr.write(f"elasticvit-agent: {error}\n")

@@ -70,6 +70,9 @@ class Renewal:
         except AgentError as error:
             log.warning("the lease could not be renewed", lease=self._lease.lease_id, reason=str(error))
             return min(RETRY_SECONDS, self._every_seconds)
+        except Exception:  # a thread that ends here would lose the lease
+            log.exception("unexpected fault while a lease was renewed", lease=self._lease.lease_id)
+            return min(RETRY_SECONDS, self._every_seconds)
         return self._every_seconds
 
 

@@ -20,6 +20,8 @@ class Settings(BaseSettings):
 
     `host` makes this machine a device, named `host_name`. `bench` and `library` replace the default android_bench
     program and LiteRT library. A benchmark process is killed `bench_grace_seconds` after twice the protocol's
+    `max_secs`: warm-up and timed runs are each bounded by it, loading is not. The log goes to stderr, or to `log_file`:
+    a new file is begun at 10 MB, and three are kept.
     `max_secs`: warm-up and timed runs are each bounded by it, loading is not. A session may take `session_seconds`.
 
     A benchmark may take `bench_memory_mb` (None: half of what the machine or the agent's control group has, at most
@@ -49,6 +51,7 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(default=5.0, gt=0, le=60)
     exit_with_parent: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
 
     @field_validator("server_url")
     @classmethod

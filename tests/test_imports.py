@@ -33,9 +33,9 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("cli",),
     ),
     "server": (
-        ("version", "logs", "clock", "wakeup"),
+        ("version", "clock", "wakeup"),
         ("wire",),
-        ("errors",),
+        ("errors", "logs"),
         ("settings",),
         ("store",),
         ("services",),
