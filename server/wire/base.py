@@ -16,6 +16,8 @@ from server.wire.text import Plain, Text, plain_value
 MAX_LATENCY_MS = 60_000.0
 MAX_SAMPLES = 100_000
 MAX_DETAIL_CHARS = 4000
+MAX_WAIT_SECONDS = 30.0
+"""How long the server holds a request that waits."""
 MAX_NAME_CHARS = 63
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 # Of counts in integer columns, which are 32 bits wide on PostgreSQL, and of numbers in JSON columns.
@@ -106,6 +108,20 @@ class Health(Answer):
     version: str
 
 
+class ReadinessCheck(Answer):
+    """One thing that the service needs. It answers without what is `degraded`, and not without what `failed`.
+
+    `detail` is for readers with a token only, since it names files.
+    """
+
+    name: str
+    state: Literal["ok", "degraded", "failed"]
+    detail: str | None = None
+
+
 class Readiness(Answer):
+    """`waiting_for` names the checks that failed; `checks` is there where they were asked for (`?verbose=true`)."""
+
     ready: bool
     waiting_for: list[str]
+    checks: list[ReadinessCheck] | None = None
