@@ -14,8 +14,10 @@ AgentError
 │   ├── Missing          a file that a lease names is missing on the server
 │   └── Refused          the request is wrong, and would be so again
 └── WorkError            why a job failed; has the `kind` of the wire's Failure
-    ├── BadModel         user    the model cannot be measured anywhere
+    ├── BadModel         user    the model cannot be measured, or not within the limits of this device
+    ├── SessionTooLong   user    the protocol asks for more time than a session may take here
     ├── DeviceFault      device  this device failed
+    │   └── Unfinished   device  crashed or did not end: the model's fault if it has never run here
     ├── InfraFault       infra   agent, disk, network or server
     └── Cancelled           infra   the agent stops, or the device or the lease is gone
 """
@@ -102,8 +104,16 @@ class BadModel(WorkError):
     kind = "user"
 
 
+class SessionTooLong(WorkError):
+    kind = "user"
+
+
 class DeviceFault(WorkError):
     kind = "device"
+
+
+class Unfinished(DeviceFault):
+    pass
 
 
 class InfraFault(WorkError):

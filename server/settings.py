@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -38,13 +39,46 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
     offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
+    renew_seconds: float = Field(default=1.0, gt=0, le=3600)
+    """How often agents ask whether their lease still holds while they measure; a cancellation reaches them so soon."""
     max_attempts: int = Field(default=3, ge=1, le=100)
+    max_open_jobs: int = Field(default=100, ge=1, le=1_000_000)
+    """Of one user; admins have no such limit."""
+    max_session_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    """Of one measuring session that a user asks for, 2 × rounds × max_secs; admins have no such limit."""
+    search_wait_seconds: float = Field(default=3600.0, gt=0, le=1e7)
+    """How long a search waits for its measurements each time, before it fails."""
+    calibration_wait_seconds: float = Field(default=86_400.0, gt=0, le=1e7)
     max_upload_mb: float = Field(default=200.0, gt=0, le=MAX_MB)
     max_uploads: int = Field(default=16, ge=1, le=1000)
     """Uploads at a time, of which one user has at most half; further ones wait."""
     unfinished_uploads_mb: float = Field(default=1000.0, gt=0, le=MAX_MB)
     """What the files of uploads that are not finished take on the disk, of which one user has at most half."""
-    max_body_mb: float = Field(default=32.0, gt=0, le=MAX_MB)
+    max_body_mb: float = Field(default=16.0, gt=0, le=MAX_MB)
+    """Of an agent's report, the largest body but an upload."""
+    max_request_kb: float = Field(default=64.0, gt=0, le=MAX_MB)
+    """Of every other body; a kB is 1000 bytes."""
+    token_cache_seconds: float = Field(default=2.0, ge=0, le=10)
+    """How long a revoked token may still be taken by another server process than the one that revoked it."""
+    trusted_proxies: str = ""
+    """Addresses or networks, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    max_connections: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Of one server process; by default as the limit on open files allows, but at most 4096."""
+    max_connections_per_address: int | None = Field(default=None, ge=1, le=1_000_000)
+    """By default half of all."""
+    max_header_kb: float = Field(default=32.0, ge=1, le=1000)
+    """Of the request line and all headers together."""
+    max_headers: int = Field(default=100, ge=10, le=10_000)
+    header_seconds: float = Field(default=10.0, ge=0.1, le=3600)
+    """In which the headers of a request must arrive."""
+    idle_seconds: float = Field(default=20.0, ge=0.1, le=3600)
+    """After which a connection without a request is closed."""
+    body_stall_seconds: float = Field(default=20.0, ge=0.1, le=3600)
+    """After which a body that does not go on is given up."""
+    body_kb_per_second: float = Field(default=4.0, ge=0, le=1e6)
+    """Slower than that on average, after the first `body_stall_seconds`, a body is given up."""
+    write_stall_seconds: float = Field(default=30.0, ge=0.1, le=3600)
+    """After which a client that does not read its answer is given up."""
     export_timeout_seconds: float = Field(default=900.0, gt=0, le=86_400)
     """Of one export; then its process is ended and the job fails. Judging a large network on a whole split takes
     minutes."""
@@ -56,8 +90,12 @@ class Settings(BaseSettings):
     """How many searches and exports a worker does at once; they share one exporting process."""
     calibration_threads: int = Field(default=1, ge=1, le=64)
     conversion_threads: int = Field(default=1, ge=1, le=64)
+    min_free_mb: float = Field(default=50.0, ge=0, le=MAX_MB)
+    """With less space on the home folder's disk, /readyz is 503."""
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
+    """Where a process writes its log instead of stderr; a new file is begun at 10 MB, and three are kept."""
 
     @field_validator("host")
     @classmethod
@@ -70,6 +108,20 @@ class Settings(BaseSettings):
         if not is_host(host):
             raise ValueError(f"'{host}' is no address: give one without http:// and port, such as 127.0.0.1")
         return host
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for text in filter(None, value.replace(" ", "").split(",")):
+            try:
+                ip_network(text, strict=False)
+            except ValueError as error:
+                raise ValueError(f"'{text}' is no address or network: give 10.0.0.5 or 10.0.0.0/24") from error
+        return value
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.trusted_proxies.replace(" ", "").split(",")))
 
     @property
     def server_url(self) -> str:
@@ -110,6 +162,10 @@ class Settings(BaseSettings):
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1e6)
+
+    @property
+    def max_request_bytes(self) -> int:
+        return int(self.max_request_kb * 1e3)
 
 
 def _with_password(url: str, file: Path) -> str:

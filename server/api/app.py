@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from server import logs
 from server.api import handlers
+from server.api.edge.gate import Gate
+from server.api.edge.token_cache import TokenCache
 from server.api.metrics import Metrics
-from server.api.middleware import BodyLimit, RequestLog
+from server.api.middleware import RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
+from server.api.sweeper import upkeep
 from server.clock import Clock, utc_now
 from server.errors import ServerError
-from server.services import job_ends, lease_expiry
+from server.services import tokens as token_service
 from server.services.home import prepare
 from server.services.uploads import UploadLimits, Uploads
-from server.settings import Settings
+from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
-from server.store.db import Database
+from server.store.tables import Token
 from server.version import VERSION
 from server.wakeup import Notifier
+from server.wire.process import exit_with_parent
 
-log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
-MULTIPART_BYTES = 100_000  # what a form adds around the file in it
+
+
+def from_environment() -> FastAPI:
+    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    settings = load_settings()
+    logs.configure(settings.log_level, settings.log_file)
+    exit_with_parent()
+    return create_app(settings)
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
@@ -40,23 +50,29 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
-        app.state.server = State(
-            settings=settings,
-            database=database,
-            blobs=Blobs(settings.blobs_folder),
-            metrics=metrics,
-            clock=clock,
-            notifier=Notifier(settings.url),
-            uploads=Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes)),
-        )
-        sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
+
+        uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
+
+        def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
+            with database.read() as session:
+                return token_service.usable(session, digests)
+
         try:
-            yield
+            async with upkeep(database, clock, settings.sweep_seconds) as sweeper:
+                app.state.server = State(
+                    settings=settings,
+                    database=database,
+                    blobs=Blobs(settings.blobs_folder),
+                    metrics=metrics,
+                    clock=clock,
+                    notifier=Notifier(settings.url),
+                    tokens=TokenCache(lookup, settings.token_cache_seconds),
+                    sweeper=sweeper,
+                    uploads=uploads,
+                )
+                yield
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
-            app.state.server.uploads.close()
+            uploads.close()
             database.close()
 
     metrics = Metrics()
@@ -67,40 +83,17 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         lifespan=lifespan,
         responses=handlers.RESPONSES,
         strict_content_type=False,
+        redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        uploads={"/models": settings.max_upload_bytes + MULTIPART_BYTES},
-    )
+    app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ServerError, handlers.server_error)
     app.add_exception_handler(RequestValidationError, handlers.invalid)
     app.add_exception_handler(HTTPException, handlers.http_error)
     app.add_exception_handler(DBAPIError, handlers.database_error)
+    app.add_exception_handler(PoolTimeout, handlers.no_connection)
+    app.add_exception_handler(OSError, handlers.os_error)
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
     return app
-
-
-async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Requeue what dead agents and workers held, and cancel jobs whose parent is finished.
-
-    Every process may do it: each change is made once.
-    """
-
-    def sweep() -> tuple[int, int]:
-        with database.write() as session:
-            return lease_expiry.sweep(session, clock()), job_ends.sweep_orphans(session, clock())
-
-    while True:
-        try:
-            expired, orphans = await run_in_threadpool(sweep)
-            if expired:
-                log.warning("leases expired", count=expired)
-            if orphans:
-                log.warning("jobs cancelled whose parent is finished", count=orphans)
-        except (DBAPIError, ServerError):
-            log.exception("the sweep of leases failed")
-        await asyncio.sleep(seconds)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 PREFIX = "evt_"
 FIRST_ADMIN = "first-admin"
 SECRET = re.compile(rf"{PREFIX}[0-9a-f]{{64}}")
+NONE_SENT = "send a token: Authorization: Bearer TOKEN (the first one is in admin.token in the home folder)"
+NOT_KNOWN = "this token is not known or was revoked: ask an admin for a new one"
 
 
 def create(session: Session, name: str, role: Role, now: datetime) -> TokenCreated:
@@ -35,13 +37,27 @@ def create(session: Session, name: str, role: Role, now: datetime) -> TokenCreat
 def authenticate(session: Session, secret: str | None) -> Token:
     """The token of a secret. Raises Unauthorized."""
     if secret is None:
-        raise Unauthorized(
-            "send a token: Authorization: Bearer TOKEN (the first one is in admin.token in the home folder)"
-        )
+        raise Unauthorized(NONE_SENT)
     token = _find(session, secret)
     if token is None or token.revoked_at is not None:
-        raise Unauthorized("this token is not known or was revoked: ask an admin for a new one")
+        raise Unauthorized(NOT_KNOWN)
     return token
+
+
+def usable(session: Session, digests: Sequence[str]) -> dict[str, Token]:
+    """The tokens with these hashes that are not revoked, by hash."""
+    found = session.exec(select(Token).where(col(Token.secret_sha256).in_(digests), col(Token.revoked_at).is_(None)))
+    return {token.secret_sha256: token for token in found}
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text has the form of a secret; no other is worth a look."""
+    return SECRET.fullmatch(text) is not None
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def revoke(session: Session, token_id: str, now: datetime) -> TokenView:
@@ -84,7 +100,7 @@ def replaced_secret(session: Session, name: str, role: Role) -> str | None:
     if not valid:
         return None
     secret = PREFIX + secrets.token_hex(32)
-    valid[0].secret_sha256 = _digest(secret)
+    valid[0].secret_sha256 = digest(secret)
     session.add(valid[0])
     session.flush()
     return secret
@@ -130,9 +146,7 @@ def view(token: Token) -> TokenView:
 
 
 def _find(session: Session, secret: str) -> Token | None:
-    digest = _digest(secret)
-    token = session.exec(select(Token).where(Token.secret_sha256 == digest)).first()
-    return token if token is not None and hmac.compare_digest(token.secret_sha256, digest) else None
+    return session.exec(select(Token).where(Token.secret_sha256 == digest(secret))).first()
 
 
 def _valid(session: Session, name: str, role: Role) -> list[Token]:
@@ -142,10 +156,6 @@ def _valid(session: Session, name: str, role: Role) -> list[Token]:
 
 
 def _add(session: Session, name: str, role: Role, secret: str, now: datetime) -> Token:
-    token = Token(id=new_id("token", now), name=name, role=role.value, secret_sha256=_digest(secret), created_at=now)
+    token = Token(id=new_id("token", now), name=name, role=role.value, secret_sha256=digest(secret), created_at=now)
     session.add(token)
     return token
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

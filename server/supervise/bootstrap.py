@@ -10,20 +10,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sqlmodel import Session
+
 from elasticvit import pretrained
 from elasticvit.export.api import anchor
 from elasticvit.nn.supernet_header import ENDING
 from elasticvit.pretrained.prepare import prepare_default
 from elasticvit.progress import Say, unheard
 from server.clock import Clock, utc_now
-from server.errors import BadValue, InfraError, Unauthorized
-from server.services import models, supernet_damage, supernet_files, supernets, tokens
+from server.errors import BadValue, InfraError, ServerError, Unauthorized
+from server.services import device_binding, models, supernet_damage, supernet_files, supernets, tokens
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs, set_aside, write_private
 from server.store.db import Database
 from server.store.supernet_file import table_sha256
-from server.store.tables import Supernet
+from server.store.tables import Device, Supernet, Token
 from server.wire import HOST, Role
 
 HOST_AGENT = "host-agent"
@@ -34,6 +36,8 @@ def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
     database = prepare(settings, clock)
     say("building the benchmark program")
     build_benchmark()
+    for sentence in supernet_files.set_damaged_aside(settings.supernets_folder):
+        say(sentence)
     file, is_made = default_supernet(database, settings, say)
     register_supernets(database, settings.supernets_folder, file, say, clock, is_made=is_made)
     keep_anchor(database, Blobs(settings.blobs_folder), clock, say)
@@ -76,7 +80,8 @@ def register_supernets(
 ) -> None:
     """Register all supernet files of the home folder; `default` answers requests that name none.
 
-    Raises BadValue if `default` cannot be served. Others that cannot be served are reported and left out.
+    Raises BadValue if `default` cannot be served. Others that cannot be served, whatever the reason, are reported and
+    left out.
     """
     if not is_made:
         register_supernet(database, default, clock)
@@ -89,8 +94,10 @@ def register_supernets(
             continue
         try:
             register_supernet(database, file, clock)
-        except BadValue as error:
+        except ServerError as error:
             say(f"not serving {file.name}: {error.detail}")
+        except Exception as error:  # one odd file must not keep the service from starting
+            say(f"not serving {file.name}: {type(error).__name__}: {error}")
 
 
 def register_supernet(database: Database, file: Path, clock: Clock) -> None:
@@ -142,16 +149,40 @@ def agent_token_file(settings: Settings) -> Path:
 
 
 def ensure_agent_token(database: Database, file: Path, clock: Clock) -> None:
-    """Make sure that `file` (mode 0600) holds a valid token of role agent."""
+    """Make sure that `file` (mode 0600) holds a valid token of role agent, and that this machine's agent can serve the
+    device `host` with it.
+
+    A new token gets the device: the token file of a restored home may be missing. So does the present one where the
+    token of the device was revoked. Otherwise an admin decides (`elasticvit devices rebind`).
+    """
     secret = tokens.read_secret(file)
     with database.write() as session:
-        try:
-            if tokens.authenticate(session, secret).role == Role.AGENT:
-                return
-        except Unauthorized:
-            pass
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tokens.set_other_aside(file)
-        # The same token with a new secret, because devices belong to the token that registered them.
-        secret = tokens.replaced_secret(session, HOST_AGENT, Role.AGENT)
-        write_private(file, (secret or tokens.create(session, HOST_AGENT, Role.AGENT, clock()).token) + "\n")
+        token_id = _agent_token_id(session, secret)
+        if token_id is None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            tokens.set_other_aside(file)
+            # The same token with a new secret, because devices belong to the token that registered them.
+            secret = tokens.replaced_secret(session, HOST_AGENT, Role.AGENT)
+            secret = secret or tokens.create(session, HOST_AGENT, Role.AGENT, clock()).token
+            session.flush()
+            write_private(file, secret + "\n")
+            token_id = tokens.authenticate(session, secret).id
+        elif _has_valid_token(session, HOST):
+            return
+        if session.get(Device, HOST) is not None:
+            device_binding.rebind(session, HOST, token_id, clock())
+
+
+def _agent_token_id(session: Session, secret: str | None) -> str | None:
+    """The id of a valid token of role agent; None for any other secret."""
+    try:
+        token = tokens.authenticate(session, secret)
+    except Unauthorized:
+        return None
+    return token.id if token.role == Role.AGENT else None
+
+
+def _has_valid_token(session: Session, device_name: str) -> bool:
+    device = session.get(Device, device_name)
+    token = session.get(Token, device.token_id) if device is not None and device.token_id is not None else None
+    return token is not None and token.revoked_at is None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.wire.base import Answer, Name, Progress, Request, Sha256, UtcTime, Whole
+from server.wire.base import MAX_COUNT, Answer, Name, Progress, Request, Sha256, UtcTime, Whole
 from server.wire.devices import DeviceDescription, DeviceState
 from server.wire.jobs import JobKind, MeasureProtocol
 from server.wire.text import Conditions, Text
@@ -23,10 +23,14 @@ class AgentRegister(Request):
 
 
 class AgentRegistered(Answer):
+    """`renew_seconds` is how often an agent that measures renews its lease, None for a third of `lease_seconds`: a
+    cancellation reaches it so soon."""
+
     agent_id: str
     heartbeat_seconds: float
     poll_seconds: float
     lease_seconds: float
+    renew_seconds: float | None = None
     server_time: UtcTime
 
 
@@ -49,6 +53,7 @@ class HeartbeatReply(Answer):
     heartbeat_seconds: float
     poll_seconds: float
     lease_seconds: float
+    renew_seconds: float | None = None
     server_time: UtcTime
 
 
@@ -84,7 +89,7 @@ class Lease(Answer):
 class LeaseRenewal(Request):
     """POST /leases/{id}/renew. 409 means the lease is gone (expired and taken, or the job cancelled): drop the work."""
 
-    attempt: Annotated[Whole, Field(ge=1, lt=2**31)]
+    attempt: Annotated[Whole, Field(ge=1, le=MAX_COUNT)]
     progress: Progress | None = None
 
 

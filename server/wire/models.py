@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from server.wire.base import Answer, Name, PrecisionName, Real, Request, UtcTime
+from server.wire.text import BoundedJson
 
 ModelSource = Literal["search", "subnet", "calibration", "anchor", "upload"]
 OtherFormat = Literal["onnx", "pt2"]
@@ -32,7 +33,9 @@ class SubnetRequest(Request):
     known.
     """
 
-    arch: dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    arch: Annotated[
+        dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)], BoundedJson
+    ]
     supernet: Name | None = None
     precision: PrecisionName = "float32"
     max_accuracy_drop: Annotated[Real, Field(ge=0, le=1)] = 0.01

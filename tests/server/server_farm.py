@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -159,8 +159,16 @@ class Farm:
             self.secrets[role] = self.ok("POST", "/tokens", json=body)["token"]
         return self.secrets[role]
 
-    def agent(self, name: str = "beside-host", devices: tuple[str, ...] = ("host",), role: str = "agent") -> str:
-        body = {"name": name, "version": "1", "devices": [describe(device) for device in devices]}
+    def agent(
+        self,
+        name: str = "beside-host",
+        devices: tuple[str, ...] = ("host",),
+        role: str = "agent",
+        kinds: Mapping[str, str] | None = None,
+    ) -> str:
+        """Register an agent; its devices are of kind `host`, unless `kinds` has another for their name."""
+        about = [describe(device, (kinds or {}).get(device, "host")) for device in devices]
+        body = {"name": name, "version": "1", "devices": about}
         return str(self.ok("POST", "/agents/register", role, json=body)["agent_id"])
 
     def upload(self, content: bytes | None = None) -> str:

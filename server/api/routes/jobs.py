@@ -1,24 +1,31 @@
-"""Jobs: create, read, cancel."""
+"""Jobs: create, read, cancel, try again."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from server.api.routes.deps import MaxResults, PageToken, Reader, TheState, UserToken
-from server.services import job_ends, jobs, submissions
+from server.api.routes.deps import IdempotencyHeader, MaxResults, PageToken, Reader, TheState, UserToken, queued
+from server.services import askers, idempotency, job_ends, jobs, retries, submissions
+from server.services.askers import Asker
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.post("/jobs", status_code=202)
-def create_job(body: JobRequest, state: TheState, _token: UserToken, response: Response) -> Accepted:
-    """Measure a model on a device, or calibrate a device's predictor."""
+def create_job(
+    body: JobRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Measure a model on a device, or calibrate a device's predictor. While an equal job of the same user is open, that
+    one is the answer; an equal job of another user is done together with it."""
+    now, attempts = state.now, state.settings.max_attempts
+    use = idempotency.Use.of(key, token.id, "/jobs", body)
+    asker = Asker.of(token, state.settings)
     with state.database.write() as session:
-        answer = submissions.submit(session, body, state.now, state.settings.max_attempts)
-    state.notifier.notify()
-    response.headers["Location"] = answer.url
-    return answer
+        answer = idempotency.accepted(
+            session, use, now, lambda: submissions.submit(session, body, now, attempts, asker)
+        )
+    return queued(state, response, answer)
 
 
 @router.get("/jobs")
@@ -41,10 +48,28 @@ def list_jobs(
 @router.get("/jobs/{job_id}")
 def get_job(job_id: str, state: TheState, _token: Reader) -> JobView:
     with state.database.read() as session:
-        return jobs.view(jobs.get(session, job_id))
+        return jobs.view(session, jobs.get(session, job_id))
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel_job(job_id: str, state: TheState, _token: UserToken) -> JobView:
+def cancel_job(job_id: str, state: TheState, token: UserToken) -> JobView:
+    """End a job that is not finished, with all that it queued. Only its owner and admins may."""
     with state.database.write() as session:
-        return jobs.view(job_ends.cancel(session, job_id, state.now))
+        askers.check_may_change(Asker.of(token, state.settings), jobs.get(session, job_id))
+        view = jobs.view(session, job_ends.cancel(session, job_id, state.now))
+    state.notifier.notify()
+    return view
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202)
+def retry_job(
+    job_id: str, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Do the work of a failed or cancelled job again, by a new job; for a search the answer names the new search. Only
+    its owner and admins may."""
+    now, attempts = state.now, state.settings.max_attempts
+    use = idempotency.Use(key, token.id, f"/jobs/{job_id}/retry", "")
+    asker = Asker.of(token, state.settings)
+    with state.database.write() as session:
+        answer = idempotency.accepted(session, use, now, lambda: retries.retry(session, job_id, now, attempts, asker))
+    return queued(state, response, answer)

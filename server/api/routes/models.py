@@ -11,12 +11,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
 from server.api.file_body import file_bytes, pieces
-from server.api.routes.deps import Downloader, MaxResults, PageToken, Reader, State, TheState, UserToken
-from server.errors import InfraError, NotFound, NotYet
-from server.services import conversions, models
+from server.api.routes.deps import (
+    Downloader,
+    IdempotencyHeader,
+    MaxResults,
+    PageToken,
+    Reader,
+    State,
+    TheState,
+    Uploader,
+)
+from server.errors import Forbidden, InfraError, NotFound, NotYet
+from server.services import conversions, idempotency, leases, models
+from server.services.storable import digest
 from server.store.blobs import Draft
-from server.store.tables import Job, Model, ModelFile
-from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page
+from server.store.tables import Job, Model, ModelFile, Token
+from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page, Role
 
 router = APIRouter(tags=["models"])
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
@@ -45,9 +55,10 @@ UPLOAD = {
 async def upload_model(
     request: Request,
     state: TheState,
-    token: UserToken,
+    token: Uploader,
     response: Response,
     name: Annotated[Name | None, Query()] = None,
+    key: IdempotencyHeader = None,
 ) -> ModelView:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
     async with state.uploads.admitted(token.id) as upload:
@@ -56,7 +67,7 @@ async def upload_model(
                 upload.add_bytes(len(piece))
                 await run_in_threadpool(draft.write, piece)
             manifest = await state.uploads.check(draft)
-            view = await run_in_threadpool(_add, state, draft, manifest, name)
+            view = await run_in_threadpool(_add, state, draft, manifest, name, key, token.id)
     response.headers["Location"] = view.url
     return view
 
@@ -84,13 +95,15 @@ def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
 async def download_model(
     model_id: str,
     state: TheState,
-    _token: Downloader,
+    token: Downloader,
     format: Annotated[Download, Query()] = "tflite",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made at the first request, which waits for them; if
     that takes too long, the answer is 503 with Retry-After."""
-    model = await run_in_threadpool(_model, state, model_id)
+    model = await run_in_threadpool(_model, state, model_id, token)
+    if token.role == Role.AGENT and format != "tflite":
+        raise Forbidden("a token of role agent downloads only the .tflite files of its leases")
     if format == "manifest":
         return _text(models.manifest_bytes(model), "application/json", if_none_match)
     if format == "card":
@@ -103,19 +116,34 @@ async def download_model(
 def get_blob(
     sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
     state: TheState,
-    _token: Downloader,
+    token: Downloader,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
+    """A file by its SHA-256. An agent gets only those that its leases name."""
+    if token.role == Role.AGENT:
+        with state.database.read() as session:
+            leases.check_download(session, sha256, token.id)
     return _file(state, sha256, if_none_match, sha256)
 
 
-def _add(state: State, draft: Draft, manifest: dict[str, Any], name: str | None) -> ModelView:
+def _add(
+    state: State, draft: Draft, manifest: dict[str, Any], name: str | None, key: str | None, token_id: str
+) -> ModelView:
+    now = state.now
+    use = idempotency.Use(key, token_id, "/models", digest({"sha256": draft.sha256, "name": name}))
     with state.database.write() as session:
-        return models.view(models.add_upload(session, draft, manifest, name, state.now))
+        made = idempotency.once(
+            session, use, now, lambda: {"id": models.add_upload(session, draft, manifest, name, now).id}
+        )
+        return models.view(models.get(session, made["id"]))
 
 
-def _model(state: State, model_id: str) -> Model:
+def _model(state: State, model_id: str, token: Token) -> Model:
+    """The model, if the token may download it. Raises NotFound, Forbidden."""
     with state.database.read() as session:
+        if token.role == Role.AGENT:
+            known = session.get(Model, model_id)
+            leases.check_download(session, known.sha256 if known else "", token.id)
         return models.get(session, model_id)
 
 

@@ -24,6 +24,7 @@ from server.compute.task import Task
 from server.services import claims, export_key, models
 from server.store.supernet_file import SupernetRef
 from server.wire import JobKind
+from server.wire.liveness import Liveness
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     NOWHERE,
@@ -203,7 +204,7 @@ def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm
         assert ask(farm, name, arch)["status"] == "succeeded"
     with farm.database.read() as session:
         assert {row.name for row in models.with_unmeasured(session)} == {far, near}
-    warm(compute_of(farm), LocalExporter(), threading.Event())
+    warm(compute_of(farm), LocalExporter(), threading.Event(), Liveness().pulse("warm"))
     assert ask(farm, far, arch)["status"] == "succeeded"
     job = ask(farm, near, arch)
     assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
@@ -227,7 +228,7 @@ def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Fa
     assert whole.manifest["top1_change"] is half.manifest["top1_change"] is None
     with farm.database.read() as session:
         assert [row.name for row in models.with_unmeasured(session)] == [near]
-    warm(compute, LocalExporter(), threading.Event())
+    warm(compute, LocalExporter(), threading.Event(), Liveness().pulse("warm"))
     assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
     job = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
     assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
