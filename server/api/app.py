@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
@@ -13,14 +15,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server import logs
-from server.api import handlers
+from server.api import handlers, openapi
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
+from server.api.hot_reads import HotReads
+from server.api.lists import all_lists
 from server.api.metrics import Metrics
 from server.api.middleware import RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
 from server.api.sweeper import upkeep
+from server.api.things import all_things
+from server.api.watch import Watch
 from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import tokens as token_service
@@ -30,10 +36,11 @@ from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
 from server.store.tables import Token
 from server.version import VERSION
-from server.wakeup import Notifier
 from server.wire.process import exit_with_parent
 
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
+# More threads than these only wait for each other: reads take the interpreter's lock, writers the database's.
+READ_THREADS, POOL_THREADS = 4, 8
 
 
 def from_environment() -> FastAPI:
@@ -50,7 +57,10 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
-
+        database.hints.listen()
+        reads = CapacityLimiter(READ_THREADS)
+        to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
+        things, watch = all_things(database, reads), Watch(database, reads)
         uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
 
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
@@ -65,13 +75,19 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     blobs=Blobs(settings.blobs_folder),
                     metrics=metrics,
                     clock=clock,
-                    notifier=Notifier(settings.url),
+                    notifier=database.hints,
+                    things=things,
+                    lists=all_lists(),
+                    watch=watch,
+                    reads=reads,
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,
                     uploads=uploads,
                 )
                 yield
         finally:
+            watch.close()
+            things.close()
             uploads.close()
             database.close()
 
@@ -81,10 +97,10 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         version=VERSION,
         summary="A latency budget goes in, a vision model that meets it comes out.",
         lifespan=lifespan,
-        responses=handlers.RESPONSES,
         strict_content_type=False,
         redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
+    app.add_middleware(HotReads)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ServerError, handlers.server_error)
@@ -96,4 +112,5 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

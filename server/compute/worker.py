@@ -35,7 +35,7 @@ from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import from_database_error
-from server.wakeup import WakeupListener
+from server.store.hints import Hints
 from server.wire import MAX_DETAIL_CHARS, Failure, JobKind
 from server.wire.liveness import Pulse, Watchdog
 
@@ -105,7 +105,8 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
     # Importing nn-Meter changes HOME for a moment, so it is done while there is only one thread.
     load_nn_meter()
     tools = Tools(SupernetCache(compute), exporter, converter)
-    listener = WakeupListener(compute.settings.url)
+    listener = compute.database.hints
+    listener.listen()
     threads = lane_threads(compute, lambda task: execute(task, tools), stop, listener)
     upkeep: dict[str, Callable[[Pulse], None]] = {
         "warm": lambda pulse: warm(compute, exporter, stop, pulse),
@@ -118,12 +119,9 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
         thread.start()
     for thread in threads:
         thread.join()
-    listener.close()
 
 
-def lane_threads(
-    compute: Compute, execute: Execute, stop: threading.Event, listener: WakeupListener
-) -> list[threading.Thread]:
+def lane_threads(compute: Compute, execute: Execute, stop: threading.Event, listener: Hints) -> list[threading.Thread]:
     """The threads of all lanes, not started yet; each has a name of its own."""
 
     def lane_thread(name: str, kinds: tuple[JobKind, ...]) -> threading.Thread:

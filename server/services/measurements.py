@@ -7,25 +7,29 @@ device profiles are never mixed; emulated and unstable ones are stored but not u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import exists
+from sqlalchemy import ColumnElement, exists
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound
 from server.services import devices, p90
-from server.services.pages import page
 from server.store.tables import Measurement, Model, OpRow, Profile
 from server.wire import (
     MeasurementDetail,
     MeasurementSession,
     MeasurementView,
     OpTime,
-    Page,
 )
+
+# What lists do not show is not read.
+SUMMARY = (defer(Measurement.session, raiseload=True),)  # type: ignore[arg-type]
+SHOWN = MeasurementView.model_fields.keys() & Measurement.model_fields.keys()
 
 
 @dataclass(frozen=True)
@@ -135,28 +139,22 @@ def ops(session: Session, measurement_id: str) -> tuple[OpTime, ...]:
     )
 
 
-def listing(
-    session: Session,
-    page_token: str | None,
-    max_results: int,
-    *,
-    model_id: str | None = None,
-    device: str | None = None,
-    profile_id: str | None = None,
-) -> Page[MeasurementView]:
-    """Newest first."""
-    statement = select(Measurement)
-    for column, value in (
-        (Measurement.model_id, model_id),
-        (Measurement.device, device),
-        (Measurement.profile_id, profile_id),
-    ):
-        if value is not None:
-            statement = statement.where(col(column) == value)
-    return page(session, statement, col(Measurement.id), page_token, max_results, view)
+def conditions(
+    *, model_id: str | None = None, device: str | None = None, profile_id: str | None = None
+) -> list[ColumnElement[bool]]:
+    """Which measurements a list shows."""
+    wanted = ((Measurement.model_id, model_id), (Measurement.device, device), (Measurement.profile_id, profile_id))
+    return [col(column) == value for column, value in wanted if value is not None]
+
+
+def summaries(session: Session, measurement_ids: Sequence[str]) -> dict[str, MeasurementView]:
+    """Measurements as lists show them, by id."""
+    found = session.exec(select(Measurement).where(col(Measurement.id).in_(measurement_ids)).options(*SUMMARY))
+    return {measurement.id: view(measurement) for measurement in found}
 
 
 def view(measurement: Measurement) -> MeasurementView:
+    shown = {name: getattr(measurement, name) for name in SHOWN}
     lower_ms, upper_ms = p90.interval_ms(measurement)
     judged = {
         "p90_raw_ms": p90.told_raw_ms(measurement),
@@ -166,7 +164,7 @@ def view(measurement: Measurement) -> MeasurementView:
         "p90_lower_raw_ms": measurement.p90_lower_ms,
         "p90_upper_raw_ms": measurement.p90_upper_ms,
     }
-    return MeasurementView(**measurement.model_dump(include=set(MeasurementView.model_fields)) | judged)
+    return MeasurementView(**shown | judged)
 
 
 def detail(session: Session, measurement: Measurement) -> MeasurementDetail:

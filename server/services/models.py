@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import defer
 from sqlmodel import Session, and_, col, not_, or_, select
 
 from elasticvit.accuracy import value
@@ -18,11 +19,14 @@ from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
 from server.errors import DamagedFile, NotFound, ServerError
 from server.services import tflite_upload
-from server.services.pages import page
 from server.services.storable import storable
 from server.store.blobs import Blobs, Draft
 from server.store.tables import Model, ModelFile, Predictor, Supernet, new_id
-from server.wire import Accuracy, BlobRef, ModelSource, ModelView, Page
+from server.wire import Accuracy, BlobRef, ModelSource, ModelView
+
+# What lists do not show is not read.
+SUMMARY = (defer(Model.arch, raiseload=True), defer(Model.manifest, raiseload=True))  # type: ignore[arg-type]
+SHORT = (ModelView.model_fields.keys() & Model.model_fields.keys()) - {"arch", "manifest", "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -247,20 +251,17 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def listing(
-    session: Session,
-    page_token: str | None,
-    max_results: int,
-    source: ModelSource | None = None,
-    arch_id: str | None = None,
-) -> Page[ModelView]:
-    """Newest first."""
-    query = select(Model)
-    if source is not None:
-        query = query.where(Model.source == source)
-    if arch_id is not None:
-        query = query.where(Model.arch_id == arch_id)
-    return page(session, query, col(Model.id), page_token, max_results, view)
+def conditions(source: ModelSource | None = None, arch_id: str | None = None) -> list[ColumnElement[bool]]:
+    """Which models a list shows."""
+    wanted = ((Model.source, source), (Model.arch_id, arch_id))
+    return [col(column) == value for column, value in wanted if value is not None]
+
+
+def summaries(session: Session, model_ids: Sequence[str]) -> dict[str, ModelView]:
+    """Models as lists show them, by id: without architectures and manifests."""
+    terms = type_coerce(col(Model.manifest), JSON)["terms"].as_string()
+    found = session.exec(select(Model, terms).where(col(Model.id).in_(model_ids)).options(*SUMMARY))
+    return {model.id: _view(model, terms=text, arch=None, manifest=None) for model, text in found}
 
 
 def wire_accuracy(accuracy: value.Accuracy | None) -> Accuracy:
@@ -269,10 +270,18 @@ def wire_accuracy(accuracy: value.Accuracy | None) -> Accuracy:
 
 
 def view(model: Model) -> ModelView:
+    return _view(model, terms=model.manifest.get("terms"), arch=model.arch, manifest=model.manifest)
+
+
+def _view(
+    model: Model, *, terms: str | None, arch: dict[str, Any] | None, manifest: dict[str, Any] | None
+) -> ModelView:
     return ModelView(
-        **model.model_dump(exclude={"accuracy"}),
+        **{name: getattr(model, name) for name in SHORT},
+        arch=arch,
+        manifest=manifest,
         accuracy=Accuracy.model_validate(model.accuracy),
-        terms=model.manifest.get("terms"),
+        terms=terms,
         url=f"/models/{model.id}",
         download_url=f"{download_url(model)}?format=tflite",
     )

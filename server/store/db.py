@@ -1,8 +1,9 @@
 """The database: an engine made for several processes at once, transactions, and migration to the present schema.
 
 SQLite runs in WAL mode. A transaction that writes begins with BEGIN IMMEDIATE: two processes then wait for each other,
-where a read that turns into a write would be refused at once ("database is locked"). A transaction that only reads
-sees one snapshot, in PostgreSQL too.
+where a read that turns into a write would be refused at once ("database is locked"). Within a process the writers of
+SQLite take turns by a lock: they would all sleep in SQLite's busy handler otherwise, and the unlucky ones for long. A
+transaction that only reads waits for nobody and sees one snapshot, in PostgreSQL too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -40,6 +42,7 @@ from server.errors import (
     Unavailable,
     from_os_error,
 )
+from server.store.hints import Hints, hinted
 from server.store.part_files import part_file
 from server.wire.text import plain_value
 
@@ -58,6 +61,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+        self.hints = Hints(url)
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         self._writing = self.engine.execution_options(immediate=True)
         self._reading = self.engine
         if self.engine.dialect.name == "postgresql":
@@ -74,11 +79,29 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back by any exception."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
-            yield session
+        """One transaction: committed at the end, rolled back by any exception. What it hinted (`server.store.hints`)
+        is sent after the commit. Raises Unavailable when the writers before take too long."""
+        with self._in_turn(), Session(self._writing, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+                self.hints.before_commit(session)
+            topics = hinted(session)
+        self.hints.after_commit(topics)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+        elif self._turn.acquire(timeout=BUSY_SECONDS):
+            try:
+                yield
+            finally:
+                self._turn.release()
+        else:
+            raise Unavailable("other changes of the database take too long: nothing was changed, try again")
 
     def close(self) -> None:
+        self.hints.close()
         self.engine.dispose()
 
 

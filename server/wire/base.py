@@ -16,6 +16,8 @@ from server.wire.text import Plain, Text, plain_value
 MAX_LATENCY_MS = 60_000.0
 MAX_SAMPLES = 100_000
 MAX_DETAIL_CHARS = 4000
+MAX_WAIT_SECONDS = 30.0
+"""How long the server holds a request that waits."""
 MAX_NAME_CHARS = 63
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
 # Of counts in integer columns, which are 32 bits wide on PostgreSQL, and of numbers in JSON columns.

@@ -90,7 +90,7 @@ class JobRequest(Request):
 
 
 class JobView(Answer):
-    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded.
+    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded; lists leave it out.
 
     `error` says why it failed, or why it was cancelled with its parent. `owner` is the name of the token that asked for
     it, None for the service's own work. A job with `wait_until` is parked: it waits for other jobs until then, and

@@ -44,7 +44,7 @@ class SubnetRequest(Request):
 class ModelView(Answer):
     """A deployable file. `source` is the kind of job that made it; an uploaded file has no arch.
 
-    `terms` are the terms of use of its supernet.
+    `terms` are the terms of use of its supernet. Lists leave out `arch` and `manifest`.
     """
 
     id: str
@@ -60,7 +60,7 @@ class ModelView(Answer):
     accuracy: Accuracy
     supernet: str | None
     terms: str | None = None
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] | None
     created_at: UtcTime
     url: str
     download_url: str

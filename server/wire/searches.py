@@ -127,7 +127,8 @@ class SearchResult(Answer):
 
 
 class SearchView(Answer):
-    """A search as it is now. `owner` is the name of the token that asked for it, `job_id` the job that does it."""
+    """A search as it is now; lists leave out `result`. `owner` is the name of the token that asked for it, `job_id` the
+    job that does it."""
 
     id: str
     status: JobStatus

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
@@ -14,13 +14,16 @@ from server.api.file_body import file_bytes, pieces
 from server.api.routes.deps import (
     Downloader,
     IdempotencyHeader,
+    IfNoneMatch,
     MaxResults,
     PageToken,
     Reader,
     State,
     TheState,
     Uploader,
+    listed,
 )
+from server.api.things import NOT_MODIFIED, matches, respond
 from server.errors import Forbidden, InfraError, NotFound, NotYet
 from server.services import conversions, idempotency, leases, models
 from server.services.storable import digest
@@ -29,11 +32,16 @@ from server.store.tables import Job, Model, ModelFile, Token
 from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page, Role
 
 router = APIRouter(tags=["models"])
-IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 BINARY = "application/octet-stream"
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 5
-FILE_ANSWER = {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}, 304: {}}
+FILE = {"schema": {"type": "string", "format": "binary"}}
+NOT_CHANGED = {"description": "The file has the ETag that was sent"}
+BLOB_ANSWER: dict[int | str, dict[str, Any]] = {200: {"content": {BINARY: FILE}}, 304: NOT_CHANGED}
+FILE_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {BINARY: FILE, "application/json": {}, "text/markdown": {"schema": {"type": "string"}}}},
+    304: NOT_CHANGED,
+}
 UPLOAD = {
     "requestBody": {
         "required": True,
@@ -72,26 +80,25 @@ async def upload_model(
     return view
 
 
-@router.get("/models")
-def list_models(
+@router.get("/models", response_model=Page[ModelView])
+async def list_models(
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
     max_results: MaxResults = 50,
     source: ModelSource | None = None,
     arch_id: str | None = None,
-) -> Page[ModelView]:
-    with state.database.read() as session:
-        return models.listing(session, page_token, max_results, source, arch_id)
+) -> Response:
+    wanted = models.conditions(source, arch_id)
+    return await listed(state, state.lists.models, wanted, page_token, max_results)
 
 
-@router.get("/models/{model_id}")
-def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
-    with state.database.read() as session:
-        return models.view(models.get(session, model_id))
+@router.get("/models/{model_id}", response_model=ModelView, responses=NOT_MODIFIED)
+async def get_model(model_id: str, state: TheState, _token: Reader, held: IfNoneMatch = None) -> Response:
+    return respond(await state.things.models.answer(model_id), held)
 
 
-@router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+@router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)
 async def download_model(
     model_id: str,
     state: TheState,
@@ -112,7 +119,7 @@ async def download_model(
     return await run_in_threadpool(_file, state, sha256, if_none_match, f"{model.arch_id or model.id}.{format}")
 
 
-@router.get("/blobs/{sha256}", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+@router.get("/blobs/{sha256}", response_class=Response, responses=BLOB_ANSWER)
 def get_blob(
     sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
     state: TheState,
@@ -188,18 +195,13 @@ def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Re
         with state.database.read() as session:
             raise models.missing_file(session, sha256) from error
     etag = f'"{sha256}"'
-    if _matches(if_none_match, etag):
+    if matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return FileResponse(path, media_type=BINARY, filename=name, headers={"ETag": etag})
 
 
 def _text(content: bytes, media_type: str, if_none_match: str | None) -> Response:
     etag = f'"{models.sha256(content)}"'
-    if _matches(if_none_match, etag):
+    if matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return Response(content, media_type=media_type, headers={"ETag": etag})
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    etags = [text.strip().removeprefix("W/") for text in (if_none_match or "").split(",")]
-    return "*" in etags or etag in etags
