@@ -70,7 +70,8 @@ def default_supernet(database: Database, settings: Settings, say: Say) -> tuple[
         if pretrained.shipped(name) is None and name != pretrained.TRAINED_HERE:
             raise BadValue(damage.sentence)
         if damage.path.exists():
-            say(f"it is now {set_aside(damage.path, folder / 'damaged')}")
+            aside = set_aside(damage.path, folder / "damaged")
+            say(f"the damaged file was moved to {aside}, and the one of this package takes its place")
     is_made = damage is not None or not file.exists()
     return prepare_default(folder, say, name=settings.supernet), is_made
 
