@@ -38,11 +38,21 @@ from server.errors import (
     from_os_error,
 )
 from server.store.part_files import part_file
+from server.store.sqlite_file import follow
 from server.wire.text import plain_value
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
+# A server that went away without a word is noticed after a while, and does not hang what waits for it for ever.
+POSTGRES_LIMITS = {
+    "connect_timeout": 10,  # s
+    "keepalives_idle": 15,  # s
+    "keepalives_interval": 5,  # s
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
 MIGRATION_LOCK = 7_205_531  # any constant: the key of this server's advisory lock in PostgreSQL
+AWAY = ("57P01", "57P02", "57P03", "08000", "08001", "08003", "08006")  # shutting down, starting, no connection
 CONFLICTS = ("40001", "40P01")  # SQLSTATE: serialization failure, deadlock
 
 
@@ -83,7 +93,9 @@ def make_engine(url: str) -> Engine:
         raise SettingsError("ELASTICVIT_DATABASE_URL is not a database URL such as sqlite:////path/farm.db") from error
     if parsed.get_backend_name() == "postgresql":
         driver = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(driver, pool_pre_ping=True, pool_size=10, json_serializer=to_json)
+        return create_engine(
+            driver, pool_pre_ping=True, pool_size=10, json_serializer=to_json, connect_args=POSTGRES_LIMITS
+        )
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise SettingsError("ELASTICVIT_DATABASE_URL must be a sqlite:///FILE or a postgresql:// URL")
     engine = create_engine(
@@ -91,6 +103,7 @@ def make_engine(url: str) -> Engine:
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    follow(engine, Path(parsed.database))
     return engine
 
 
@@ -172,9 +185,16 @@ def from_database_error(error: DBAPIError) -> ServerError:
         return DamagedDatabase(
             f"the database is damaged ({error.orig}): stop the service, and put a backup in its place or move it away"
         )
-    if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+    return _unavailable(error)
+
+
+def _unavailable(error: DBAPIError) -> Unavailable:
+    state, first = getattr(error.orig, "sqlstate", None), str(error.orig).partition("\n")[0]
+    if state in CONFLICTS:
         return Unavailable("another transaction changed the same rows at the same time: nothing was changed, try again")
-    return Unavailable(f"the database refused the transaction, try again: {error.orig}")
+    if error.connection_invalidated or state in AWAY or "connection" in first:
+        return Unavailable(f"the database is away ({first}): try again, requests go through as soon as it is back")
+    return Unavailable(f"the database refused the transaction, try again: {first}")
 
 
 def _known(scripts: ScriptDirectory, revision: str) -> bool:
