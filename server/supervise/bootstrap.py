@@ -10,13 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elasticvit import pretrained
+from elasticvit.errors import ElasticVitError
 from elasticvit.export.api import anchor
 from elasticvit.hashing import file_sha256
 from elasticvit.nn.supernet_header import ENDING
 from elasticvit.pretrained.prepare import prepare_default
 from elasticvit.progress import Say
 from server.clock import Clock, utc_now
-from server.errors import InfraError, ServerError, Unauthorized
+from server.errors import BadValue, InfraError, ServerError, Unauthorized
 from server.services import models, supernet_files, supernets, tokens
 from server.services.home import prepare
 from server.settings import Settings
@@ -31,10 +33,7 @@ def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
     database = prepare(settings, clock)
     say("building the benchmark program")
     build_benchmark()
-    for sentence in supernet_files.set_damaged_aside(settings.supernets_folder):
-        say(sentence)
-    file = prepare_default(settings.supernets_folder, say, name=settings.supernet)
-    register_supernets(database, settings.supernets_folder, file, say, clock)
+    prepare_supernets(settings, database, say, clock)
     keep_anchor(database, Blobs(settings.blobs_folder), clock)
     ensure_agent_token(database, agent_token_file(settings), clock)
     database.close()
@@ -49,6 +48,25 @@ def build_benchmark() -> None:
         raise InfraError(f"the benchmark program could not be built: {done.stderr.strip()[-1000:]}")
 
 
+def prepare_supernets(settings: Settings, database: Database, say: Say, clock: Clock) -> None:
+    """Make and register the default supernet, and register the others of the home folder.
+
+    Damaged files are set aside first. A default that was served before and is damaged now is reported: the service
+    starts, and /readyz says what is missing. Raises ElasticVitError, BadValue for one that never was.
+    """
+    folder, name = settings.supernets_folder, settings.supernet or pretrained.default_name()
+    for sentence in supernet_files.set_damaged_aside(folder):
+        say(sentence)
+    try:
+        register_supernets(database, folder, prepare_default(folder, say, name=name), say, clock)
+    except (ElasticVitError, BadValue) as error:
+        with database.read() as session:
+            if session.get(Supernet, name) is None:
+                raise
+        say(f"the default supernet {name} cannot be served now: {error}")
+        register_others(database, folder, folder / f"{name}{ENDING}", say, clock)
+
+
 def register_supernets(database: Database, folder: Path, default: Path, say: Say, clock: Clock) -> None:
     """Register all supernet files of the home folder; `default` answers requests that name none.
 
@@ -58,6 +76,11 @@ def register_supernets(database: Database, folder: Path, default: Path, say: Say
     register_supernet(database, default, clock)
     with database.write() as session:
         supernets.make_default(session, default.stem)
+    register_others(database, folder, default, say, clock)
+
+
+def register_others(database: Database, folder: Path, default: Path, say: Say, clock: Clock) -> None:
+    """Register all supernet files of the home folder but the default. Those that cannot be served are reported."""
     for file in sorted(folder.glob(f"*{ENDING}")):
         if file == default or file.name.startswith("."):
             continue
@@ -74,6 +97,7 @@ def register_supernet(database: Database, file: Path, clock: Clock) -> None:
     with database.read() as session:
         row = session.get(Supernet, file.stem)
     if row is not None and row.size_bytes == file.stat().st_size and row.sha256 == file_sha256(file):
+        supernet_files.check(file, file.stem)  # its accuracy table may be damaged since
         return
     supernet_files.register(database, file, clock())
 
