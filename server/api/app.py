@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -39,10 +41,16 @@ ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tok
 
 
 def from_environment() -> FastAPI:
-    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    """The app of one of several server processes: each makes its own, by the settings of the environment.
+
+    It ends with the process that started it, also with one that ended while this one was still starting.
+    """
+    exit_with_parent()
+    starter = multiprocessing.parent_process()
+    if starter is not None and os.getppid() != starter.pid:
+        raise SystemExit(1)
     settings = load_settings()
     logs.configure(settings.log_level)
-    exit_with_parent()
     return create_app(settings)
 
 
