@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from server import logs
 from server.api import handlers
+from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
 from server.api.metrics import Metrics
@@ -102,6 +103,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.router.routes.insert(0, Dispatch())
     return app
 
 

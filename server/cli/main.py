@@ -64,8 +64,8 @@ def serve(
     _watch(exit_with_parent)
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
         serving.check_workers(settings, workers)
+        logs.configure(settings.log_level)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
         prepare(settings).close()
     except ServerError as error:

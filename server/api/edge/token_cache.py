@@ -17,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from server.store.tables import Token
 
 MAX_KNOWN = 10_000
-MAX_UNKNOWN = 10_000
+MAX_UNKNOWN = 4000
 MAX_BATCH = 500  # parameters of one query
 
 Lookup = Callable[[Sequence[str]], Mapping[str, Token]]
