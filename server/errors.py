@@ -11,19 +11,22 @@ ServerError
 │   ├── MethodNotAllowed 405  allowed
 │   ├── TooLarge         413
 │   ├── UnsupportedEncoding 415
+│   ├── TooMany          429
 │   └── Conflict         409
 │       ├── NoPredictor  409
 │       ├── Finished     409  a finished job does not change
 │       └── StaleLease   409
 └── InfraError           500  the operator can fix it
-    ├── ExportCrashed    500  the process that exports died, or exceeded its limits; not tried again
+    ├── ExportCrashed    500  the process that exports died (by a signal: twice), or exceeded its limits; final
     ├── Unavailable      503
-    │   └── NotYet       503  retry_after_seconds
+    │   ├── NotYet       503  retry_after_seconds
+    │   └── Busy         503  retry_after_seconds
     ├── DiskFull         507
     ├── ReadOnlyHome     503
     ├── DatabaseTooNew   503
     ├── ForeignDatabase  503
     ├── DamagedDatabase  500
+    ├── DamagedFile      500
     └── SettingsError    500
 """
 
@@ -64,7 +67,7 @@ class ServerError(Exception):
 
     def failure(self) -> Failure:
         """The same as the failure of a job."""
-        return Failure(kind=self.kind, detail=self.detail[:MAX_DETAIL_CHARS])
+        return failure(self.kind, self.detail, type(self).__name__)
 
 
 class UserError(ServerError):
@@ -117,6 +120,12 @@ class UnsupportedEncoding(UserError):
     status = 415
 
 
+class TooMany(UserError):
+    """The user has as many unfinished jobs as allowed."""
+
+    status = 429
+
+
 class Conflict(UserError):
     """The request does not fit the present state."""
 
@@ -161,6 +170,14 @@ class NotYet(Unavailable):
         self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
+class Busy(Unavailable):
+    """Others are served first."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(f"{detail}: try again in {retry_after_seconds} s", retry_after_seconds=retry_after_seconds)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
+
+
 class DiskFull(InfraError):
     status = 507
 
@@ -177,12 +194,23 @@ class DamagedDatabase(InfraError):
     """What the file holds is no database, or not a whole one; nothing was changed."""
 
 
+class DamagedFile(InfraError):
+    """A file of the home folder is gone or is not what it was when it was stored."""
+
+
 class ForeignDatabase(InfraError):
     status = 503
 
 
 class SettingsError(InfraError):
     pass
+
+
+def failure(kind: FailureKind, detail: str, name: str) -> Failure:
+    """The failure of a job, whatever the text of its error: cut off where it is too long; an empty one is replaced by
+    the error's `name`."""
+    # Characters that databases cannot hold are replaced by one each, so the length stays.
+    return Failure(kind=kind, detail=detail[:MAX_DETAIL_CHARS].strip() or f"{name}, without a message: read the log")
 
 
 def problem(status: int, detail: str, *, kind: FailureKind | None = None, **extras: JsonValue) -> Problem:

@@ -25,9 +25,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     home: Path = Path(".elasticvit")
+    share_home: bool = False
+    """Whether the group of the home folder may read it; others never may."""
     supernet: str | None = Field(default=None, pattern=NAME_PATTERN)
     """Which supernet answers where none is named; None for the one that ships with the package."""
     database_url: str | None = None
+    database_password_file: Path | None = None
+    """Holds the password of the database's user, so that no environment shows it."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
@@ -35,8 +39,21 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
     offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
+    renew_seconds: float = Field(default=1.0, gt=0, le=3600)
+    """How often agents ask whether their lease still holds while they measure; a cancellation reaches them so soon."""
     max_attempts: int = Field(default=3, ge=1, le=100)
+    max_open_jobs: int = Field(default=100, ge=1, le=1_000_000)
+    """Of one user; admins have no such limit."""
+    max_session_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    """Of one measuring session that a user asks for, 2 × rounds × max_secs; admins have no such limit."""
+    search_wait_seconds: float = Field(default=3600.0, gt=0, le=1e7)
+    """How long a search waits for its measurements each time, before it fails."""
+    calibration_wait_seconds: float = Field(default=86_400.0, gt=0, le=1e7)
     max_upload_mb: float = Field(default=200.0, gt=0, le=MAX_MB)
+    max_uploads: int = Field(default=16, ge=1, le=1000)
+    """Uploads at a time, of which one user has at most half; further ones wait."""
+    unfinished_uploads_mb: float = Field(default=1000.0, gt=0, le=MAX_MB)
+    """What the files of uploads that are not finished take on the disk, of which one user has at most half."""
     max_body_mb: float = Field(default=16.0, gt=0, le=MAX_MB)
     """Of an agent's report, the largest body but an upload."""
     max_request_kb: float = Field(default=64.0, gt=0, le=MAX_MB)
@@ -73,8 +90,12 @@ class Settings(BaseSettings):
     """How many searches and exports a worker does at once; they share one exporting process."""
     calibration_threads: int = Field(default=1, ge=1, le=64)
     conversion_threads: int = Field(default=1, ge=1, le=64)
+    min_free_mb: float = Field(default=50.0, ge=0, le=MAX_MB)
+    """With less space on the home folder's disk, /readyz is 503."""
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
+    """Where a process writes its log instead of stderr; a new file is begun at 10 MB, and three are kept."""
 
     @field_validator("host")
     @classmethod
@@ -109,8 +130,9 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The database's SQLAlchemy URL; without one given, `farm.db` in the home folder."""
-        return self.database_url or f"sqlite:///{self.home.resolve() / 'farm.db'}"
+        """The database's SQLAlchemy URL; without one given, `farm.db` in the home folder. Raises SettingsError."""
+        url = self.database_url or f"sqlite:///{self.home.resolve() / 'farm.db'}"
+        return url if self.database_password_file is None else _with_password(url, self.database_password_file)
 
     @property
     def admin_token_file(self) -> Path:
@@ -133,12 +155,33 @@ class Settings(BaseSettings):
         return int(self.max_upload_mb * 1e6)
 
     @property
+    def unfinished_uploads_bytes(self) -> int:
+        """At least two of the largest files, so that half of it, one user's share, takes one."""
+        return max(int(self.unfinished_uploads_mb * 1e6), 2 * self.max_upload_bytes)
+
+    @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1e6)
 
     @property
     def max_request_bytes(self) -> int:
         return int(self.max_request_kb * 1e3)
+
+
+def _with_password(url: str, file: Path) -> str:
+    """Raises SettingsError."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        password = file.read_text().strip()
+        return make_url(url).set(password=password).render_as_string(hide_password=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{PREFIX}DATABASE_PASSWORD_FILE: {file} cannot be read ({error})") from error
+    except ArgumentError as error:
+        raise SettingsError(
+            f"{PREFIX}DATABASE_URL is not a database URL such as postgresql://USER@HOST/NAME"
+        ) from error
 
 
 def load_settings() -> Settings:

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 
-import structlog
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server import logs
-from server.api import handlers
+from server.api import handlers, openapi
 from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
+from server.api.hot_reads import HotReads
+from server.api.lists import all_lists
 from server.api.metrics import Metrics
 from server.api.middleware import RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
+from server.api.sweeper import upkeep
+from server.api.things import all_things
+from server.api.watch import Watch
 from server.clock import Clock, utc_now
 from server.errors import ServerError
-from server.services import job_ends, lease_expiry
 from server.services import tokens as token_service
 from server.services.home import prepare
+from server.services.uploads import UploadLimits, Uploads
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
-from server.store.db import Database
 from server.store.tables import Token
 from server.version import VERSION
-from server.wakeup import Notifier
 from server.wire.process import exit_with_parent
 
-log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
+# More threads than these only wait for each other: reads take the interpreter's lock, writers the database's.
+READ_THREADS, POOL_THREADS = 4, 8
 
 
 def from_environment() -> FastAPI:
@@ -51,7 +56,7 @@ def from_environment() -> FastAPI:
     if starter is not None and os.getppid() != starter.pid:
         raise SystemExit(1)
     settings = load_settings()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_file)
     return create_app(settings)
 
 
@@ -61,27 +66,38 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
+        database.hints.listen()
+        reads = CapacityLimiter(READ_THREADS)
+        to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
+        things, watch = all_things(database, reads), Watch(database, reads)
+        uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
 
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
             with database.read() as session:
                 return token_service.usable(session, digests)
 
-        app.state.server = State(
-            settings=settings,
-            database=database,
-            blobs=Blobs(settings.blobs_folder),
-            metrics=metrics,
-            clock=clock,
-            notifier=Notifier(settings.url),
-            tokens=TokenCache(lookup, settings.token_cache_seconds),
-        )
-        sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
         try:
-            yield
+            async with upkeep(database, clock, settings.sweep_seconds) as sweeper:
+                app.state.server = State(
+                    settings=settings,
+                    database=database,
+                    blobs=Blobs(settings.blobs_folder),
+                    metrics=metrics,
+                    clock=clock,
+                    notifier=database.hints,
+                    things=things,
+                    lists=all_lists(),
+                    watch=watch,
+                    reads=reads,
+                    tokens=TokenCache(lookup, settings.token_cache_seconds),
+                    sweeper=sweeper,
+                    uploads=uploads,
+                )
+                yield
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            watch.close()
+            things.close()
+            uploads.close()
             database.close()
 
     metrics = Metrics()
@@ -90,40 +106,21 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         version=VERSION,
         summary="A latency budget goes in, a vision model that meets it comes out.",
         lifespan=lifespan,
-        responses=handlers.RESPONSES,
         strict_content_type=False,
         redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
+    app.add_middleware(HotReads)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ServerError, handlers.server_error)
     app.add_exception_handler(RequestValidationError, handlers.invalid)
     app.add_exception_handler(HTTPException, handlers.http_error)
     app.add_exception_handler(DBAPIError, handlers.database_error)
+    app.add_exception_handler(PoolTimeout, handlers.no_connection)
+    app.add_exception_handler(OSError, handlers.os_error)
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
     app.router.routes.insert(0, Dispatch())
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app
-
-
-async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Requeue what dead agents and workers held, and cancel jobs whose parent is finished.
-
-    Every process may do it: each change is made once.
-    """
-
-    def sweep() -> tuple[int, int]:
-        with database.write() as session:
-            return lease_expiry.sweep(session, clock()), job_ends.sweep_orphans(session, clock())
-
-    while True:
-        try:
-            expired, orphans = await run_in_threadpool(sweep)
-            if expired:
-                log.warning("leases expired", count=expired)
-            if orphans:
-                log.warning("jobs cancelled whose parent is finished", count=orphans)
-        except (DBAPIError, ServerError):
-            log.exception("the sweep of leases failed")
-        await asyncio.sleep(seconds)

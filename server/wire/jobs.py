@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from server.wire.base import Answer, Failure, Name, Progress, Real, Request, UtcTime, Whole
+from server.wire.base import MAX_WHOLE, Answer, Failure, Name, Progress, Real, Request, UtcTime, Whole
 
 
 class JobStatus(StrEnum):
@@ -53,7 +53,7 @@ class MeasureProtocol(Request):
     max_secs: Annotated[Real, Field(ge=0.001, le=600)] = 30.0
     threads: Annotated[Whole, Field(ge=1, le=64)] = 1
     profile: Annotated[bool, Field(strict=True)] = False
-    cpu_mask: Annotated[Whole, Field(ge=1, lt=2**63)] | None = None
+    cpu_mask: Annotated[Whole, Field(ge=1, le=MAX_WHOLE)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> MeasureProtocol:
@@ -90,9 +90,12 @@ class JobRequest(Request):
 
 
 class JobView(Answer):
-    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded.
+    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded; lists leave it out.
 
-    `error` says why it failed, or why it was cancelled with its parent.
+    `error` says why it failed, or why it was cancelled with its parent. `owner` is the name of the token that asked for
+    it, None for the service's own work. A job with `wait_until` is parked: it waits for other jobs until then, and
+    `progress.detail` says for what. A queued job is not tried before `not_before`. A job that is `same_as` another ends
+    with that one; one that is `retry_of` another does the same work again.
     """
 
     id: str
@@ -109,3 +112,8 @@ class JobView(Answer):
     started_at: UtcTime | None
     finished_at: UtcTime | None
     url: str
+    owner: str | None = None
+    same_as: str | None = None
+    retry_of: str | None = None
+    not_before: UtcTime | None = None
+    wait_until: UtcTime | None = None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
-from fastapi import APIRouter, Response
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
+from server.api.watch import Waiting
 from server.errors import BadValue
-from server.services import claims, devices, leases, measurements
+from server.services import claims, devices, leases, reports
+from server.store.hints import device_topic
 from server.wire import (
+    MAX_WAIT_SECONDS,
     AgentRegister,
     AgentRegistered,
     Heartbeat,
@@ -30,7 +37,7 @@ router = APIRouter(tags=["agents"])
 def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> AgentRegistered:
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
-        return AgentRegistered(agent_id=agent.id, **_intervals(state))
+        return AgentRegistered(agent_id=agent.id, wait_seconds=MAX_WAIT_SECONDS, **_intervals(state))
 
 
 @router.post("/agents/heartbeat")
@@ -40,25 +47,66 @@ def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> Heartbea
         return HeartbeatReply(**_intervals(state))
 
 
-@router.post("/leases", responses={200: {"model": Lease}, 204: {"description": "No job is queued"}})
-def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
-    """The next job for one of the idle devices; 204 when none is queued."""
+@router.post("/leases", response_model=Lease, responses={204: {"description": "No job is queued"}})
+async def lease(body: LeaseRequest, request: Request, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
+    """The next job for one of the idle devices; 204 when none is queued. With `wait_seconds` it waits for one."""
+    deadline = time.monotonic() + body.wait_seconds
+    with state.watch.waiting([device_topic(name) for name in body.devices]) as waiting:
+        while True:
+            waiting.clear()
+            given = None
+            if await run_sync(_has_job, state, body, token.id, limiter=state.reads):
+                # A job is not given to an agent that has gone: it would wait for the lease to run out.
+                given = (
+                    None
+                    if await request.is_disconnected()
+                    else await run_in_threadpool(_granted, state, body, token.id)
+                )
+            if given is not None or not await _woken(waiting, request, deadline):
+                return given or Response(status_code=204)
+
+
+async def _woken(waiting: Waiting, request: Request, deadline: float) -> bool:
+    """Whether to look again: something changed, in time, and the agent is still there."""
+    if deadline <= time.monotonic():
+        return False
+    watching = asyncio.create_task(_gone(request, waiting))
+    try:
+        return await waiting.within(deadline - time.monotonic()) and not watching.done()
+    finally:
+        watching.cancel()
+
+
+async def _gone(request: Request, waiting: Waiting) -> None:
+    """Ends when the client has left, and ends the wait with it."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    waiting.wake()
+
+
+def _has_job(state: State, body: LeaseRequest, token_id: str) -> bool:
     with state.database.read() as session:
-        devices.get_agent(session, body.agent_id, token.id)
-        if not claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, body.agent_id, body.devices)):
-            return Response(status_code=204)
+        agent = devices.get_agent(session, body.agent_id, token_id)
+        owned = devices.owned(session, agent, body.devices)
+        return claims.waiting(session, (JobKind.MEASURE,), owned, now=state.now)
+
+
+def _granted(state: State, body: LeaseRequest, token_id: str) -> Lease | None:
     with state.database.write() as session:
-        given = leases.grant(session, body.agent_id, body.devices, state.now, state.settings.lease_seconds)
-        return given or Response(status_code=204)
+        agent = devices.get_agent(session, body.agent_id, token_id)
+        return leases.grant(session, agent, body.devices, state.now, state.settings.lease_seconds)
 
 
 @router.post("/leases/{lease_id}/renew")
 def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken) -> LeaseRenewed:
-    with state.database.write() as session:
+    """Keep the lease. Called often, so that an agent learns soon of a cancellation, it mostly reads."""
+    held = (lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress)
+    with state.database.read() as session:
         leases.check_holder(session, lease_id, token.id)
-        expires_at = claims.renew(
-            session, lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress
-        )
+        if (unchanged := claims.held_until(session, *held)) is not None:
+            return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=unchanged)
+    with state.database.write() as session:
+        expires_at = claims.renew(session, *held)
         return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=expires_at)
 
 
@@ -68,7 +116,7 @@ def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Rep
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        return measurements.accept(session, body, state.now)
+        return reports.accept(session, body, state.now)
 
 
 def _intervals(state: State) -> dict[str, Any]:
@@ -77,5 +125,6 @@ def _intervals(state: State) -> dict[str, Any]:
         "heartbeat_seconds": settings.heartbeat_seconds,
         "poll_seconds": settings.poll_seconds,
         "lease_seconds": settings.lease_seconds,
+        "renew_seconds": settings.renew_seconds,
         "server_time": state.now,
     }

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import Depends, Header, Query, Request, Response
+from sqlalchemy import ColumnElement
 
 from server.api.edge.access import Allow, Body
 from server.api.edge.token_cache import TokenCache
+from server.api.lists import Lists
 from server.api.metrics import Metrics
+from server.api.shared_call import SharedCall
+from server.api.sweeper import Sweeper
+from server.api.things import JSON_TYPE, AllThings
+from server.api.watch import Watch
 from server.clock import Clock
+from server.services.readiness import Check
+from server.services.summaries import Summaries
+from server.services.uploads import Uploads
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
+from server.store.hints import Hints
 from server.store.tables import Token
-from server.wakeup import Notifier
-from server.wire import Role
+from server.wire import Accepted, Role
 
 
 @dataclass
@@ -29,8 +41,15 @@ class State:
     blobs: Blobs
     metrics: Metrics
     clock: Clock
-    notifier: Notifier
+    notifier: Hints
+    things: AllThings
+    lists: Lists
+    watch: Watch
+    reads: CapacityLimiter
     tokens: TokenCache
+    sweeper: Sweeper
+    uploads: Uploads
+    readiness: SharedCall[list[Check]] = field(default_factory=SharedCall)
     was_ready: bool = False
 
     @property
@@ -57,6 +76,7 @@ Downloader = Annotated[Token, Depends(Allow(Role.ADMIN, Role.USER, Role.VIEWER, 
 Admin = Annotated[Token, Depends(Allow(Role.ADMIN))]
 
 PageToken = Annotated[str | None, Query(max_length=100, description="next_page_token of the page before")]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The ETag of an answer that one has")]
 MaxResults = Annotated[int, Query(ge=1, le=200)]
 IdempotencyHeader = Annotated[
     str | None,
@@ -64,3 +84,25 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key", min_length=1, max_length=200, description="Repeat a request without a second effect"
     ),
 ]
+
+
+def queued(response: Response, answer: Accepted) -> Accepted:
+    """The answer to a request that has queued work, with the place of the work in its headers."""
+    response.headers["Location"] = answer.url
+    return answer
+
+
+async def listed(
+    state: State,
+    summaries: Summaries,
+    wanted: Collection[ColumnElement[bool]],
+    page_token: str | None,
+    max_results: int,
+) -> Response:
+    """A page of a list, put together in a thread for reads."""
+
+    def page() -> bytes:
+        with state.database.read() as session:
+            return summaries.page(session, wanted, page_token, max_results)
+
+    return Response(await run_sync(page, limiter=state.reads), media_type=JSON_TYPE)

@@ -1,28 +1,48 @@
-"""Jobs: create, read, cancel."""
+"""Jobs: create, read, cancel, try again."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
 
-from server.api.routes.deps import MaxResults, PageToken, Reader, TheState, UserToken
-from server.services import job_ends, jobs, submissions
+from server.api.routes.deps import (
+    IdempotencyHeader,
+    IfNoneMatch,
+    MaxResults,
+    PageToken,
+    Reader,
+    TheState,
+    UserToken,
+    listed,
+    queued,
+)
+from server.api.things import NOT_MODIFIED, respond
+from server.api.waits import EVENTS, WaitSeconds, events, settled
+from server.services import askers, idempotency, job_ends, jobs, retries, submissions
+from server.services.askers import Asker
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.post("/jobs", status_code=202)
-def create_job(body: JobRequest, state: TheState, _token: UserToken, response: Response) -> Accepted:
-    """Measure a model on a device, or calibrate a device's predictor."""
+def create_job(
+    body: JobRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Measure a model on a device, or calibrate a device's predictor. While an equal job of the same user is open, that
+    one is the answer; an equal job of another user is done together with it."""
+    now, attempts = state.now, state.settings.max_attempts
+    use = idempotency.Use.of(key, token.id, "/jobs", body)
+    asker = Asker.of(token, state.settings)
     with state.database.write() as session:
-        answer = submissions.submit(session, body, state.now, state.settings.max_attempts)
-    state.notifier.notify()
-    response.headers["Location"] = answer.url
-    return answer
+        answer = idempotency.accepted(
+            session, use, now, lambda: submissions.submit(session, body, now, attempts, asker)
+        )
+    return queued(response, answer)
 
 
-@router.get("/jobs")
-def list_jobs(
+@router.get("/jobs", response_model=Page[JobView])
+async def list_jobs(
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
@@ -31,20 +51,46 @@ def list_jobs(
     status: JobStatus | None = None,
     device: str | None = None,
     parent_id: str | None = None,
-) -> Page[JobView]:
-    with state.database.read() as session:
-        return jobs.listing(
-            session, page_token, max_results, kind=kind, status=status, device=device, parent_id=parent_id
-        )
+) -> Response:
+    wanted = jobs.conditions(kind=kind, status=status, device=device, parent_id=parent_id)
+    return await listed(state, state.lists.jobs, wanted, page_token, max_results)
 
 
-@router.get("/jobs/{job_id}")
-def get_job(job_id: str, state: TheState, _token: Reader) -> JobView:
-    with state.database.read() as session:
-        return jobs.view(jobs.get(session, job_id))
+@router.get("/jobs/{job_id}", response_model=JobView, responses=NOT_MODIFIED)
+async def get_job(
+    job_id: str, state: TheState, _token: Reader, held: IfNoneMatch = None, wait_seconds: WaitSeconds = 0.0
+) -> Response:
+    """With `wait_seconds`, as soon as it is finished or, with If-None-Match, as soon as it has changed."""
+    things = state.things.jobs
+    if wait_seconds == 0.0:
+        return respond(await things.answer(job_id), held)
+    return respond(await settled(state.watch, things, job_id, job_id, held, wait_seconds), held)
+
+
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)
+async def follow_job(job_id: str, request: Request, state: TheState, _token: Reader) -> StreamingResponse:
+    """Server-sent events: `status` with the job as it is, at each change, until it is finished."""
+    await state.things.jobs.answer(job_id)
+    return events(request, state.watch, state.things.jobs, job_id, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel_job(job_id: str, state: TheState, _token: UserToken) -> JobView:
+def cancel_job(job_id: str, state: TheState, token: UserToken) -> JobView:
+    """End a job that is not finished, with all that it queued. Only its owner and admins may."""
     with state.database.write() as session:
-        return jobs.view(job_ends.cancel(session, job_id, state.now))
+        askers.check_may_change(Asker.of(token, state.settings), jobs.get(session, job_id))
+        return jobs.view(session, job_ends.cancel(session, job_id, state.now))
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202)
+def retry_job(
+    job_id: str, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Do the work of a failed or cancelled job again, by a new job; for a search the answer names the new search. Only
+    its owner and admins may."""
+    now, attempts = state.now, state.settings.max_attempts
+    use = idempotency.Use(key, token.id, f"/jobs/{job_id}/retry", "")
+    asker = Asker.of(token, state.settings)
+    with state.database.write() as session:
+        answer = idempotency.accepted(session, use, now, lambda: retries.retry(session, job_id, now, attempts, asker))
+    return queued(response, answer)
