@@ -24,8 +24,8 @@ from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.jobs.choose import choose, size_mb
 from server.compute.jobs.search import SHRINK, VERIFY_ROUNDS, search
 from server.compute.jobs.tools import Tools
-from server.compute.supernet_cache import SupernetCache
 from server.compute.sessions import SessionEnd, SessionOrder, Wait
+from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Lost
 from server.errors import BadValue, Infeasible
 from server.services import models, searches
