@@ -21,7 +21,7 @@ from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.limits import LimitError
 from server.compute.exporting.order import ExportedFile, ExportTflite
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.compute.jobs.choose import choose, size_mb
+from server.compute.jobs.choose import choose
 from server.compute.jobs.search import SHRINK, VERIFY_ROUNDS, search
 from server.compute.jobs.tools import Tools
 from server.compute.sessions import SessionEnd, SessionOrder, Wait
@@ -30,6 +30,7 @@ from server.compute.task import Compute, Lost
 from server.errors import BadValue, Infeasible
 from server.services import models, searches
 from server.services.askers import SERVICE
+from server.services.spaces import size_mb
 from server.store.tables import Job, Measurement, Model
 from server.wire import JobKind, SearchRequest
 from tests.elasticvit.training.tiny_training import tiny_space
