@@ -16,13 +16,17 @@ import httpx
 import structlog
 
 from device_agent import logs
-from device_agent.bench.find import find_bench
-from device_agent.bench.local_process import LocalProcess, kill_leftovers
+from device_agent.bench.find import Bench, find_bench
+from device_agent.bench.leftovers import kill_leftovers
+from device_agent.bench.local_process import LocalProcess
 from device_agent.devices.host import Host
 from device_agent.devices.source import FixedDevices
 from device_agent.errors import AgentError, SettingsError
 from device_agent.home import Home, open_home
 from device_agent.loop import Agent
+from device_agent.sandbox.choice import choose
+from device_agent.sandbox.command import Sandbox
+from device_agent.sandbox.memory import default_limit_bytes
 from device_agent.serving import Uplink
 from device_agent.settings import Settings, load_settings
 from device_agent.uplink.api import Server
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     try:
         settings = load_settings(**given)
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_file)
         return _run(settings)
     except AgentError as error:
         sys.stderr.write(f"elasticvit-agent: {error}\n")
@@ -104,7 +108,8 @@ def _run(settings: Settings) -> int:
 
 def _assemble(settings: Settings, home: Home) -> Agent:
     bench = find_bench(settings.bench, settings.library)
-    runner = LocalProcess(bench, home.work, settings.bench_grace_seconds)
+    sandbox = _sandbox(settings, bench, home)
+    runner = LocalProcess(bench, home.work, settings.bench_grace_seconds, sandbox)
     server = Server(_client(settings), settings.read_token)
     uplink = Uplink(
         registration=Registration(server, settings.name),
@@ -112,7 +117,19 @@ def _assemble(settings: Settings, home: Home) -> Agent:
         spool=Spool(home.spool),
         max_backoff_seconds=settings.max_backoff_seconds,
     )
-    return Agent(FixedDevices([Host(settings.host_name, bench, runner)]), uplink)
+    host = Host(settings.host_name, bench, runner, settings.session_seconds, sandbox.summary)
+    return Agent(FixedDevices([host]), uplink)
+
+
+def _sandbox(settings: Settings, bench: Bench, home: Home) -> Sandbox:
+    """What benchmarks may do here; written to the log once."""
+    memory_mb = settings.bench_memory_mb
+    memory_bytes = default_limit_bytes() if memory_mb is None else int(memory_mb * 1e6)
+    choice = choose(settings.sandbox, settings.bench_user, memory_bytes, bench.program, bench.library, home.work)
+    write = log.warning if choice.sandbox.files == "none" else log.info
+    missing = {"missing": "; ".join(choice.gaps)} if choice.gaps else {}
+    write("sandbox", parts=choice.sandbox.summary, memory_mb=memory_bytes // 1_000_000, **missing)
+    return choice.sandbox
 
 
 def _client(settings: Settings) -> httpx.Client:

@@ -7,6 +7,7 @@ AgentError
 ├── BenchMissing         exit 5  android_bench or its runtime is missing
 ├── ApiError             what the server answered
 │   ├── ServerAway       no answer, or "not now": try again later
+│   │   ├── ServerFault  the server failed on this very request: 500
 │   │   └── BadAnswer    what answers does not follow the protocol
 │   ├── Unauthorized     the token is wrong, revoked, or of another role
 │   ├── UnknownAgent     the server does not know the agent: register again
@@ -14,8 +15,10 @@ AgentError
 │   ├── Missing          a file that a lease names is missing on the server
 │   └── Refused          the request is wrong, and would be so again
 └── WorkError            why a job failed; has the `kind` of the wire's Failure
-    ├── BadModel         user    the model cannot be measured anywhere
+    ├── BadModel         user    the model cannot be measured, or not within the limits of this device
+    ├── SessionTooLong   user    the protocol asks for more time than a session may take here
     ├── DeviceFault      device  this device failed
+    │   └── Unfinished   device  crashed or did not end: the model's fault if it has never run here
     ├── InfraFault       infra   agent, disk, network or server
     └── Cancelled           infra   the agent stops, or the device or the lease is gone
 """
@@ -56,6 +59,10 @@ class ApiError(AgentError):
 
 
 class ServerAway(ApiError):
+    pass
+
+
+class ServerFault(ServerAway):
     pass
 
 
@@ -102,8 +109,16 @@ class BadModel(WorkError):
     kind = "user"
 
 
+class SessionTooLong(WorkError):
+    kind = "user"
+
+
 class DeviceFault(WorkError):
     kind = "device"
+
+
+class Unfinished(DeviceFault):
+    pass
 
 
 class InfraFault(WorkError):

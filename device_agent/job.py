@@ -18,23 +18,22 @@ from device_agent.errors import AgentError, Cancelled, InfraFault, ServerAway, S
 from device_agent.logs import log_end
 from device_agent.uplink.api import Server
 from device_agent.uplink.cache import Cache, CorruptDownload
+from device_agent.uplink.registration import Intervals
 from server.wire import BlobRef, Failure, Lease, LeaseRenewal, Progress, Report
 from server.wire.measurements import MAX_LOG_CHARS
 
 log = structlog.get_logger()
 
-# Renewals may fail twice in a row before the lease runs out.
-RENEWALS_PER_LEASE = 3
 RETRY_SECONDS = 1.0
 
 
 class Renewal:
-    """Renews a lease in a thread inside the `with`; sets `cancellation` when the lease is gone."""
+    """Renews a lease in a thread inside the `with`; sets `cancellation` when the lease is gone, as a renewal tells."""
 
-    def __init__(self, server: Server, lease: Lease, lease_seconds: float, cancellation: Cancellation) -> None:
+    def __init__(self, server: Server, lease: Lease, every_seconds: float, cancellation: Cancellation) -> None:
         self._server = server
         self._lease = lease
-        self._every_seconds = lease_seconds / RENEWALS_PER_LEASE
+        self._every_seconds = every_seconds
         self._cancellation = cancellation
         self._over = threading.Event()
         self._progress = Progress(stage="measuring", total=lease.protocol.rounds)
@@ -71,17 +70,20 @@ class Renewal:
         except AgentError as error:
             log.warning("the lease could not be renewed", lease=self._lease.lease_id, reason=str(error))
             return min(RETRY_SECONDS, self._every_seconds)
+        except Exception:  # a thread that ends here would lose the lease
+            log.exception("unexpected fault while a lease was renewed", lease=self._lease.lease_id)
+            return min(RETRY_SECONDS, self._every_seconds)
         return self._every_seconds
 
 
 def run_lease(
-    lease: Lease, device: Device, server: Server, cache: Cache, lease_seconds: float, stop: Cancellation
+    lease: Lease, device: Device, server: Server, cache: Cache, intervals: Intervals, stop: Cancellation
 ) -> Report | None:
     """Work on a lease; the report, or None if the lease was lost, so that no report is accepted. Raises nothing."""
     cancellation = Cancellation(stop)
-    with Renewal(server, lease, lease_seconds, cancellation) as renewal:
+    with Renewal(server, lease, intervals.renew, cancellation) as renewal:
         try:
-            return _measure(lease, device, server, cache, lease_seconds, cancellation, renewal)
+            return _measure(lease, device, cache, intervals.lease, cancellation, renewal)
         except Cancelled as error:
             log.warning("work dropped", job=lease.job_id, reason=str(error))
             return None if renewal.lost else failed(lease, error)
@@ -103,7 +105,6 @@ def failed(lease: Lease, error: WorkError) -> Report:
 def _measure(
     lease: Lease,
     device: Device,
-    server: Server,
     cache: Cache,
     lease_seconds: float,
     cancellation: Cancellation,

@@ -5,6 +5,7 @@ One thread watches for devices, one sends heartbeats, and each device has one of
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -16,8 +17,12 @@ from device_agent.devices.source import Attached, Detached, DeviceEvent, DeviceS
 from device_agent.errors import AgentError
 from device_agent.serving import ServedDevice, Uplink
 from server.wire import DeviceBeat, DeviceState
+from server.wire.liveness import Liveness, Pulse, Watchdog
 
 log = structlog.get_logger()
+
+# For one heartbeat, with the reports that it delivers; each call to the server has a limit of its own.
+BEAT_SECONDS = 1800.0
 
 
 class Agent:
@@ -30,14 +35,16 @@ class Agent:
         self._listed = threading.Event()
         self._present: dict[str, ServedDevice] = {}
         self._leaving: list[ServedDevice] = []
+        self._liveness = Liveness()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         # Daemons: a call to a server that hangs must not keep the process from ending.
         targets = {"devices": self._watch, "heartbeat": self._beat}
-        self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in targets.items()]
+        self._threads = [self._liveness.thread(name, run) for name, run in targets.items()]
         for thread in self._threads:
             thread.start()
+        Watchdog(self._liveness).start()
 
     def stop(self, within_seconds: float) -> None:
         """End all work: running benchmarks are killed, leases returned, and the devices reported as offline."""
@@ -51,7 +58,8 @@ class Agent:
         if self._uplink.registration.registered and time.monotonic() < deadline_s:
             self._say_goodbye(deadline_s - time.monotonic())
 
-    def _watch(self) -> None:
+    def _watch(self, pulse: Pulse) -> None:
+        pulse.within(math.inf)  # a source says nothing while no device comes or goes
         while not self._stop.is_set:
             try:
                 for event in self._source.events(self._stop):
@@ -75,7 +83,7 @@ class Agent:
         about = device.describe()
         predecessor = self._detach(about.name, "the device was attached again: the job can be tried again")
         log.info("device attached", device=about.name)
-        served = ServedDevice(device, about.name, self._uplink, self._stop, predecessor)
+        served = ServedDevice(device, about.name, self._uplink, self._stop, predecessor, self._liveness)
         self._uplink.registration.set_device(about)
         # Replaced, not changed: the heartbeat reads it without a lock.
         self._present = {**self._present, about.name: served}
@@ -93,11 +101,13 @@ class Agent:
         served.stop(reason)
         return served
 
-    def _beat(self) -> None:
+    def _beat(self, pulse: Pulse) -> None:
+        pulse.within(math.inf)
         registration, backoff = self._uplink.registration, self._uplink.backoff()
         # A heartbeat before would register the agent without its devices, which the server then takes for offline.
         self._listed.wait()
         while not self._stop.is_set:
+            pulse.within(registration.intervals.heartbeat + BEAT_SECONDS)
             try:
                 registration.heartbeat([served.beat() for served in self._present.values()])
                 if not self._present:  # otherwise the threads of the devices deliver what waits

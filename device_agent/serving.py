@@ -6,8 +6,9 @@ measured is lost when the server is away or the agent is killed.
 
 from __future__ import annotations
 
+import math
 import random
-import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from device_agent.uplink.cache import Cache
 from device_agent.uplink.registration import Backoff, Registration
 from device_agent.uplink.spool import Spool
 from server.wire import DeviceBeat, DeviceState, Lease, Report
+from server.wire.liveness import Liveness, Pulse
 
 log = structlog.get_logger()
+
+# More than any job takes, with a report that waits in memory for a server that is away.
+JOB_SECONDS = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,13 @@ class ServedDevice:
     """A device and its thread, from `start` to `stop`; the thread begins when that of a predecessor has ended."""
 
     def __init__(
-        self, device: Device, name: str, uplink: Uplink, agent_stop: Cancellation, predecessor: ServedDevice | None
+        self,
+        device: Device,
+        name: str,
+        uplink: Uplink,
+        agent_stop: Cancellation,
+        predecessor: ServedDevice | None,
+        liveness: Liveness,
     ) -> None:
         self.device = device
         self.name = name
@@ -54,7 +65,7 @@ class ServedDevice:
         self._held: str | None = None
         self._spooled: Path | None = None
         # A daemon: a call to a server that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=f"serve-{self.name}", daemon=True)
+        self._thread = liveness.thread(f"serve-{self.name}", self._run)
 
     def start(self) -> None:
         self._thread.start()
@@ -80,12 +91,13 @@ class ServedDevice:
             conditions = {}
         return DeviceBeat(name=self.name, state=state, conditions=conditions)
 
-    def _run(self) -> None:
+    def _run(self, pulse: Pulse) -> None:
+        pulse.within(math.inf)  # its predecessor measures to the end of a run
         if self._predecessor is not None:
             self._predecessor.join(None)
             self._predecessor = None
         try:
-            self._serve()
+            self._serve(pulse)
         finally:
             self._release()
             try:
@@ -93,9 +105,10 @@ class ServedDevice:
             except Exception:  # the thread ends anyway, and another device may come under this name
                 log.exception("a device could not be closed", device=self.name)
 
-    def _serve(self) -> None:
+    def _serve(self, pulse: Pulse) -> None:
         backoff = self._uplink.backoff()
         while not self._stop.is_set:
+            pulse.within(JOB_SECONDS)
             try:
                 worked = self._serve_once()
             except AgentError as error:
@@ -133,7 +146,7 @@ class ServedDevice:
     def _work(self, lease: Lease) -> None:
         registration = self._uplink.registration
         report = run_lease(
-            lease, self.device, registration.server, self._uplink.cache, registration.intervals.lease, self._stop
+            lease, self.device, registration.server, self._uplink.cache, registration.intervals, self._stop
         )
         if report is not None:
             self._deliver(report)
@@ -149,19 +162,28 @@ class ServedDevice:
         try:
             self._spooled = self._uplink.spool.put(report)
         except OSError as error:
-            log.error("the report cannot be kept on disk; sending it from memory", reason=str(error))
+            log.error("the report cannot be kept on disk; holding it in memory", reason=str(error))
             self._send_unspooled(report)
         else:
             self._uplink.spool.flush(self._uplink.registration.server.report)
 
     def _send_unspooled(self, report: Report) -> None:
-        """Hold a report in memory until the server accepts or refuses it, or the agent ends: the disk is full."""
+        """Hold a report in memory until the server accepts or refuses it, the disk takes it, or the agent ends.
+
+        Nothing is claimed meanwhile, so that there is one such report at most.
+        """
         backoff = self._uplink.backoff()
         while True:
             try:
                 self._uplink.registration.server.report(report)
+                return
+            except (ServerAway, Unauthorized) as error:
+                is_over, reason = self._stop.wait(backoff.after(error)), str(error)
             except AgentError as error:
-                if isinstance(error, ServerAway | Unauthorized) and not self._stop.wait(backoff.after(error)):
-                    continue
-                log.error("a report is lost", lease=report.lease_id, reason=str(error))
-            return
+                is_over, reason = True, str(error)
+            with suppress(OSError):
+                self._spooled = self._uplink.spool.put(report)
+                return
+            if is_over:
+                log.error("a report is lost", lease=report.lease_id, reason=reason)
+                return

@@ -20,7 +20,13 @@ class Settings(BaseSettings):
 
     `host` makes this machine a device, named `host_name`. `bench` and `library` replace the default android_bench
     program and LiteRT library. A benchmark process is killed `bench_grace_seconds` after twice the protocol's
-    `max_secs`: warm-up and timed runs are each bounded by it, loading is not.
+    `max_secs`: warm-up and timed runs are each bounded by it, loading is not. The log goes to stderr, or to `log_file`:
+    a new file is begun at 10 MB, and three are kept.
+    `max_secs`: warm-up and timed runs are each bounded by it, loading is not. A session may take `session_seconds`.
+
+    A benchmark may take `bench_memory_mb` (None: half of what the machine or the agent's control group has). It cannot
+    read files of others: by the first of Landlock and bubblewrap that works here (`sandbox` "auto"), and "required"
+    refuses to start without either. Where the agent is root, it runs as `bench_user` (empty: as root, too).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -35,12 +41,17 @@ class Settings(BaseSettings):
     bench: Path | None = None
     library: Path | None = None
     bench_grace_seconds: float = Field(default=30.0, gt=0, le=3600)
+    bench_memory_mb: float | None = Field(default=None, ge=64, le=1e9)
+    bench_user: str = "nobody"
+    sandbox: Literal["auto", "required", "off"] = "auto"
+    session_seconds: float = Field(default=900.0, gt=0, le=86_400)
     cache_mb: float = Field(default=2000.0, gt=0, le=1e9)
     request_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     max_backoff_seconds: float = Field(default=5.0, gt=0, le=3600)
     stop_seconds: float = Field(default=5.0, gt=0, le=60)
     exit_with_parent: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: Path | None = None
 
     @field_validator("server_url")
     @classmethod

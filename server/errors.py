@@ -8,7 +8,9 @@ ServerError
 │   ├── Unauthorized     401
 │   ├── Forbidden        403
 │   ├── NotFound         404
+│   ├── MethodNotAllowed 405  allowed
 │   ├── TooLarge         413
+│   ├── UnsupportedEncoding 415
 │   ├── TooMany          429
 │   └── Conflict         409
 │       ├── NoPredictor  409
@@ -17,12 +19,14 @@ ServerError
 └── InfraError           500  the operator can fix it
     ├── ExportCrashed    500  the process that exports died (by a signal: twice), or exceeded its limits; final
     ├── Unavailable      503
-    │   └── NotYet       503  retry_after_seconds
+    │   ├── NotYet       503  retry_after_seconds
+    │   └── Busy         503  retry_after_seconds
     ├── DiskFull         507
     ├── ReadOnlyHome     503
     ├── DatabaseTooNew   503
     ├── ForeignDatabase  503
     ├── DamagedDatabase  500
+    ├── DamagedFile      500
     └── SettingsError    500
 """
 
@@ -31,6 +35,7 @@ ServerError
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -97,8 +102,22 @@ class NotFound(UserError):
     status = 404
 
 
+class MethodNotAllowed(UserError):
+    """`allowed` are the methods that the address takes."""
+
+    status = 405
+
+    def __init__(self, detail: str, *, allowed: Iterable[str]) -> None:
+        super().__init__(detail)
+        self.headers = {"Allow": ", ".join(sorted(allowed))}
+
+
 class TooLarge(UserError):
     status = 413
+
+
+class UnsupportedEncoding(UserError):
+    status = 415
 
 
 class TooMany(UserError):
@@ -151,6 +170,14 @@ class NotYet(Unavailable):
         self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
+class Busy(Unavailable):
+    """Others are served first."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(f"{detail}: try again in {retry_after_seconds} s", retry_after_seconds=retry_after_seconds)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
+
+
 class DiskFull(InfraError):
     status = 507
 
@@ -165,6 +192,10 @@ class DatabaseTooNew(InfraError):
 
 class DamagedDatabase(InfraError):
     """What the file holds is no database, or not a whole one; nothing was changed."""
+
+
+class DamagedFile(InfraError):
+    """A file of the home folder is gone or is not what it was when it was stored."""
 
 
 class ForeignDatabase(InfraError):

@@ -1,7 +1,8 @@
-"""Wake-ups from the server to the workers of the same database on the same machine, so that jobs start at once.
+"""Datagrams between the processes of one database on one machine: which topics changed.
 
-The server sends a datagram to a few abstract Unix sockets, whose names follow from the database's URL; no file is left
-behind. A wake-up is only a hint: a worker that misses it, or runs on another machine, finds the job at its next poll.
+Each process that listens binds one of a few abstract Unix sockets, whose names follow from the database's URL; no file
+is left behind. A datagram is only a hint: it may be lost, and processes on other machines get none, so whoever waits
+looks by itself now and then.
 """
 
 from __future__ import annotations
@@ -10,70 +11,75 @@ import hashlib
 import os
 import socket
 import threading
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
-SLOTS = 8  # workers of one database on one machine that can be woken
+SLOTS = 8  # processes of one database on one machine that can be reached
+MAX_BYTES = 4096
+ANY = "*"
+"""Stands for every topic."""
+Deliver = Callable[[list[str]], None]
 
 
-class Notifier:
-    """Wakes all workers; never raises, never waits."""
+class Datagrams:
+    """Sends topics to the other processes; `listen` receives theirs."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._receiver: socket.socket | None = None
+        self._slot = -1
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
 
-    def notify(self) -> None:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.setblocking(False)
-            for slot in range(SLOTS):
+    def send(self, topics: Collection[str]) -> None:
+        """Never raises, never waits."""
+        message = "\n".join(topics).encode("utf-8", "surrogateescape")
+        for slot in range(SLOTS):
+            if slot != self._slot:
                 with suppress(OSError):
-                    out.sendto(b"!", _address(self._url, slot))
+                    self._sender.sendto(
+                        message if len(message) <= MAX_BYTES else ANY.encode(), _address(self._url, slot)
+                    )
 
-
-class WakeupListener:
-    """Receives wake-ups for the threads of a worker. Without a free slot it gets none, and its threads only poll."""
-
-    def __init__(self, url: str) -> None:
-        self._waiters: list[threading.Event] = []
-        self._socket = _bound(url)
-        if self._socket is not None:
-            threading.Thread(target=self._listen, args=(self._socket,), name="listener", daemon=True).start()
-
-    def waiter(self) -> threading.Event:
-        """An event that is set by every wake-up; its thread clears it before it looks for work."""
-        event = threading.Event()
-        self._waiters.append(event)
-        return event
+    def listen(self, deliver: Deliver) -> None:
+        """Call `deliver` in a thread, with the topics of every datagram. Without a free slot nothing is received."""
+        self._receiver, self._slot = _bound(self._url)
+        if self._receiver is not None:
+            target = threading.Thread(target=_receive, args=(self._receiver, deliver), name="hints", daemon=True)
+            target.start()
 
     def close(self) -> None:
-        if self._socket is not None:
+        if self._receiver is not None:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
-
-    def _listen(self, receiver: socket.socket) -> None:
-        while True:
-            try:
-                if not receiver.recv(1):
-                    return
-            except OSError:
-                return
-            for event in self._waiters:
-                event.set()
+                self._receiver.shutdown(socket.SHUT_RDWR)
+            self._receiver.close()
+        self._sender.close()
 
 
-def _bound(url: str) -> socket.socket | None:
+def _receive(receiver: socket.socket, deliver: Deliver) -> None:
+    while True:
+        try:
+            message = receiver.recv(MAX_BYTES)
+        except OSError:
+            return
+        if not message:
+            return
+        deliver(message.decode("utf-8", "surrogateescape").split("\n"))
+
+
+def _bound(url: str) -> tuple[socket.socket | None, int]:
     for slot in range(SLOTS):
         try:
             receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         except OSError:
-            return None
+            break
         try:
             receiver.bind(_address(url, slot))
         except OSError:
             receiver.close()
         else:
-            return receiver
-    return None
+            return receiver, slot
+    return None, -1
 
 
 def _address(url: str, slot: int) -> bytes:

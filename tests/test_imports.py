@@ -33,9 +33,9 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("cli",),
     ),
     "server": (
-        ("version", "logs", "clock", "wakeup"),
+        ("version", "clock", "wakeup"),
         ("wire",),
-        ("errors",),
+        ("errors", "logs"),
         ("settings",),
         ("store",),
         ("services",),
@@ -46,7 +46,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "device_agent": (
         ("logs", "files"),
         ("errors",),
-        ("cancellation", "settings", "home"),
+        ("cancellation", "settings", "home", "sandbox"),
         ("bench",),
         ("devices",),
         ("uplink",),

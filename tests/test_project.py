@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +37,32 @@ def _wanted() -> list[str]:
 def test_every_dependency_is_pinned(requirement: str) -> None:
     name = re.sub(r"[-_.]+", "-", re.split(r"[\[<>=]", requirement)[0]).lower()
     assert name in _pins()
+
+
+@pytest.mark.parametrize("image", ["server", "agent"])
+def test_the_wheels_of_the_images_are_pinned_by_version_and_hash(image: str) -> None:
+    text = (ROOT / "docker" / f"{image}.lock").read_text()
+    entries = re.findall(
+        r"^([a-z0-9][a-z0-9._-]*)==([^ ;\\]+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}[^\n]*)*)", text, re.MULTILINE
+    )
+    pins = _pins()
+    assert len(entries) > 20
+    assert {name: version for name, version, _ in entries if pins.get(name) != version} == {}
+    assert all(hashes for _, _, hashes in entries)
+
+
+def test_containers_are_hardened_and_have_no_default_password() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    for name, service in compose["services"].items():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"] and service["mem_limit"], name
+        assert not [key for key in service.get("environment", {}) if "PASSWORD" in key and not key.endswith("_FILE")], (
+            name
+        )
+    assert [volume.split(":")[0] for volume in compose["services"]["agent"]["volumes"]] == ["agent_token"]
+    pinned = r"@sha256:[0-9a-f]{64}$"
+    assert re.search(pinned, compose["services"]["database"]["image"])
+    assert re.search(pinned, (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -11,12 +12,16 @@ from server.wire import MeasureProtocol
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """One run of android_bench: a model file under a protocol, on the CPUs of a mask (None: the kernel chooses)."""
+    """One run of android_bench: a model file under a protocol, on the CPUs of a mask (None: the kernel chooses).
+
+    It is killed after `at_most_seconds`, if that is less than what the protocol allows.
+    """
 
     model: PurePath
     protocol: MeasureProtocol
     cpu_mask: int | None
     profile: bool
+    at_most_seconds: float = math.inf
 
 
 def command_line(bench: Bench, request: BenchRequest, out: PurePath) -> list[str]:
@@ -32,7 +37,7 @@ def command_line(bench: Bench, request: BenchRequest, out: PurePath) -> list[str
     return command + (["--profile"] if request.profile else [])
 
 
-def limit_seconds(protocol: MeasureProtocol, grace_seconds: float) -> float:
+def limit_seconds(request: BenchRequest, grace_seconds: float) -> float:
     """How long one run may take: warm-up and timed runs are each bounded by `max_secs`; `grace_seconds` are for loading
     and for the last run."""
-    return 2 * protocol.max_secs + grace_seconds
+    return min(2 * request.protocol.max_secs + grace_seconds, request.at_most_seconds)

@@ -1,14 +1,14 @@
-"""android_bench as a process on this machine: bounded in time, in a process group of its own, never left running."""
+"""android_bench on this machine: in a sandbox, bounded in time and memory."""
 
 from __future__ import annotations
 
+import math
 import os
-import signal
-import subprocess
+import shutil
+import stat
 import tempfile
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,25 +16,28 @@ import structlog
 
 from device_agent.bench.command import BenchRequest, command_line, limit_seconds
 from device_agent.bench.find import Bench
-from device_agent.bench.runner import BenchOutput
+from device_agent.bench.process import Ended, run_process
+from device_agent.bench.runner import BenchOutput, MemoryUse
 from device_agent.cancellation import Cancellation
-from device_agent.errors import DeviceFault, InfraFault
-from device_agent.logs import log_end
-from device_agent.settings import PREFIX
+from device_agent.errors import InfraFault
+from device_agent.sandbox import bubblewrap, memory
+from device_agent.sandbox.command import Sandbox, environment, launch_command
+from device_agent.sandbox.plan import Limits
 
 log = structlog.get_logger()
 
-# How often a running benchmark is checked: seldom enough not to disturb it.
-POLL_SECONDS = 0.1
-MAX_STDERR_CHARS = 16_000
-
-
-@dataclass(frozen=True)
-class Ended:
-    """`returncode` as of subprocess: negative for a signal. `stderr` is its end."""
-
-    returncode: int
-    stderr: str
+RESULT = "result.json"
+# A result holds every sample; the agent reads it as a whole.
+MAX_RESULT_BYTES = 32_000_000
+MAX_OPEN_FILES = 256
+MAX_PROCESSES = 1024
+# Address space that is not the model's: program, libraries, buffers, and the stack and heap of each thread.
+PROGRAM_BYTES = 400_000_000
+THREAD_BYTES = 150_000_000
+# Loading and ending take processor time, too.
+SPARE_CPU_SECONDS = 10
+# Room for a result and a report; below it no job is claimed.
+MIN_FREE_BYTES = 2 * MAX_RESULT_BYTES
 
 
 @dataclass(frozen=True)
@@ -44,80 +47,73 @@ class LocalProcess:
     bench: Bench
     work: Path
     grace_seconds: float
+    sandbox: Sandbox
 
     def run(self, request: BenchRequest, cancellation: Cancellation) -> BenchOutput:
         """As BenchRunner says."""
-        with tempfile.TemporaryDirectory(prefix="job-", dir=self.work) as folder:
-            out = Path(folder) / "result.json"
-            limit_s = limit_seconds(request.protocol, self.grace_seconds)
-            ended = run_process(command_line(self.bench, request, out), limit_s, cancellation)
-            try:
-                result = out.read_bytes() if out.exists() else None
-            except OSError as error:
-                raise InfraFault(f"the result of android_bench cannot be read: {error.strerror}") from error
+        kills = memory.oom_kills()
+        with self._folder() as folder:
+            ended = self._run_in(folder, request, cancellation)
+            result = _read(folder / RESULT)
+        returncode = ended.returncode
+        if self.sandbox.files == "bubblewrap":
+            returncode = bubblewrap.returncode_inside(returncode)
         # Users read these messages: the agent's folders mean nothing to them.
         stderr = ended.stderr.replace(str(request.model), request.model.name)
-        return BenchOutput(ended.returncode, stderr, result)
+        stderr = stderr.replace(f"./{request.model.name}", request.model.name)
+        use = MemoryUse(self.sandbox.memory_bytes, ended.peak_bytes, oom_killed=memory.oom_kills() != kills)
+        return BenchOutput(returncode, stderr, result, use)
 
-
-def run_process(command: Sequence[str], limit_s: float, cancellation: Cancellation) -> Ended:
-    """Run a command to its end. Raises Cancelled, DeviceFault after `limit_s` s, InfraFault if it does not start."""
-    cancellation.check()
-    # The program gets no token. In a process group of its own it is not interrupted by Ctrl-C; the agent ends it.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            process_group=0,
-        )
-    except OSError as error:
-        raise InfraFault(f"{command[0]} does not start ({error.strerror}): build android_bench again") from error
-    try:
-        return Ended(stderr=_watch(process, limit_s, cancellation), returncode=process.returncode)
-    finally:
-        _kill(process)
-
-
-def kill_leftovers(work: Path) -> None:
-    """Kill benchmarks that a killed agent left running: those whose `--out` file is in its work folder.
-
-    Only the holder of the home's lock may call this: no other agent works in the folder.
-    """
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"--out" in arguments and _is_in(arguments[arguments.index(b"--out") + 1 :], work):
-                os.kill(int(folder.name), signal.SIGKILL)
-                log.warning("killed a benchmark that an earlier agent left running", pid=int(folder.name))
-
-
-def _is_in(arguments: Sequence[bytes], work: Path) -> bool:
-    return bool(arguments) and arguments[0].startswith(os.fsencode(work) + b"/")
-
-
-def _watch(process: subprocess.Popen[bytes], limit_s: float, cancellation: Cancellation) -> str:
-    deadline = time.monotonic() + limit_s
-    while True:
+    def ready(self) -> bool:
+        """Whether the disk has room for a run; a job that is claimed without it would fail."""
         try:
-            _, stderr = process.communicate(timeout=POLL_SECONDS)
-            return log_end(stderr.decode(errors="replace"), MAX_STDERR_CHARS)
-        except subprocess.TimeoutExpired:
-            cancellation.check()
-            if time.monotonic() > deadline:
-                raise DeviceFault(
-                    f"the benchmark did not end within {limit_s:g} s and was killed: "
-                    "check that the device does not hang, or raise max_secs of the protocol"
-                ) from None
+            return shutil.disk_usage(self.work).free >= MIN_FREE_BYTES
+        except OSError:
+            return False
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        try:
+            holder = tempfile.TemporaryDirectory(prefix="job-", dir=self.work, ignore_cleanup_errors=True)
+        except OSError as error:
+            raise InfraFault(f"{self.work} cannot be written ({error.strerror}): free space there") from error
+        with holder as name:
+            yield Path(name)
+
+    def _run_in(self, folder: Path, request: BenchRequest, cancellation: Cancellation) -> Ended:
+        model = Path(request.model)
+        limit_s = limit_seconds(request, self.grace_seconds)
+        try:
+            self.sandbox.give(folder)
+            self.sandbox.let_read(model)
+            limits = self._limits(request, limit_s, model.stat().st_size)
+        except OSError as error:
+            raise InfraFault(f"the files of a run cannot be prepared ({error}): check the agent's home") from error
+        command = command_line(self.bench, request, Path(RESULT))
+        files = [str(self.bench.program), str(self.bench.library), str(model)]
+        launched = launch_command(self.sandbox, command, str(folder), files, limits)
+        return run_process(launched, environment(), limit_s, cancellation)
+
+    def _limits(self, request: BenchRequest, limit_s: float, model_bytes: int) -> Limits:
+        threads = request.protocol.threads
+        return Limits(
+            memory_bytes=self.sandbox.memory_bytes + model_bytes + PROGRAM_BYTES + threads * THREAD_BYTES,
+            cpu_seconds=math.ceil(threads * limit_s) + SPARE_CPU_SECONDS,
+            file_bytes=MAX_RESULT_BYTES,
+            files=MAX_OPEN_FILES,
+            # Of a user that runs more than benchmarks, it would count the others.
+            processes=MAX_PROCESSES if self.sandbox.user else None,
+        )
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.stderr is not None:
-        process.stderr.close()
+def _read(path: Path) -> bytes | None:
+    """The result; None if there is none. The benchmark may have left anything under the name. Raises InfraFault."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            return file.read(MAX_RESULT_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InfraFault(f"the result of android_bench cannot be read: {error.strerror}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from device_agent.bench.result import BenchResult
 from device_agent.cancellation import Cancellation
-from device_agent.errors import BadModel, InfraFault
+from device_agent.errors import BadModel, InfraFault, SessionTooLong, Unfinished
 from server.wire import DeviceDescription, MeasurementSession, MeasureProtocol, OpTime, Progress, Round
 
 Conditions = dict[str, Any]
@@ -41,14 +41,18 @@ class Measured:
 def measure(
     protocol: MeasureProtocol, files: Files, bench: RunBench, cancellation: Cancellation, progress: ReportProgress
 ) -> Measured:
-    """Measure all rounds, then the operator profile. Raises BadModel, DeviceFault, InfraFault, Cancelled."""
-    models, anchors = [], []
+    """Measure all rounds, then the operator profile. The first run that fails ends the session.
+
+    Raises BadModel, DeviceFault, InfraFault, Cancelled.
+    """
+    models: list[BenchResult] = []
+    anchors: list[BenchResult] = []
     for number in range(protocol.rounds):
         progress(Progress(stage="measuring", done=number, total=protocol.rounds))
         if files.anchor is not None:
             anchors.append(_bench_anchor(bench, files.anchor))
         cancellation.check()
-        models.append(bench(files.model, False))
+        models.append(bench(files.model, False) if models else _bench_first(bench, files.model))
         cancellation.check()
     progress(Progress(stage="measuring", done=protocol.rounds, total=protocol.rounds))
     profile = _profile(bench, files.model) if protocol.profile else None
@@ -75,6 +79,24 @@ def session(measured: Measured, device: DeviceDescription, conditions: Condition
         first_ms=_median([run.first_ms for run in runs]),
         emulated=device.kind == "emulated",
     )
+
+
+def check_length(protocol: MeasureProtocol, files: Files, limit_seconds: float) -> None:
+    """Raises SessionTooLong if the protocol cannot be kept within `limit_seconds`, however fast the model is."""
+    least_seconds = protocol.rounds * (1 if files.anchor is None else 2) * 2 * protocol.min_secs  # half is warming up
+    if least_seconds > limit_seconds:
+        raise SessionTooLong(
+            f"this protocol takes at least {least_seconds:g} s, and a session may take {limit_seconds:g} s on this "
+            "device: lower rounds or min_secs"
+        )
+
+
+def _bench_first(bench: RunBench, model: Path) -> BenchResult:
+    """The first run of a model. The anchor has just run, so a crash here or a run without end is the model's."""
+    try:
+        return bench(model, False)
+    except Unfinished as error:
+        raise BadModel(str(error), log=error.log) from error
 
 
 def _bench_anchor(bench: RunBench, anchor: Path) -> BenchResult:

@@ -13,10 +13,11 @@ from device_agent.bench.find import Bench
 from device_agent.bench.outcome import result_of
 from device_agent.bench.result import BenchResult
 from device_agent.bench.runner import BenchRunner
-from device_agent.bench.session import Conditions, Files, ReportProgress, measure, session
+from device_agent.bench.session import Conditions, Files, ReportProgress, check_length, measure, session
 from device_agent.cancellation import Cancellation
 from device_agent.devices import linux_cpu
 from device_agent.devices.device import Device
+from device_agent.errors import SessionTooLong, Unfinished
 from server.wire import DeviceDescription, Lease, MeasurementSession
 from server.wire.text import MAX_TEXT_CHARS
 
@@ -28,16 +29,21 @@ MODEL_FIELDS = ("model name", "Model", "Hardware", "cpu model", "CPU part")
 
 @dataclass(frozen=True)
 class Host(Device):
-    """The device `host`: measures with `runner` on the CPUs that are least busy."""
+    """The device `host`: measures with `runner` on the CPUs that are least busy, at most `session_seconds` long.
+
+    `sandbox` says what holds its benchmarks, for the description.
+    """
 
     name: str
     bench: Bench
     runner: BenchRunner
+    session_seconds: float = 900.0
+    sandbox: str = ""
     about: DeviceDescription = field(init=False)
 
     def __post_init__(self) -> None:
         # Described once: a description that changed while the agent runs would give a session two device profiles.
-        object.__setattr__(self, "about", _describe(self.name, self.bench))
+        object.__setattr__(self, "about", _describe(self.name, self.bench, self.sandbox))
 
     def describe(self) -> DeviceDescription:
         return self.about
@@ -45,15 +51,26 @@ class Host(Device):
     def conditions(self) -> Conditions:
         return linux_cpu.conditions()
 
+    def ready(self) -> bool:
+        return self.runner.ready()
+
     def measure(
         self, lease: Lease, files: Files, cancellation: Cancellation, progress: ReportProgress
     ) -> MeasurementSession:
-        """Raises BadModel, DeviceFault, InfraFault, Cancelled."""
+        """Raises BadModel, SessionTooLong, DeviceFault, InfraFault, Cancelled."""
+        check_length(lease.protocol, files, self.session_seconds)
         before, stolen, begin_s = linux_cpu.conditions(), linux_cpu.steal_ticks(), time.monotonic()
         mask = lease.protocol.cpu_mask or _free_cores(lease.protocol.threads)
 
         def bench(model: Path, profile: bool) -> BenchResult:
-            return result_of(self.runner.run(BenchRequest(model, lease.protocol, mask, profile), cancellation))
+            left_s = begin_s + self.session_seconds - time.monotonic()
+            request = BenchRequest(model, lease.protocol, mask, profile, at_most_seconds=max(0.0, left_s))
+            try:
+                return result_of(self.runner.run(request, cancellation))
+            except Unfinished as error:
+                if time.monotonic() < begin_s + self.session_seconds:
+                    raise
+                raise self._too_long(error) from error
 
         measured = measure(lease.protocol, files, bench, cancellation, progress)
         conditions: Conditions = {
@@ -64,6 +81,13 @@ class Host(Device):
             "stolen_ticks": None if stolen is None else (linux_cpu.steal_ticks() or stolen) - stolen,
         }
         return session(measured, self.about, conditions)
+
+    def _too_long(self, error: Unfinished) -> SessionTooLong:
+        return SessionTooLong(
+            f"the session did not end within {self.session_seconds:g} s, the limit of this device: lower rounds, runs, "
+            "min_secs or max_secs of the protocol, or use a faster model",
+            log=error.log,
+        )
 
 
 def _free_cores(threads: int) -> int | None:
@@ -77,7 +101,7 @@ def _free_cores(threads: int) -> int | None:
     return None
 
 
-def _describe(name: str, bench: Bench) -> DeviceDescription:
+def _describe(name: str, bench: Bench, sandbox: str) -> DeviceDescription:
     info = _cpuinfo()
     model = next((info[name] for name in MODEL_FIELDS if info.get(name)), platform.machine())
     stepping = [info.get(name, "?") for name in ("cpu family", "model", "stepping")]
@@ -92,11 +116,11 @@ def _describe(name: str, bench: Bench) -> DeviceDescription:
         abi=platform.machine() or "unknown",
         runtime_version=_text(f"litert {bench.library_version}"),
         bench_build=bench.build_id,
-        properties=_properties(info),
+        properties=_properties(info, sandbox),
     )
 
 
-def _properties(info: dict[str, str]) -> dict[str, str]:
+def _properties(info: dict[str, str], sandbox: str) -> dict[str, str]:
     properties = {
         "cores": str(os.cpu_count() or 0),
         "cores_allowed": ",".join(map(str, linux_cpu.allowed_cpus())),
@@ -106,6 +130,7 @@ def _properties(info: dict[str, str]) -> dict[str, str]:
         "governor": ",".join(linux_cpu.conditions().get("governor", [])),
         "memory_kb": linux_cpu.read_text(Path("/proc/meminfo")).partition("MemTotal:")[2].split("kB")[0].strip(),
         "hostname": platform.node(),
+        "sandbox": sandbox,
     }
     return {name: value for name, value in properties.items() if value}
 

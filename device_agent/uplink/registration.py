@@ -17,20 +17,25 @@ from server.wire import (
     DeviceBeat,
     DeviceDescription,
     Heartbeat,
+    HeartbeatReply,
     Lease,
     LeaseRequest,
 )
 
 log = structlog.get_logger()
 
+# Renewals may fail twice in a row before the lease runs out.
+RENEWALS_PER_LEASE = 3
+
 
 @dataclass(frozen=True)
 class Intervals:
-    """Seconds, from the server's last answer."""
+    """Seconds, from the server's last answer. `renew` is how often a lease is renewed, also to hear of its end."""
 
     heartbeat: float
     poll: float
     lease: float
+    renew: float
 
 
 class Registration:
@@ -48,7 +53,7 @@ class Registration:
         self._devices: dict[str, DeviceDescription] = {}
         self._held: set[str] = set()
         self._registered: AgentRegistered | None = None
-        self._intervals = Intervals(heartbeat=5.0, poll=1.0, lease=60.0)
+        self._intervals = Intervals(heartbeat=5.0, poll=1.0, lease=60.0, renew=20.0)
 
     @property
     def intervals(self) -> Intervals:
@@ -80,7 +85,7 @@ class Registration:
             self._forget(agent_id, error)
             raise
         else:
-            self._intervals = Intervals(reply.heartbeat_seconds, reply.poll_seconds, reply.lease_seconds)
+            self._intervals = _intervals(reply)
 
     def claim(self, device: str) -> Lease | None:
         """The next job for a device; None if there is none, or if the server does not know the agent.
@@ -127,7 +132,7 @@ class Registration:
         with self._state:
             if self._devices is devices:  # else some came or went meanwhile, and the next call registers again
                 self._registered = answer
-            self._intervals = Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds)
+            self._intervals = _intervals(answer)
         log.info("registered", agent=answer.agent_id, devices=sorted(devices))
         return answer
 
@@ -167,6 +172,12 @@ class Backoff:
         if self._failures:
             log.info("working with the server again", failures=self._failures)
         self._failures, self._logged = 0, ""
+
+
+def _intervals(answer: AgentRegistered | HeartbeatReply) -> Intervals:
+    longest = answer.lease_seconds / RENEWALS_PER_LEASE
+    renew = min(answer.renew_seconds or longest, longest)
+    return Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds, renew)
 
 
 def _version() -> str:

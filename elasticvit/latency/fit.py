@@ -12,8 +12,9 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
+from math import log
 
 import numpy as np
 
@@ -22,11 +23,14 @@ from elasticvit.costs.blocks import Block, BlockKind, blocks
 from elasticvit.errors import PredictorError
 from elasticvit.latency.calibration import Calibration, Statistic, fit_calibration, mean_error, within
 from elasticvit.latency.nnmeter import VERSION, BlockForest, train_forest
-from elasticvit.latency.predictor import LatencyPredictor, Milliseconds, Summary, space_blocks
+from elasticvit.latency.predictor import GENERIC_P90_OVER_P50, LatencyPredictor, Milliseconds, Summary, space_blocks
 from elasticvit.latency.prior import fit_prior
 from elasticvit.latency.rows import BlockRow, WholeSample
 
 FEWEST_MODELS = 8
+FEWEST_P90_MODELS = 4
+# Of the log of p90 over p50, where no session tells it: a factor of 1.5 in both directions at 90 %.
+ASSUMED_P90_SPREAD = log(1.5) / 1.6449
 FOLDS = 8
 TRUSTS = (1.0, 0.5, 0.25)
 # A lower trust is chosen only if it reduces the errors on held-out networks to this fraction.
@@ -75,6 +79,7 @@ def fit_predictor(
             rows_sha256=_fingerprint(rows),
             nn_meter=VERSION,
             seconds=time.perf_counter() - started,
+            p90_models=sum(sample.p90_ms is not None for sample in samples),
         ),
     )
 
@@ -84,9 +89,9 @@ def _by_network(wholes: Sequence[WholeSample]) -> list[WholeSample]:
     merged = []
     for _, group in groupby(sorted(wholes, key=lambda s: s.arch.id), key=lambda s: s.arch.id):
         same = list(group)
-        p50, p90, overhead = (
-            float(np.median([getattr(s, name) for s in same])) for name in ("p50_ms", "p90_ms", "overhead_ms")
-        )
+        p50, overhead = (float(np.median([getattr(s, name) for s in same])) for name in ("p50_ms", "overhead_ms"))
+        known = [s.p90_ms for s in same if s.p90_ms is not None]
+        p90 = float(np.median(known)) if known else None
         merged.append(WholeSample(same[0].arch, p50, p90, overhead))
     return sorted(merged, key=lambda s: (s.p50_ms, s.arch.id))
 
@@ -99,7 +104,8 @@ def _check(rows: Sequence[BlockRow], samples: Sequence[WholeSample]) -> None:
         )
     if len({row.arch_id for row in rows}) < FEWEST_MODELS // 2:
         raise PredictorError(f"a latency predictor needs operator profiles of at least {FEWEST_MODELS // 2} networks")
-    times = [row.ms for row in rows] + [ms for sample in samples for ms in (sample.p50_ms, sample.p90_ms)]
+    times = [row.ms for row in rows]
+    times += [ms for sample in samples for ms in (sample.p50_ms, sample.p90_ms) if ms is not None]
     if not (np.isfinite(times).all() and min(times) > 0):
         raise PredictorError("measured times must be positive and finite; exclude the session that has others")
 
@@ -152,9 +158,20 @@ def _folds(n: int, folds: int) -> Iterator[list[int]]:
 
 def _calibrate(samples: Sequence[WholeSample], sums: Milliseconds) -> dict[Statistic, Calibration]:
     p50 = fit_calibration(sums, np.array([s.p50_ms for s in samples]))
-    # The same slope, so that p90 is p50 times a ratio and never falls below it.
-    p90 = fit_calibration(sums, np.array([s.p90_ms for s in samples]), slope=p50.line.slope)
-    return {"p50": p50, "p90": p90}
+    known = [i for i, sample in enumerate(samples) if sample.p90_ms is not None]
+    if len(known) < FEWEST_P90_MODELS:
+        return {"p50": p50, "p90": _assumed_p90(p50)}
+    # The same slope, so that p90 is p50 times a ratio, and never falls below it.
+    p90 = fit_calibration(sums[known], np.array([samples[i].p90_ms for i in known]), slope=p50.line.slope)
+    line = replace(p90.line, offset=max(p90.line.offset, p50.line.offset))
+    return {"p50": p50, "p90": replace(p90, line=line)}
+
+
+def _assumed_p90(p50: Calibration) -> Calibration:
+    """For a device whose p90 is not known: a usual ratio to the p50, and an interval that is wide for it."""
+    line = replace(p50.line, offset=p50.line.offset + log(GENERIC_P90_OVER_P50))
+    spread = float(np.hypot(np.std(p50.residuals), ASSUMED_P90_SPREAD))
+    return Calibration(line, spread=spread)
 
 
 def _as_text(row: BlockRow) -> str:

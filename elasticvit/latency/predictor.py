@@ -47,6 +47,7 @@ class Summary:
         rows_sha256: hash of the rows, which identifies the data.
         nn_meter: version of nn-Meter.
         seconds: duration of the fit.
+        p90_models: number of the networks whose p90 was known; None in predictors of older versions.
     """
 
     rows: int = 0
@@ -58,6 +59,7 @@ class Summary:
     rows_sha256: str = ""
     nn_meter: str = ""
     seconds: float = 0.0
+    p90_models: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class LatencyPredictor:
         return self.interval_ms(codes, confidence, statistic)[1]
 
     def interval_method(self, confidence: float, statistic: Statistic = "p50") -> str:
-        """The method behind the interval: "conformal", "student-t" (too few networks) or "assumed" (uncalibrated)."""
+        """The method behind the interval: "conformal", "student-t" (too few networks) or "assumed" (uncalibrated, or
+        too few networks with a known p90)."""
         return self._calibration(statistic).method(confidence)
 
     def smallest_upper_ms(self, confidence: float, statistic: Statistic = "p50") -> tuple[float, Codes]:

@@ -17,9 +17,12 @@ class BlockRow:
 
 @dataclass(frozen=True, slots=True)
 class WholeSample:
-    """A measured whole network: normalised p50 and p90, and the time of its p50 that belongs to no block."""
+    """A measured whole network: normalised p50 and p90, and the time of its p50 that belongs to no block.
+
+    `p90_ms` is None where the session does not tell it.
+    """
 
     arch: Arch
     p50_ms: float
-    p90_ms: float
+    p90_ms: float | None
     overhead_ms: float = 0.0

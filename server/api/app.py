@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-import structlog
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from server import logs
 from server.api import handlers
+from server.api.edge.gate import Gate
+from server.api.edge.token_cache import TokenCache
+from server.api.hot_reads import HotReads
+from server.api.lists import all_lists
 from server.api.metrics import Metrics
-from server.api.middleware import BodyLimit, RequestLog
+from server.api.middleware import RequestLog
 from server.api.routes import agents, devices, health, jobs, measurements, models, searches, supernets, tokens
 from server.api.routes.deps import State
+from server.api.sweeper import upkeep
+from server.api.things import all_things
+from server.api.watch import Watch
 from server.clock import Clock, utc_now
 from server.errors import ServerError
-from server.services import sweeping
+from server.services import tokens as token_service
 from server.services.home import prepare
-from server.settings import Settings
+from server.services.uploads import UploadLimits, Uploads
+from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
-from server.store.db import Database
+from server.store.tables import Token
 from server.version import VERSION
-from server.wakeup import Notifier
+from server.wire.process import exit_with_parent
 
-log = structlog.get_logger()
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
-MULTIPART_BYTES = 100_000  # what a form adds around the file in it
+# More threads than these only wait for each other: reads take the interpreter's lock, writers the database's.
+READ_THREADS, POOL_THREADS = 4, 8
+
+
+def from_environment() -> FastAPI:
+    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    settings = load_settings()
+    logs.configure(settings.log_level, settings.log_file)
+    exit_with_parent()
+    return create_app(settings)
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
@@ -39,21 +56,38 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
-        app.state.server = State(
-            settings=settings,
-            database=database,
-            blobs=Blobs(settings.blobs_folder),
-            metrics=metrics,
-            clock=clock,
-            notifier=Notifier(settings.url),
-        )
-        sweeper = asyncio.create_task(_sweep_forever(database, clock, settings.sweep_seconds))
+        database.hints.listen()
+        reads = CapacityLimiter(READ_THREADS)
+        to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
+        things, watch = all_things(database, reads), Watch(database, reads)
+        uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
+
+        def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
+            with database.read() as session:
+                return token_service.usable(session, digests)
+
         try:
-            yield
+            async with upkeep(database, clock, settings.sweep_seconds) as sweeper:
+                app.state.server = State(
+                    settings=settings,
+                    database=database,
+                    blobs=Blobs(settings.blobs_folder),
+                    metrics=metrics,
+                    clock=clock,
+                    notifier=database.hints,
+                    things=things,
+                    lists=all_lists(),
+                    watch=watch,
+                    reads=reads,
+                    tokens=TokenCache(lookup, settings.token_cache_seconds),
+                    sweeper=sweeper,
+                    uploads=uploads,
+                )
+                yield
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            watch.close()
+            things.close()
+            uploads.close()
             database.close()
 
     metrics = Metrics()
@@ -64,37 +98,18 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         lifespan=lifespan,
         responses=handlers.RESPONSES,
         strict_content_type=False,
+        redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        uploads={"/models": settings.max_upload_bytes + MULTIPART_BYTES},
-    )
+    app.add_middleware(HotReads)
+    app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ServerError, handlers.server_error)
     app.add_exception_handler(RequestValidationError, handlers.invalid)
     app.add_exception_handler(HTTPException, handlers.http_error)
     app.add_exception_handler(DBAPIError, handlers.database_error)
+    app.add_exception_handler(PoolTimeout, handlers.no_connection)
+    app.add_exception_handler(OSError, handlers.os_error)
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
     return app
-
-
-async def _sweep_forever(database: Database, clock: Clock, seconds: float) -> None:
-    """Do what is due in the queue: see `server.services.sweeping`.
-
-    Every process may do it: each change is made once.
-    """
-
-    def sweep() -> dict[str, int]:
-        with database.write() as session:
-            return sweeping.sweep(session, clock())
-
-    while True:
-        try:
-            for what, count in (await run_in_threadpool(sweep)).items():
-                log.warning(what, count=count)
-        except (DBAPIError, ServerError):
-            log.exception("the sweep of leases failed")
-        await asyncio.sleep(seconds)

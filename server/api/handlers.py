@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from server.errors import ServerError, problem
+from server.errors import FULL, ServerError, Unavailable, from_os_error, problem
 from server.store.db import from_database_error
 from server.wire import Problem
 
@@ -23,7 +23,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 MAX_NAMED_FIELDS = 10
 
 
-def server_error(_request: Request, error: Exception) -> Response:
+def server_error(_request: Request | None, error: Exception) -> Response:
     assert isinstance(error, ServerError)
     if error.status >= 500:
         log.error("refused", detail=error.detail)
@@ -57,6 +57,18 @@ def database_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DBAPIError)
     log.error("the database refused", detail=str(error.orig))
     return _answer(from_database_error(error).problem())
+
+
+def no_connection(_request: Request, _error: Exception) -> Response:
+    return _answer(Unavailable("the database is busy: no connection to it became free in time, try again").problem())
+
+
+def os_error(request: Request, error: Exception) -> Response:
+    """A full disk where no service expects one, such as under a temporary file."""
+    assert isinstance(error, OSError)
+    if error.errno not in FULL:
+        return unexpected(request, error)
+    return server_error(request, from_os_error(error, "a file of the server"))
 
 
 def unexpected(_request: Request, error: Exception) -> Response:

@@ -19,9 +19,15 @@ class Metrics:
         self._requests = Counter(
             "elasticvit_requests", "HTTP requests answered", ["method", "route", "status"], registry=self.registry
         )
+        # Looking one up by its labels takes longer than counting.
+        self._children: dict[tuple[str, str, int], Counter] = {}
 
     def count(self, method: str, route: str, status: int) -> None:
-        self._requests.labels(method, route, str(status)).inc()
+        key = (method, route, status)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._requests.labels(method, route, str(status))
+        child.inc()
 
     def text(self, jobs: dict[tuple[str, str], int], devices: dict[str, int]) -> bytes:
         """All metrics in Prometheus' text format; label values without a row are 0, not missing."""

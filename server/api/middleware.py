@@ -1,96 +1,82 @@
-"""For every request: an id, a log line and a count; and a limit on the size of bodies."""
+"""For every request: an id, a count, and a log line where somebody may want to read it."""
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.edge.gate import DEPARTED, RULE
 from server.api.metrics import Metrics
 
 log = structlog.get_logger()
-REQUEST_ID = "x-request-id"
-GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-QUIET = ("/healthz", "/readyz", "/metrics", "/leases", "/agents/heartbeat")
+REQUEST_ID = b"x-request-id"
+GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+QUIET = ("/leases", "/agents/heartbeat")  # what agents ask for all the time
+REFUSALS_A_SECOND = 10
+GONE = 499  # the usual word in logs for a client that left before its answer
 
 
 class RequestLog:
-    """Gives each request an id (the caller's, where it sent one), logs its end and counts it."""
+    """Gives each request an id (the caller's, where it sent one) and counts it.
+
+    Logged are changes, failures and refusals; of refusals only some a second, since anybody can cause them.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
+        self._second = 0
+        self._refused = 0
+        self._random = random.Random()  # names, not secrets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = self._id(scope)
         status = 500
-        begun = time.perf_counter()
+        begun_s = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, send_with_id)
-            finally:
-                self.metrics.count(scope["method"], _route(scope), status)
-                say = log.debug if scope["path"] in QUIET and status < 400 else log.info
-                say(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    ms=round((time.perf_counter() - begun) * 1e3, 1),
-                )
+        # Each request is a task with a context of its own, so nothing has to be unbound.
+        structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            state = scope.get("state", {})
+            rule = state.get(RULE)
+            if DEPARTED in state:
+                status = GONE
+            self.metrics.count(scope["method"], rule.path if rule is not None else "unknown", status)
+            if self._is_worth_a_line(scope["method"], scope["path"], status):
+                milliseconds = round((time.perf_counter() - begun_s) * 1e3, 1)
+                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
 
+    def _is_worth_a_line(self, method: str, path: str, status: int) -> bool:
+        if status >= 500:
+            return True
+        if status < 400:
+            return method != "GET" and path not in QUIET
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._refused > REFUSALS_A_SECOND:
+                log.warning("refusals that were not logged", count=self._refused - REFUSALS_A_SECOND)
+            self._second, self._refused = second, 0
+        self._refused += 1
+        return self._refused <= REFUSALS_A_SECOND
 
-class BodyLimit:
-    """Refuses a body beyond the limit while it arrives, so that it never fills the memory."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int, uploads: dict[str, int]) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-        self.uploads = uploads
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        limit = self.uploads.get(scope["path"], self.max_bytes)
-        announced = Headers(scope=scope).get("content-length", "")
-        seen = 0
-
-        async def receive_counted() -> Message:
-            nonlocal seen
-            if announced.isdecimal() and int(announced) > limit:
-                raise _too_large(limit)
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise _too_large(limit)
-            return message
-
-        await self.app(scope, receive_counted, send)
-
-
-def _too_large(limit: int) -> HTTPException:
-    """An HTTPException, since the framework turns any other error while it reads a body into a 400."""
-    return HTTPException(413, f"the body is larger than the {limit / 1e6:g} MB allowed here")
-
-
-def _route(scope: Scope) -> str:
-    """The route's pattern, so that the metric's labels stay few."""
-    return str(getattr(scope.get("route"), "path", "unknown"))
+    def _id(self, scope: Scope) -> bytes:
+        for name, value in scope["headers"]:
+            if name == REQUEST_ID and GIVEN_ID.fullmatch(value):
+                return bytes(value)
+        return b"%016x" % self._random.getrandbits(64)

@@ -80,6 +80,15 @@ def devices_calibrate(
     show(client.wait_for_success(accepted["url"]) if wait else accepted)
 
 
+@devices_app.command("rebind")
+def devices_rebind(device: str, token_id: str, url: Url = DEFAULT_URL) -> None:
+    """Let the agent with the token TOKEN_ID (see `token list`) register DEVICE, which belonged to another token.
+
+    Needs a token of role admin.
+    """
+    show(Client(url).call("POST", f"/devices/{device}/rebind", json={"token_id": token_id}))
+
+
 @jobs_app.command("list")
 def jobs_list(
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs with this status.")] = None, url: Url = DEFAULT_URL

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from elasticvit.cli.console import escape_unprintable
+from elasticvit.progress import Say
 from server.cli import client
-from server.errors import ServerError
+from server.errors import DiskFull, ServerError, Unavailable
 from server.version import VERSION
+from server.wire.log_stream import STDOUT, LogStream
+from server.wire.process import TRY_AGAIN
 
 EXIT_ERROR, EXIT_TAKEN = 1, 3
 
@@ -42,7 +47,7 @@ def up() -> None:
     from server.wire.connect import AddressError
 
     try:
-        status = Supervisor(load_settings(), lambda message: typer.echo(f"elasticvit: {message}")).run()
+        status = Supervisor(load_settings(), _say()).run()
     except Taken as error:
         _end(error, EXIT_TAKEN)
     except (ServerError, AddressError) as error:
@@ -51,31 +56,26 @@ def up() -> None:
 
 
 @app.command()
-def serve(exit_with_parent: WithParent = False) -> None:
+def serve(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes; more than one need PostgreSQL.")] = 1,
+    exit_with_parent: WithParent = False,
+) -> None:
     """Run only the HTTP server; workers and agents are processes of their own."""
-    import uvicorn
-
     from server import logs
-    from server.api.app import create_app
+    from server.api.edge import serving
     from server.services.home import prepare
     from server.settings import load_settings
 
     _watch(exit_with_parent)
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_file)
+        serving.check_workers(settings, workers)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
-        prepare(settings).close()
+        prepare(settings, thorough=True).close()
     except ServerError as error:
-        _end(error, EXIT_ERROR)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+        _end(error, _status(error))
+    raise typer.Exit(serving.serve(settings, workers))
 
 
 @app.command()
@@ -88,11 +88,11 @@ def worker(exit_with_parent: WithParent = False) -> None:
     _watch(exit_with_parent)
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_file)
         # A supervised worker is the only one of its home: what its predecessor held is free.
         run(settings, alone=exit_with_parent)
     except ServerError as error:
-        _end(error, EXIT_ERROR)
+        _end(error, _status(error))
 
 
 @app.command()
@@ -104,9 +104,52 @@ def prepare(exit_with_parent: WithParent = False) -> None:
 
     _watch(exit_with_parent)
     try:
-        prepare_home(load_settings(), lambda message: typer.echo(f"elasticvit: {message}"))
+        prepare_home(load_settings(), _say())
     except (ServerError, ElasticVitError) as error:
         _end(error, EXIT_ERROR)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder, outside of the home folder.")],
+) -> None:
+    """Copy the home folder while the service runs; the copy can be served in its place.
+
+    It holds the SQLite database, tokens, models and supernets. A PostgreSQL database is not in it: run pg_dump before.
+    Exits with 1 if a stored file was damaged, which the copy then lacks.
+    """
+    from elasticvit.progress import bars
+    from server.services.backup import back_up
+    from server.settings import load_settings
+
+    try:
+        with bars() as report:
+            left_out = back_up(load_settings(), folder, report)
+    except ServerError as error:
+        _end(error, EXIT_ERROR)
+    for sentence in left_out:
+        typer.echo(f"elasticvit: {sentence}", err=True)
+    raise typer.Exit(EXIT_ERROR if left_out else 0)
+
+
+@app.command()
+def fsck(
+    home: Annotated[Path | None, typer.Option(help="The home folder; by default the one of ELASTICVIT_HOME.")] = None,
+) -> None:
+    """Check a home folder, with or without a running service; nothing is changed.
+
+    Prints what is damaged or lost and what to do about it. Exits with 0 if nothing is, 1 if something is, and 2 if the
+    folder cannot be checked.
+    """
+    from server.cli.fsck import EXIT_UNCHECKED, run
+    from server.settings import load_settings
+
+    try:
+        settings = load_settings()
+        status = run(settings if home is None else settings.model_copy(update={"home": home}))
+    except ServerError as error:
+        _end(error, EXIT_UNCHECKED)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -132,9 +175,25 @@ def _watch(wanted: bool) -> None:
         exit_with_parent()
 
 
+def _say() -> Say:
+    """Messages on stdout, which go on when the disk behind it is full or its reader is gone."""
+    stdout = LogStream(lambda count: f"elasticvit: {count} messages could not be written", STDOUT)
+
+    def say(message: str) -> None:
+        stdout.write(f"elasticvit: {message}\n")
+
+    return say
+
+
 def _end(error: Exception, status: int) -> NoReturn:
-    typer.echo(f"elasticvit: {error}", err=True)
+    with suppress(OSError):  # the status says it, too
+        typer.echo(f"elasticvit: {error}", err=True)
     raise typer.Exit(status) from error
+
+
+def _status(error: ServerError) -> int:
+    """For the process that starts this one: whether starting it again may help."""
+    return TRY_AGAIN if isinstance(error, DiskFull | Unavailable) else EXIT_ERROR
 
 
 def main() -> None:

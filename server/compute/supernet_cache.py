@@ -7,7 +7,8 @@ import threading
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.lru_cache import LruCache
 from server.compute.task import Compute
-from server.services import supernets
+from server.errors import Conflict
+from server.services import supernet_damage, supernets
 from server.store.supernet_file import SupernetRef
 
 MAX_SUPERNETS = 2
@@ -22,8 +23,13 @@ class SupernetCache:
         self._served: LruCache[SupernetRef, ServedSupernet] = LruCache(MAX_SUPERNETS)
 
     def get(self, name: str | None) -> ServedSupernet:
-        """The supernet, None for the default one, as its files are now. Raises NotFound, Conflict."""
+        """The supernet, None for the default one, as its files are now. Raises NotFound; Conflict, also when they are
+        not what was registered."""
+        folder = self._compute.settings.supernets_folder
         with self._compute.database.read() as session:
-            ref = supernets.ref(supernets.resolve(session, name), self._compute.settings.supernets_folder)
+            row = supernets.resolve(session, name)
+        if (damage := supernet_damage.of(row, folder)) is not None:
+            raise Conflict(damage.sentence)
+        ref = supernets.ref(row, folder)
         with self._lock:
             return self._served.get(ref, lambda: ServedSupernet(ref))

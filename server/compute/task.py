@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from server.clock import Clock
 from server.compute.sessions import SessionEnd, SessionOrder, Wait
@@ -23,10 +21,14 @@ from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.tables import Job
 from server.wire import JobKind, JobStatus, Progress
+from server.wire.liveness import Liveness, Pulse
 
 log = structlog.get_logger()
 # How soon a cancellation is noticed, whatever the job does.
 LOOK_SECONDS = 1.0
+# A job that is not heard of for so long hangs: its process ends, and another takes the job.
+STEP_SECONDS = 1800.0
+RENEW_SECONDS = 300.0
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the worker was asked to stop
@@ -45,20 +47,17 @@ class Compute:
     database: Database
     blobs: Blobs
     clock: Clock
-
-
-def no_beat() -> None:
-    """For tasks whose thread nobody watches."""
+    liveness: Liveness = field(default_factory=Liveness)
 
 
 @dataclass
 class Task:
-    """A claimed job. Use as a context manager: inside, a thread keeps the lease, and `beat` is called every second."""
+    """A claimed job. Use as a context manager: inside, a thread keeps the lease."""
 
     compute: Compute
     claimed: Claimed
     stop: threading.Event
-    beat: Callable[[], None] = no_beat
+    pulse: Pulse | None = None
     _lost: threading.Event = field(default_factory=threading.Event)
     _done: threading.Event = field(default_factory=threading.Event)
     _progress: Progress | None = None
@@ -69,7 +68,7 @@ class Task:
         return self.claimed.job
 
     def __enter__(self) -> Task:
-        self._thread = threading.Thread(target=self._keep, name=f"renew-{self.job.id}", daemon=True)
+        self._thread = self.compute.liveness.thread(f"renew-{self.job.id}", self._keep)
         self._thread.start()
         return self
 
@@ -81,7 +80,9 @@ class Task:
         self._thread.join()
 
     def check(self) -> None:
-        """Call between steps. Raises Stopped, Lost."""
+        """Call between steps, at least every `STEP_SECONDS`. Raises Stopped, Lost."""
+        if self.pulse is not None:
+            self.pulse.within(STEP_SECONDS)
         if self._lost.is_set():
             raise Lost
         if self.stop.is_set():
@@ -136,11 +137,11 @@ class Task:
             waiting = Waiting(job_ids, wait.stage, wait.checkpoint, max_seconds)
             parked.park(session, self.claimed.lease_id, self.claimed.attempt, waiting, now)
 
-    def _keep(self) -> None:
+    def _keep(self, pulse: Pulse) -> None:
         every_seconds = self.compute.settings.lease_seconds / 3
         renewed_s = time.monotonic()
         while not self._done.wait(min(LOOK_SECONDS, every_seconds)):
-            self.beat()
+            pulse.within(RENEW_SECONDS)
             is_due = time.monotonic() - renewed_s >= every_seconds
             try:
                 if is_due:
@@ -172,6 +173,6 @@ class Task:
                 )
         except (StaleLease, NotFound):
             self._lost.set()
-        except SQLAlchemyError:
+        except Exception:
             # The next renewal may succeed; if none does, the lease runs out and the job is requeued.
             log.exception("a lease could not be renewed", job=self.job.id)

@@ -26,19 +26,24 @@ from sqlalchemy.exc import DBAPIError
 from elasticvit.errors import ElasticVitError
 from server.clock import utc_now
 from server.compute.exporting.exporter import ChildExporter, limits_of
-from server.compute.lane_thread import LaneThread
+from server.compute.presence import mark_presence
 from server.compute.sessions import Wait
-from server.compute.task import Compute, Lost, Stopped, Task, no_beat
-from server.errors import Finished, NotFound, ServerError, StaleLease, failure
+from server.compute.task import STEP_SECONDS, Compute, Lost, Stopped, Task
+from server.errors import DiskFull, Finished, NotFound, ServerError, StaleLease, failure
 from server.services import claims, host_calibration, job_ends, jobs, lease_expiry
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
-from server.wakeup import WakeupListener
+from server.store.db import from_database_error
+from server.store.hints import Hints
 from server.wire import MAX_DETAIL_CHARS, Failure, JobKind
+from server.wire.liveness import Pulse, Watchdog
 
 log = structlog.get_logger()
 IDLE_SECONDS = 0.2
+REFUSED_SECONDS = 5.0
+# To claim a job, which may wait for other writers.
+CLAIM_SECONDS = 300.0
 Outcome = Mapping[str, Any] | Wait
 Execute = Callable[[Task], Outcome]
 
@@ -80,6 +85,7 @@ def run(settings: Settings, alone: bool = False) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
     exporter.start()
+    Watchdog(compute.liveness).start()
     try:
         _run(compute, exporter, converter, stop)
     finally:
@@ -99,28 +105,28 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
     # Importing nn-Meter changes HOME for a moment, so it is done while there is only one thread.
     load_nn_meter()
     tools = Tools(SupernetCache(compute), exporter, converter)
-    listener = WakeupListener(compute.settings.url)
-    threads: list[threading.Thread] = [
-        *lane_threads(compute, lambda task: execute(task, tools), stop, listener),
-    ]
-    threads.append(threading.Thread(target=warm, args=(compute, exporter, stop), name="warm"))
+    listener = compute.database.hints
+    listener.listen()
+    threads = lane_threads(compute, lambda task: execute(task, tools), stop, listener)
+    upkeep: dict[str, Callable[[Pulse], None]] = {
+        "warm": lambda pulse: warm(compute, exporter, stop, pulse),
+        "presence": lambda pulse: mark_presence(compute, stop, pulse),
+    }
     if compute.settings.expect_host:
-        threads.append(threading.Thread(target=_keep_calibrated, args=(compute, stop), name="keep-calibrated"))
+        upkeep["keep-calibrated"] = lambda pulse: _keep_calibrated(compute, stop, pulse)
+    threads += [compute.liveness.thread(name, run) for name, run in upkeep.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    listener.close()
 
 
-def lane_threads(
-    compute: Compute, execute: Execute, stop: threading.Event, listener: WakeupListener
-) -> list[LaneThread]:
+def lane_threads(compute: Compute, execute: Execute, stop: threading.Event, listener: Hints) -> list[threading.Thread]:
     """The threads of all lanes, not started yet; each has a name of its own."""
 
-    def lane_thread(name: str, kinds: tuple[JobKind, ...]) -> LaneThread:
+    def lane_thread(name: str, kinds: tuple[JobKind, ...]) -> threading.Thread:
         wakeup = listener.waiter()
-        return LaneThread(name, lambda beat: work(compute, name, kinds, execute, stop, wakeup, beat))
+        return compute.liveness.thread(name, lambda pulse: work(compute, name, kinds, execute, stop, wakeup, pulse))
 
     return [
         lane_thread(f"{lane.name}-{number}", lane.kinds)
@@ -136,14 +142,14 @@ def work(
     execute: Execute,
     stop: threading.Event,
     wakeup: threading.Event,
-    beat: Callable[[], None] = no_beat,
+    pulse: Pulse,
 ) -> None:
     """Claim and do jobs of some kinds until `stop` is set; `wakeup` is set when a job may have been queued. `name` is
-    unique in this process. `beat` is called at least every few seconds, also during a job."""
+    unique in this process."""
     worker_id = f"worker-{socket.gethostname()}-{os.getpid()}-{name}"
     while not stop.is_set():
-        beat()
         wakeup.clear()
+        pulse.within(CLAIM_SECONDS)
         try:
             claimed = _claim(compute, worker_id, kinds)
         except BaseException:  # whatever it is: a lane that ended would do no more jobs
@@ -153,18 +159,22 @@ def work(
         if claimed is None:
             wakeup.wait(IDLE_SECONDS)
         else:
-            run_job(Task(compute, claimed, stop, beat), execute)
+            pulse.within(STEP_SECONDS)
+            run_job(Task(compute, claimed, stop, pulse), execute)
 
 
-def _keep_calibrated(compute: Compute, stop: threading.Event) -> None:
+def _keep_calibrated(compute: Compute, stop: threading.Event, pulse: Pulse) -> None:
     while not stop.wait(1.0):
+        pulse.within(CLAIM_SECONDS)
         try:
             with compute.database.read() as session:
-                due = host_calibration.calibration_due(session, compute.clock(), compute.settings.offline_after)
+                due = host_calibration.calibration_due(
+                    session, compute.blobs, compute.clock(), compute.settings.offline_after
+                )
             if due:
                 with compute.database.write() as session:
                     host_calibration.submit_calibration(session, compute.clock(), compute.settings.max_attempts)
-        except (DBAPIError, ServerError):
+        except Exception:
             log.exception("could not check whether this machine is calibrated")
 
 
@@ -198,6 +208,8 @@ def _run_job(task: Task, execute: Execute) -> None:
         bound.warning("job lost: its lease was taken or it was cancelled")
     except (StaleLease, Finished):
         raise
+    except (DiskFull, DBAPIError) as error:
+        _after_refusal(task, error)
     except ServerError as error:
         _fail(task, error.failure(), error.log, error.final)
     except ElasticVitError as error:
@@ -212,6 +224,17 @@ def _say_all(say: Callable[[], None]) -> None:
     """Log, where logging itself may fail: the disk may be full."""
     with suppress(Exception):
         say()
+
+
+def _after_refusal(task: Task, error: DiskFull | DBAPIError) -> None:
+    """A full disk or a database that is away is not the job's fault: it is given back, and goes on afterwards."""
+    refused = error if isinstance(error, DiskFull) else from_database_error(error)
+    if isinstance(refused, DiskFull) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        log.warning("job given back for the time being", job=task.job.id, why=refused.detail)
+        task.stop.wait(REFUSED_SECONDS)
+        _release(task)
+    else:
+        _fail(task, refused.failure(), traceback.format_exc())
 
 
 def _finish(task: Task, result: Mapping[str, Any]) -> None:

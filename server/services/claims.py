@@ -18,6 +18,7 @@ from sqlmodel import Session, col, func, select
 from server.errors import NotFound, StaleLease
 from server.services.host_exclusion import undisturbed
 from server.services.jobs import TAKEN, changed, get
+from server.services.notices import job_changed
 from server.store.tables import Attempt, Job, new_id
 from server.wire import JobKind, JobStatus, Progress
 
@@ -113,6 +114,7 @@ def change_held(
             f"({job.status}, attempt {job.attempts}): drop this work"
         )
     session.refresh(job)
+    job_changed(session, job)
 
 
 def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None, now: datetime) -> list[ColumnElement[bool]]:
@@ -150,6 +152,7 @@ def _claim(
     job.started_at = job.started_at or now
     session.add(Attempt(id=lease_id, job_id=job.id, number=job.attempts, owner=holder, leased_at=now))
     session.flush()
+    job_changed(session, job)
     return Claimed(job=job, lease_id=lease_id, attempt=job.attempts, expires_at=expires_at)
 
 

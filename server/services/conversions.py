@@ -16,9 +16,9 @@ PRIORITY = 5
 
 
 def find(session: Session, blobs: Blobs, model: Model, format: OtherFormat) -> ModelFile | None:
-    """The model's file in this format, None until it was made."""
+    """The model's file in this format, None until it was made; a damaged one is made again."""
     file = models.converted_file(session, model.id, format)
-    return file if file is not None and blobs.path(file.sha256).is_file() else None
+    return file if file is not None and blobs.is_whole(file.sha256) else None
 
 
 def enqueue(session: Session, model: Model, format: OtherFormat, now: datetime) -> Job:

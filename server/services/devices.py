@@ -1,4 +1,8 @@
-"""Agents, their devices, and the device profiles within which latencies are compared."""
+"""Agents, their devices, and the device profiles within which latencies are compared.
+
+A device belongs to the token that registered it first: an agent with another token can neither register it, nor speak
+or work for it, until an admin rebinds it (`services/device_binding.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
-from server.services import lease_expiry
+from server.services import device_binding, lease_expiry
 from server.services.jobs import TAKEN
 from server.services.pages import page
 from server.services.storable import storable
@@ -19,6 +23,7 @@ from server.wire import (
     DeviceDescription,
     DeviceState,
     DeviceView,
+    MeasureProtocol,
     Page,
     PredictorRef,
     ProfileKey,
@@ -27,13 +32,14 @@ from server.wire import (
 
 
 def register(session: Session, body: AgentRegister, token_id: str, now: datetime, offline_after: timedelta) -> Agent:
-    """Create or update an agent and its devices. A device belongs to the agent that registered it last.
+    """Create or update an agent and its devices. Of the agents of one token, a device belongs to the last that
+    registered it.
 
     An agent registers when it starts, and again when its devices change. The leases that it does not name as still held
     go back to the queue at once. A report that is still in its spool is accepted afterwards, unless another attempt has
     begun.
 
-    Raises Conflict while another token's agent of that name is alive.
+    Raises Conflict while another token's agent of that name is alive, Forbidden for a device of another token.
     """
     names = [device.name for device in body.devices]
     if len(set(names)) < len(names):
@@ -45,13 +51,15 @@ def register(session: Session, body: AgentRegister, token_id: str, now: datetime
         )
     elif agent.token_id != token_id and now - agent.last_seen_at <= offline_after:
         raise Conflict(f"an agent named '{body.name}' is alive with another token: stop it or choose another name")
+    # Under another token it is another agent, which holds none of the leases of the one before.
+    kept = body.leases if agent.token_id == token_id else []
     agent.token_id, agent.version, agent.last_seen_at = token_id, body.version, now
     session.add(agent)
     session.flush()
-    lease_expiry.expire_of(session, agent.id, now, kept=body.leases)
+    lease_expiry.expire_of(session, agent.id, now, kept=kept)
     for description in body.devices:
         _register_device(session, agent, description, now)
-    for device in session.exec(select(Device).where(Device.agent_id == agent.id)):
+    for device in session.exec(select(Device).where(Device.agent_id == agent.id, Device.token_id == token_id)):
         if device.name not in names:
             device.state = DeviceState.OFFLINE.value
             session.add(device)
@@ -65,7 +73,7 @@ def heartbeat(session: Session, agent_id: str, beats: list[DeviceBeat], token_id
     session.add(agent)
     for beat in beats:
         device = session.get(Device, beat.name)
-        if device is None or device.agent_id != agent_id:
+        if device is None or device.agent_id != agent_id or device.token_id != token_id:
             raise NotFound(f"device '{beat.name}' is not registered by this agent: register again")
         device.state, device.last_seen_at, device.conditions = beat.state.value, now, storable(beat.conditions)
         session.add(device)
@@ -81,9 +89,10 @@ def get_agent(session: Session, agent_id: str, token_id: str) -> Agent:
     return agent
 
 
-def owned(session: Session, agent_id: str, names: list[str]) -> list[str]:
-    """Those of the devices that belong to the agent."""
-    return list(session.exec(select(Device.name).where(Device.agent_id == agent_id, col(Device.name).in_(names))))
+def owned(session: Session, agent: Agent, names: list[str]) -> list[str]:
+    """Those of the devices that belong to the agent and its token."""
+    mine = (Device.agent_id == agent.id, Device.token_id == agent.token_id)
+    return list(session.exec(select(Device.name).where(*mine, col(Device.name).in_(names))))
 
 
 def get(session: Session, name: str) -> Device:
@@ -98,6 +107,11 @@ def get(session: Session, name: str) -> Device:
 
 def description(device: Device) -> DeviceDescription:
     return DeviceDescription.model_validate(device.description)
+
+
+def registered_profile(session: Session, name: str, protocol: MeasureProtocol) -> ProfileKey:
+    """The key of a device's profile under a protocol, as the device is registered now. Raises NotFound."""
+    return description(get(session, name)).profile(protocol.threads, protocol.cpu_mask)
 
 
 def state(session: Session, device: Device, now: datetime, offline_after: timedelta) -> DeviceState:
@@ -141,6 +155,7 @@ def view(session: Session, device: Device, now: datetime, offline_after: timedel
         state=state(session, device, now, offline_after),
         agent=agent.name if agent else None,
         profile_id=device.profile_id,
+        token_id=device.token_id,
         predictor=PredictorRef(id=predictor.id, device=device.name, version=predictor.version) if predictor else None,
         last_seen_at=device.last_seen_at,
     )
@@ -198,7 +213,9 @@ def profile_view(session: Session, profile: Profile) -> ProfileView:
 
 
 def _register_device(session: Session, agent: Agent, about: DeviceDescription, now: datetime) -> None:
-    device = session.get(Device, about.name)
+    device = device_binding.locked(session, about.name)
+    if device is not None:
+        device_binding.check(session, device, agent.token_id)
     profile = ensure_profile(session, about.profile(), now)
     if device is None:
         device = Device(
@@ -208,9 +225,11 @@ def _register_device(session: Session, agent: Agent, about: DeviceDescription, n
             state="",
             description={},
             profile_id=profile.id,
+            token_id=agent.token_id,
             created_at=now,
             last_seen_at=now,
         )
+    device.token_id = agent.token_id
     device.agent_id, device.kind, device.profile_id = agent.id, about.kind, profile.id
     device.description = storable(about.model_dump(mode="json"))
     device.state, device.last_seen_at = DeviceState.IDLE.value, now

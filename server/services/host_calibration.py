@@ -9,14 +9,16 @@ from sqlmodel import Session, col, select
 from server.errors import Conflict, NotFound
 from server.services import devices, predictors, submissions, supernets
 from server.services.askers import SERVICE
+from server.store.blobs import Blobs
 from server.store.tables import Job
 from server.wire import HOST, Accepted, DeviceState, JobKind, JobRequest, JobStatus
 
 CALIBRATION_TRIES = 3
 
 
-def calibration_due(session: Session, now: datetime, offline_after: timedelta) -> bool:
-    """Whether `host` is idle and has no predictor, no calibration of it is open, and the last ones did not all fail."""
+def calibration_due(session: Session, blobs: Blobs, now: datetime, offline_after: timedelta) -> bool:
+    """Whether `host` is idle and has no predictor with a whole file, no calibration of it is open, and the last
+    ones did not all fail."""
     try:
         host = devices.get(session, HOST)
         supernet = supernets.resolve(session, None)
@@ -24,7 +26,7 @@ def calibration_due(session: Session, now: datetime, offline_after: timedelta) -
         return False
     if devices.state(session, host, now, offline_after) is not DeviceState.IDLE:
         return False
-    if predictors.newest(session, host.profile_id, supernet.name) is not None:
+    if predictors.newest(session, host.profile_id, supernet.name, blobs) is not None:
         return False
     newest_first = (
         select(Job).where(Job.kind == JobKind.CALIBRATE.value, Job.device == HOST).order_by(col(Job.id).desc())

@@ -17,6 +17,7 @@ from server.errors import Finished
 from server.services import absence, joining
 from server.services.claims import change_held, get_attempt
 from server.services.jobs import OPEN, TAKEN, changed, children, error, get, lock
+from server.services.notices import job_changed
 from server.services.resuming import resume_parent
 from server.store.tables import Attempt, Job
 from server.wire import MAX_DETAIL_CHARS, Failure, JobKind, JobStatus
@@ -123,6 +124,7 @@ def _cancel(session: Session, job: Job, now: datetime, reason: Failure | None = 
     session.refresh(job)
     if not is_cancelled:
         return False
+    job_changed(session, job)
     if job.lease_id is not None and (attempt := get_attempt(session, job.lease_id)).ended_at is None:
         close_attempt(attempt, "cancelled", now, reason)
     after_end(session, job, now)

@@ -39,15 +39,18 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Update
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, func, select
 
 from server.errors import Finished, NotFound
-from server.services.pages import page
+from server.services.notices import job_changed
 from server.store.tables import Job, Token, new_id
-from server.wire import Failure, JobKind, JobStatus, JobView, Page, Progress
+from server.wire import Failure, JobKind, JobStatus, JobView, Progress
 
 OPEN = (JobStatus.QUEUED, JobStatus.LEASED, JobStatus.RUNNING)
 TAKEN = (JobStatus.LEASED, JobStatus.RUNNING)
+# What lists do not show is not read.
+SUMMARY = tuple(defer(column, raiseload=True) for column in (Job.result, Job.payload, Job.checkpoint))  # type: ignore[arg-type]
 COMPUTE_KINDS = (JobKind.SEARCH, JobKind.SUBNET, JobKind.CALIBRATE, JobKind.CONVERT)
 
 
@@ -98,6 +101,7 @@ def enqueue(
     )
     session.add(job)
     session.flush()
+    job_changed(session, job)
     return job
 
 
@@ -163,33 +167,33 @@ def children(session: Session, parent_id: str) -> Sequence[Job]:
     return session.exec(select(Job).where(Job.parent_id == parent_id).order_by(col(Job.id))).all()
 
 
-def listing(
-    session: Session,
-    page_token: str | None,
-    max_results: int,
+def conditions(
     *,
     kind: JobKind | None = None,
     status: JobStatus | None = None,
     device: str | None = None,
     parent_id: str | None = None,
-) -> Page[JobView]:
-    """Newest first."""
-    conditions: list[ColumnElement[bool]] = []
-    for column, value in ((Job.kind, kind), (Job.status, status), (Job.device, device), (Job.parent_id, parent_id)):
-        if value is not None:
-            conditions.append(col(column) == value)
-    statement = select(Job).where(*conditions)
-    return page(session, statement, col(Job.id), page_token, max_results, lambda job: view(session, job))
+) -> list[ColumnElement[bool]]:
+    """Which jobs a list shows."""
+    wanted = ((Job.kind, kind), (Job.status, status), (Job.device, device), (Job.parent_id, parent_id))
+    return [col(column) == value for column, value in wanted if value is not None]
 
 
-def view(session: Session, job: Job) -> JobView:
+def summaries(session: Session, job_ids: Sequence[str]) -> dict[str, JobView]:
+    """Jobs as lists show them, by id."""
+    found = session.exec(select(Job).where(col(Job.id).in_(job_ids)).options(*SUMMARY))
+    return {job.id: view(session, job, whole=False) for job in found}
+
+
+def view(session: Session, job: Job, *, whole: bool = True) -> JobView:
+    """With `whole` false as lists show it: without its result."""
     return JobView(
         id=job.id,
         kind=JobKind(job.kind),
         status=JobStatus(job.status),
         progress=Progress.model_validate(job.progress) if job.progress else None,
         error=error(job),
-        result=job.result,
+        result=job.result if whole else None,
         device=job.device,
         model_id=job.model_id,
         parent_id=job.parent_id,

@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 
 from server.services import jobs
 from server.services.alone import alone
+from server.services.notices import job_changed
 from server.services.storable import digest
 from server.store.tables import Job
 from server.wire import JobKind, JobStatus, Progress
@@ -72,6 +73,7 @@ def _change(session: Session, same: Sequence[Job], change: dict[str, Any]) -> No
         is_open = (col(Job.id) == row.id, col(Job.status).in_(jobs.OPEN))
         jobs.changed(session, update(Job).where(*is_open).values(change))
         session.refresh(row)
+        job_changed(session, row)
 
 
 def sweep(session: Session, now: datetime) -> int:

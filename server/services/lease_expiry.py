@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from server.services.claims import get_attempt
 from server.services.job_ends import after_end, after_failure, close_attempt, is_absence
 from server.services.jobs import TAKEN, changed, lock
+from server.services.notices import job_changed
 from server.store.tables import Attempt, Job
 from server.wire import Failure, JobKind
 
@@ -59,5 +60,6 @@ def _expire(session: Session, job: Job, now: datetime) -> None:
     if changed(session, update(Job).where(*same, col(Job.status).in_(TAKEN)).values(change)):
         close_attempt(attempt_row, "expired", now, failure)
         session.refresh(job)
+        job_changed(session, job)
         if final:
             after_end(session, job, now)

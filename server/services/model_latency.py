@@ -27,10 +27,11 @@ def add_predicted(session: Session, model_id: str, device: str, profile: str | N
 
 def add_measured(session: Session, row: Measurement) -> None:
     """Write a session's latencies, at the anchor's reference speed, into the manifest of its model; ignored for
-    unstable and emulated sessions, and before the device profile has an anchor reference."""
+    unstable and emulated sessions, and before the device profile has an anchor reference. A p90 that is not stable is
+    left out."""
     if not row.stable or row.emulated:
         return
-    for statistic, ms in (("p50", row.p50_ms), ("p90", row.p90_ms)):
+    for statistic, ms in (("p50", row.p50_ms), ("p90", row.p90_ms if row.p90_stable else None)):
         if ms is not None:
             place = {"device": row.device, "profile": row.profile_id, "statistic": statistic}
             _update(session, row.model_id, place, {"measured_ms": ms})

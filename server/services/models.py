@@ -11,18 +11,22 @@ from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import defer
 from sqlmodel import Session, and_, col, not_, or_, select
 
 from elasticvit.accuracy import value
 from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
-from server.errors import NotFound
+from server.errors import DamagedFile, NotFound, ServerError
 from server.services import tflite_upload
-from server.services.pages import page
 from server.services.storable import storable
 from server.store.blobs import Blobs, Draft
-from server.store.tables import Model, ModelFile, Supernet, new_id
-from server.wire import Accuracy, BlobRef, ModelSource, ModelView, Page
+from server.store.tables import Model, ModelFile, Predictor, Supernet, new_id
+from server.wire import Accuracy, BlobRef, ModelSource, ModelView
+
+# What lists do not show is not read.
+SUMMARY = (defer(Model.arch, raiseload=True), defer(Model.manifest, raiseload=True))  # type: ignore[arg-type]
+SHORT = (ModelView.model_fields.keys() & Model.model_fields.keys()) - {"arch", "manifest", "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ def add(session: Session, new: NewModel, now: datetime) -> Model:
 
 
 def exported(session: Session, blobs: Blobs, export_key: str) -> Model | None:
-    """The model that was exported under this key; None without one, or when its file is gone."""
+    """The model that was exported under this key; None without one, or when its file is gone or damaged."""
     model = _of_key(session, export_key)
-    return model if model is not None and blobs.path(model.sha256).is_file() else None
+    return model if model is not None and blobs.is_whole(model.sha256) else None
 
 
 def forget_unmeasured(session: Session, supernet: str) -> None:
@@ -162,7 +166,10 @@ def _of_key(session: Session, export_key: str | None) -> Model | None:
 
 
 def check_upload(draft: Draft) -> dict[str, Any]:
-    """The manifest of an uploaded file that is not stored yet. Raises BadValue for anything but a whole .tflite."""
+    """The manifest of an uploaded file that is not stored yet; its bytes are then on the disk.
+
+    Raises BadValue for anything but a whole .tflite, Busy, InfraError.
+    """
     draft.flush()
     return storable({"sha256": draft.sha256, "size_bytes": draft.size_bytes, **tflite_upload.describe(draft.path)})
 
@@ -198,6 +205,29 @@ def anchor(session: Session) -> Model | None:
     return session.exec(select(Model).where(Model.source == "anchor").order_by(col(Model.id)).limit(1)).first()
 
 
+def missing_file(session: Session, sha256: str) -> ServerError:
+    """Why there is no file of this hash: DamagedFile where something names it, NotFound otherwise."""
+    what = _named(session, sha256)
+    if what is None:
+        return NotFound(f"there is no file with sha256 {sha256}")
+    return DamagedFile(
+        f"the file of {what} is no longer in the server's home folder: export or upload it again; "
+        "`elasticvit fsck` lists everything that is missing"
+    )
+
+
+def _named(session: Session, sha256: str) -> str | None:
+    """What has this blob as its file, None if nothing has."""
+    model = session.exec(select(Model.id).where(Model.sha256 == sha256).limit(1)).first()
+    if model is not None:
+        return f"model '{model}'"
+    file = session.exec(select(ModelFile).where(ModelFile.sha256 == sha256).limit(1)).first()
+    if file is not None:
+        return f"model '{file.model_id}' as {file.format}"
+    predictor = session.exec(select(Predictor.id).where(Predictor.sha256 == sha256).limit(1)).first()
+    return None if predictor is None else f"predictor '{predictor}'"
+
+
 def ref(model: Model) -> BlobRef:
     return BlobRef(sha256=model.sha256, size_bytes=model.size_bytes, url=f"/blobs/{model.sha256}")
 
@@ -221,20 +251,17 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def listing(
-    session: Session,
-    page_token: str | None,
-    max_results: int,
-    source: ModelSource | None = None,
-    arch_id: str | None = None,
-) -> Page[ModelView]:
-    """Newest first."""
-    query = select(Model)
-    if source is not None:
-        query = query.where(Model.source == source)
-    if arch_id is not None:
-        query = query.where(Model.arch_id == arch_id)
-    return page(session, query, col(Model.id), page_token, max_results, view)
+def conditions(source: ModelSource | None = None, arch_id: str | None = None) -> list[ColumnElement[bool]]:
+    """Which models a list shows."""
+    wanted = ((Model.source, source), (Model.arch_id, arch_id))
+    return [col(column) == value for column, value in wanted if value is not None]
+
+
+def summaries(session: Session, model_ids: Sequence[str]) -> dict[str, ModelView]:
+    """Models as lists show them, by id: without architectures and manifests."""
+    terms = type_coerce(col(Model.manifest), JSON)["terms"].as_string()
+    found = session.exec(select(Model, terms).where(col(Model.id).in_(model_ids)).options(*SUMMARY))
+    return {model.id: _view(model, terms=text, arch=None, manifest=None) for model, text in found}
 
 
 def wire_accuracy(accuracy: value.Accuracy | None) -> Accuracy:
@@ -243,10 +270,18 @@ def wire_accuracy(accuracy: value.Accuracy | None) -> Accuracy:
 
 
 def view(model: Model) -> ModelView:
+    return _view(model, terms=model.manifest.get("terms"), arch=model.arch, manifest=model.manifest)
+
+
+def _view(
+    model: Model, *, terms: str | None, arch: dict[str, Any] | None, manifest: dict[str, Any] | None
+) -> ModelView:
     return ModelView(
-        **model.model_dump(exclude={"accuracy"}),
+        **{name: getattr(model, name) for name in SHORT},
+        arch=arch,
+        manifest=manifest,
         accuracy=Accuracy.model_validate(model.accuracy),
-        terms=model.manifest.get("terms"),
+        terms=terms,
         url=f"/models/{model.id}",
         download_url=f"{download_url(model)}?format=tflite",
     )

@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 
 from server.services import absence, claims, jobs
 from server.services.job_ends import after_end, close_attempt, ended
+from server.services.notices import job_changed
 from server.services.resuming import PARKED, count_open, resume
 from server.store.tables import Job
 from server.wire import Failure, JobKind, JobStatus, Progress
@@ -65,6 +66,7 @@ def park(session: Session, lease_id: str, attempt: int, waiting: Waiting, now: d
         }
     claims.change_held(session, job, lease_id, attempt, change, jobs.TAKEN)
     close_attempt(attempt_row, "parked", now)
+    job_changed(session, job)
     return left > 0
 
 
@@ -111,6 +113,7 @@ def _fail_overdue(session: Session, job: Job, now: datetime) -> bool:
     if not jobs.changed(session, update(Job).where(*is_parked).values(change | ended(now))):
         return False
     session.refresh(job)
+    job_changed(session, job)
     after_end(session, job, now)
     return True
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, and_, col, func, select
 
 from elasticvit.latency.predictor import LatencyPredictor
-from server.errors import NotFound
+from server.errors import NoPredictor, NotFound
 from server.services import measurements
 from server.services.pages import page
 from server.store.blobs import Blobs
@@ -61,10 +62,55 @@ def create(
     return row
 
 
-def newest(session: Session, profile_id: str, supernet: str) -> Predictor | None:
-    """The newest version for a device profile and supernet, None before the first."""
+def newest(session: Session, profile_id: str, supernet: str, blobs: Blobs | None = None) -> Predictor | None:
+    """The newest version for a device profile and supernet, None before the first. With `blobs`, only versions whose
+    file is whole count."""
     statement = select(Predictor).where(Predictor.profile_id == profile_id, Predictor.supernet == supernet)
-    return session.exec(statement.order_by(col(Predictor.version).desc()).limit(1)).first()
+    newest_first = statement.order_by(col(Predictor.version).desc())
+    if blobs is None:
+        return session.exec(newest_first.limit(1)).first()
+    return next((row for row in session.exec(newest_first) if blobs.is_whole(row.sha256)), None)
+
+
+def damaged(session: Session, blobs: Blobs) -> list[PredictorRef]:
+    """The predictors that should answer, each the newest of its device profile and supernet, and whose file is gone or
+    damaged; a version before answers instead, where there is one."""
+    last = (
+        select(Predictor.profile_id, Predictor.supernet, func.max(Predictor.version).label("version"))
+        .group_by(Predictor.profile_id, Predictor.supernet)
+        .subquery()
+    )
+    same = and_(
+        col(Predictor.profile_id) == last.c.profile_id,
+        col(Predictor.supernet) == last.c.supernet,
+        col(Predictor.version) == last.c.version,
+    )
+    rows = session.exec(select(Predictor).join(last, same).order_by(col(Predictor.id)))
+    return [ref(row) for row in rows if not blobs.is_whole(row.sha256)]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A fitted predictor with its row; `note` says so when it is not the one that was asked for."""
+
+    fitted: LatencyPredictor
+    row: Predictor
+    note: str | None = None
+
+
+def load_usable(session: Session, blobs: Blobs, predictor_id: str) -> Loaded:
+    """A predictor, or the newest whole version before it. Raises NotFound, PredictorError; NoPredictor when the files
+    of all versions are gone or damaged."""
+    wanted = get(session, predictor_id)
+    if blobs.is_whole(wanted.sha256):
+        return Loaded(load(blobs, wanted), wanted)
+    usable = newest(session, wanted.profile_id, wanted.supernet, blobs)
+    lost = f"the file of predictor '{wanted.id}', version {wanted.version} of '{wanted.device}', is gone or damaged"
+    again = f"""POST /jobs {{"kind": "calibrate", "device": "{wanted.device}", "supernet": "{wanted.supernet}"}}"""
+    if usable is None:
+        raise NoPredictor(f"{lost}, and there is no other version: calibrate again by {again}")
+    note = f"{lost}: version {usable.version} answered; for a new version {again}"
+    return Loaded(load(blobs, usable), usable, note)
 
 
 def smallest_upper_ms(
@@ -93,7 +139,10 @@ def upper_ms(predictor: Predictor, predicted_ms: float, confidence: float, stati
 
 
 def load(blobs: Blobs, predictor: Predictor) -> LatencyPredictor:
-    """The fitted predictor itself; kept in memory, since a version never changes. Raises NotFound, PredictorError."""
+    """The fitted predictor itself; kept in memory, since a version never changes.
+
+    Raises NotFound, DamagedFile, PredictorError.
+    """
     return _load(blobs.find(predictor.sha256))
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlmodel import Session, col, func, select
 
 from server.services.jobs import OPEN, changed
+from server.services.notices import job_changed
 from server.store.tables import Job
 from server.wire import JobStatus
 
@@ -36,6 +37,7 @@ def resume(session: Session, parent: Job) -> bool:
     session.flush()
     is_changed = changed(session, update(Job).where(col(Job.id) == parent.id, *PARKED).values(change))
     session.refresh(parent)
+    job_changed(session, parent)
     return is_changed and left == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from sqlmodel import Session, col, select
 from server.errors import BadValue, Infeasible, NoPredictor, NotFound
 from server.services import askers, devices, job_ends, jobs, predictors, spaces, submissions, supernets
 from server.services.askers import Asker
-from server.services.pages import page
+from server.store.blobs import Blobs
 from server.store.tables import Job, Search, Supernet, new_id
 from server.wire import (
     Accepted,
     JobKind,
     JobStatus,
-    Page,
     Progress,
     SearchRequest,
     SearchResult,
@@ -31,7 +30,13 @@ PRIORITY = 10  # above calibrations: a user waits for the answer
 
 
 def create(
-    session: Session, request: SearchRequest, now: datetime, max_attempts: int, asker: Asker, folder: Path
+    session: Session,
+    request: SearchRequest,
+    now: datetime,
+    max_attempts: int,
+    asker: Asker,
+    folder: Path,
+    blobs: Blobs | None = None,
 ) -> Accepted:
     """Queue a search; the job's payload is `{search_id, request, supernet, predictor_id}`. A verified search occupies
     its device, so an open one with the same request is joined. `folder` holds the supernets.
@@ -43,6 +48,8 @@ def create(
     device = devices.get(session, target.device)
     supernet = supernets.resolve(session, request.supernet)
     predictor = predictors.newest(session, device.profile_id, supernet.name)
+    if predictor is not None and predictors.newest(session, device.profile_id, supernet.name, blobs) is None:
+        predictor = None  # the files of all versions are gone or damaged
     if predictor is None and not request.allow_uncalibrated:
         raise NoPredictor(
             f"there is no latency predictor for '{device.name}' and supernet '{supernet.name}' yet: keep it idle "
@@ -150,25 +157,22 @@ def cancel(session: Session, search_id: str, now: datetime, asker: Asker) -> Sea
     return view(session, search, job_ends.cancel(session, job.id, now))
 
 
-def listing(session: Session, page_token: str | None, max_results: int) -> Page[SearchView]:
-    """Newest first."""
-    return page(
-        session,
-        select(Search),
-        col(Search.id),
-        page_token,
-        max_results,
-        lambda search: view(session, search, jobs.get(session, search.job_id)),
-    )
+def summaries(session: Session, search_ids: Sequence[str]) -> dict[str, SearchView]:
+    """Searches as lists show them, by id."""
+    both = select(Search, Job).join(Job, col(Job.id) == Search.job_id).where(col(Search.id).in_(search_ids))
+    found = session.exec(both.options(*jobs.SUMMARY))
+    return {search.id: view(session, search, job, whole=False) for search, job in found}
 
 
-def view(session: Session, search: Search, job: Job) -> SearchView:
+def view(session: Session, search: Search, job: Job, *, whole: bool = True) -> SearchView:
+    """With `whole` false as lists show it: without its result."""
+    result = job.result if whole else None
     return SearchView(
         id=search.id,
         status=JobStatus(job.status),
         progress=Progress.model_validate(job.progress) if job.progress else None,
         error=jobs.error(job),
-        result=SearchResult.model_validate(job.result) if job.result else None,
+        result=SearchResult.model_validate(result) if result else None,
         request=SearchRequest.model_validate(search.request),
         url=url(search.id),
         created_at=search.created_at,

@@ -1,4 +1,4 @@
-"""The figures of a session from its raw samples: quantiles, those of the anchor, and whether it is stable."""
+"""The figures of a session from its raw samples: quantiles, those of the anchor, and which of them are stable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from elasticvit.latency.normalise import p50_ms, p90_ms, stability
+from elasticvit.latency.tail import judge_p90
 from server.wire import BenchRun, MeasurementSession
 
 
@@ -14,7 +15,8 @@ from server.wire import BenchRun, MeasurementSession
 class Figures:
     """Raw latencies in ms; `cv` and `anchor_drift` as `elasticvit.latency.normalise.Stability` has them.
 
-    Without an anchor in every round the ratio's spread is that of the model alone, and there is no drift.
+    Without an anchor in every round the ratio's spread is that of the model alone, and there is no drift. `p90` is
+    judged apart: its reason is None where the p90 itself can be relied on.
     """
 
     p50_raw_ms: float
@@ -24,6 +26,9 @@ class Figures:
     anchor_drift: float | None
     unstable_reason: str | None
     samples: int
+    p90_lower_raw_ms: float | None
+    p90_upper_raw_ms: float | None
+    p90_unstable_reason: str | None
 
 
 def figures(session: MeasurementSession) -> Figures:
@@ -37,6 +42,7 @@ def figures(session: MeasurementSession) -> Figures:
     samples = _samples(model)
     anchor_p50s_ms = _medians_ms(anchor) if complete else [1.0] * len(model)
     stable = stability(_medians_ms(model), anchor_p50s_ms)
+    tail = judge_p90([run.samples_ns for run in model], [run.samples_ns for run in anchor])
     several = len(model) > 1
     return Figures(
         p50_raw_ms=p50_ms(samples),
@@ -46,6 +52,9 @@ def figures(session: MeasurementSession) -> Figures:
         anchor_drift=stable.drift if several and complete else None,
         unstable_reason=stable.reason or None,
         samples=len(samples),
+        p90_lower_raw_ms=tail.lower_ms,
+        p90_upper_raw_ms=tail.upper_ms,
+        p90_unstable_reason=tail.reason or None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from elasticvit.hashing import file_sha256
+from elasticvit.nn.supernet_header import table_path
 from server.errors import Conflict, NotFound
 from server.services.pages import page
 from server.store.supernet_file import SupernetRef, table_sha256
@@ -35,6 +36,9 @@ def register(
     row.file, row.sha256, row.size_bytes = file.name, file_sha256(file), file.stat().st_size
     row.space = dict(space) if isinstance(space, Mapping) else space
     row.classes, row.provenance = classes, dict(provenance or {})
+    table = table_path(file)
+    row.table_sha256 = table_sha256(file)
+    row.table_bytes = table.stat().st_size if row.table_sha256 else None
     session.add(row)
     session.flush()
     return row

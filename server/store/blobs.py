@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from elasticvit.atomic import PartFile
-from server.errors import NotFound, TooLarge, from_os_error
+import structlog
+
+from elasticvit.atomic import PartFile, synchronise
+from elasticvit.hashing import file_sha256
+from server.errors import DamagedFile, NotFound, TooLarge, from_os_error
 from server.store.part_files import part_file
 
+log = structlog.get_logger()
 CHUNK = 1 << 20
+MAX_KNOWN = 100_000
 
 
 class Draft:
@@ -44,7 +52,14 @@ class Draft:
         self._part.file.write(chunk)
 
     def flush(self) -> None:
-        self._part.file.flush()
+        """Put what was written on the disk. Raises InfraError.
+
+        A large file takes a moment; so `keep`, which may be called while a transaction is open, only renames it.
+        """
+        try:
+            synchronise(self._part.file)
+        except OSError as error:
+            raise from_os_error(error, f"the folder {self._blobs.root}") from error
 
     def keep(self) -> str:
         """Make it durable under its hash, which is returned."""
@@ -54,20 +69,78 @@ class Draft:
         return self.sha256
 
 
+@dataclass(frozen=True)
+class _State:
+    """What changes when a file is written, truncated or replaced."""
+
+    inode: int
+    size_bytes: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> _State:
+        """Raises OSError."""
+        status = path.stat()
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class Blobs:
+    """The store. A blob is checked against its hash when it is first used, and again when its file has changed.
+
+    A damaged one is moved to the folder `damaged` in the store, so that the same bytes can be stored again.
+    """
+
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._whole: OrderedDict[Path, _State] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def damaged_folder(self) -> Path:
+        return self.root / "damaged"
 
     def path(self, sha256: str) -> Path:
         """Where the blob is, if it exists."""
         return self.root / sha256[:2] / sha256
 
     def find(self, sha256: str) -> Path:
-        """Raises NotFound."""
+        """The file of a blob, which has this hash. Raises NotFound; DamagedFile, and then the file was set aside."""
         path = self.path(sha256)
-        if not path.is_file():
-            raise NotFound(f"there is no file with sha256 {sha256}")
+        try:
+            if not path.is_file():
+                raise NotFound(f"there is no file with sha256 {sha256}")
+            state = _State.of(path)
+            if not self._is_known(path, state):
+                self._check(path, sha256, state)
+        except OSError as error:
+            raise from_os_error(error, f"the file {path}") from error
         return path
+
+    def is_whole(self, sha256: str) -> bool:
+        """Whether `find` would return it. Raises InfraError when the disk refuses to be read."""
+        try:
+            self.find(sha256)
+        except (NotFound, DamagedFile):
+            return False
+        return True
+
+    def _is_known(self, path: Path, state: _State) -> bool:
+        with self._lock:
+            return self._whole.get(path) == state
+
+    def _check(self, path: Path, sha256: str, state: _State) -> None:
+        if file_sha256(path) != sha256:
+            aside = set_aside(path, self.damaged_folder, state.inode)
+            log.error("a stored file is damaged", sha256=sha256, moved_to=str(aside))
+            raise DamagedFile(
+                f"the stored file {sha256} was damaged and is now {aside}: export or upload it again; "
+                "`elasticvit fsck` lists everything that is damaged"
+            )
+        with self._lock:
+            self._whole[path] = state
+            self._whole.move_to_end(path)
+            while len(self._whole) > MAX_KNOWN:
+                self._whole.popitem(last=False)
 
     @contextmanager
     def draft(self, max_bytes: int | None = None) -> Iterator[Draft]:
@@ -84,6 +157,25 @@ class Blobs:
         with self.draft() as draft:
             draft.write(data)
             return draft.keep()
+
+
+def set_aside(path: Path, folder: Path, inode: int | None = None) -> Path:
+    """Move a damaged file to `folder`, as `NAME.damaged-N`; returns where it is now.
+
+    With `inode`, a file that was replaced meanwhile stays. Raises InfraError.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        number = 1
+        while (target := folder / f"{path.name}.damaged-{number}").exists():
+            number += 1
+        if inode is None or path.stat().st_ino == inode:
+            path.rename(target)
+    except FileNotFoundError:
+        pass  # another process was faster
+    except OSError as error:
+        raise from_os_error(error, f"the damaged file {path}, which is to be moved to {folder},") from error
+    return target
 
 
 def write_private(path: Path, text: str) -> None:

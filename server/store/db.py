@@ -1,20 +1,25 @@
 """The database: an engine made for several processes at once, transactions, and migration to the present schema.
 
 SQLite runs in WAL mode. A transaction that writes begins with BEGIN IMMEDIATE: two processes then wait for each other,
-where a read that turns into a write would be refused at once ("database is locked"). A transaction that only reads
-sees one snapshot, in PostgreSQL too.
+where a read that turns into a write would be refused at once ("database is locked"). Within a process the writers of
+SQLite take turns by a lock: they would all sleep in SQLite's busy handler otherwise, and the unlucky ones for long. A
+transaction that only reads waits for nobody and sees one snapshot, in PostgreSQL too.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import alembic.command
+import structlog
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -37,12 +42,17 @@ from server.errors import (
     Unavailable,
     from_os_error,
 )
+from server.store.hints import Hints, hinted
 from server.store.part_files import part_file
 from server.wire.text import plain_value
 
+log = structlog.get_logger()
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
 MIGRATION_LOCK = 7_205_531  # any constant: the key of this server's advisory lock in PostgreSQL
+SHORT = ("SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_READ", "SQLITE_IOERR_CORRUPTFS")
+DAMAGED = ("not a database", "malformed", "no such table", "no such column", "could not decode")
+NO_TABLE = ("42P01", "42703")  # SQLSTATE: undefined table, undefined column
 CONFLICTS = ("40001", "40P01")  # SQLSTATE: serialization failure, deadlock
 
 
@@ -51,6 +61,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+        self.hints = Hints(url)
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         self._writing = self.engine.execution_options(immediate=True)
         self._reading = self.engine
         if self.engine.dialect.name == "postgresql":
@@ -67,11 +79,29 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back by any exception."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
-            yield session
+        """One transaction: committed at the end, rolled back by any exception. What it hinted (`server.store.hints`)
+        is sent after the commit. Raises Unavailable when the writers before take too long."""
+        with self._in_turn(), Session(self._writing, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+                self.hints.before_commit(session)
+            topics = hinted(session)
+        self.hints.after_commit(topics)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+        elif self._turn.acquire(timeout=BUSY_SECONDS):
+            try:
+                yield
+            finally:
+                self._turn.release()
+        else:
+            raise Unavailable("other changes of the database take too long: nothing was changed, try again")
 
     def close(self) -> None:
+        self.hints.close()
         self.engine.dispose()
 
 
@@ -83,12 +113,10 @@ def make_engine(url: str) -> Engine:
         raise SettingsError("ELASTICVIT_DATABASE_URL is not a database URL such as sqlite:////path/farm.db") from error
     if parsed.get_backend_name() == "postgresql":
         driver = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(driver, pool_pre_ping=True, pool_size=10, json_serializer=to_json)
+        return create_engine(driver, pool_pre_ping=True, pool_size=10, **JSON)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise SettingsError("ELASTICVIT_DATABASE_URL must be a sqlite:///FILE or a postgresql:// URL")
-    engine = create_engine(
-        parsed, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=30, json_serializer=to_json
-    )
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=30, **JSON)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -117,17 +145,46 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def migrate(database: Database) -> str | None:
+def migrate(database: Database, *, in_use: bool = False) -> str | None:
     """Bring the schema up to this code's; processes that start together wait for each other.
 
-    An older SQLite file is copied first. Returns the path of the copy, None without one.
-    Raises DatabaseTooNew, ForeignDatabase, ReadOnlyHome, DiskFull, Unavailable.
+    An older SQLite file is copied first. Returns the path of the copy, None without one. With `in_use` there are files
+    that belong to what the database holds, so that an empty one is a damaged one.
+    Raises DatabaseTooNew, ForeignDatabase, DamagedDatabase, ReadOnlyHome, DiskFull, Unavailable.
     """
     try:
         with _migration_lock(database.engine):
+            if database.engine.dialect.name == "sqlite":
+                _prepare_file(_file(database.engine), in_use)
             return _migrate(database)
     except DBAPIError as error:
         raise from_database_error(error) from error
+
+
+def check_whole(database: Database) -> None:
+    """Read all of an SQLite file, which takes about a second for each gigabyte. Raises DamagedDatabase."""
+    if database.engine.dialect.name != "sqlite":
+        return
+    try:
+        with database.engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    except DBAPIError as error:
+        raise from_database_error(error) from error
+    if found != "ok":
+        raise DamagedDatabase(_damaged(str(found).replace("\n", " ")))
+
+
+def _prepare_file(file: Path, in_use: bool) -> None:
+    """A file that is made here is private; SQLite's own would be readable by all. Raises DamagedDatabase, OSError."""
+    if not file.exists():
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        if in_use:
+            log.warning("there was no database: a new one does not know the files of this home", file=str(file))
+    elif in_use and file.stat().st_size == 0:
+        raise DamagedDatabase(
+            f"the database {file} is empty, though this home folder was in use: put a backup in its place, or remove "
+            "the file to begin anew, with a database that does not know the files of this home"
+        )
 
 
 def _migrate(database: Database) -> str | None:
@@ -148,6 +205,13 @@ def _migrate(database: Database) -> str | None:
     return copy
 
 
+def is_current(database: Database) -> bool:
+    """Whether the schema is this code's. Raises DBAPIError."""
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current == ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
 def upgrade(database: Database, revision: str = "head") -> None:
     """Run the migrations up to `revision` in one transaction."""
     config = Config()
@@ -162,19 +226,36 @@ def from_database_error(error: DBAPIError) -> ServerError:
     if isinstance(error, DataError):  # PostgreSQL, of a NUL character in an address or a number out of range
         return BadValue("a value in the request does not fit the database: a NUL character, or too large a number")
     message = str(error.orig).lower()
+    name, state = getattr(error.orig, "sqlite_errorname", ""), getattr(error.orig, "sqlstate", None)
+    if name in SHORT or state in NO_TABLE or any(text in message for text in DAMAGED):
+        return DamagedDatabase(_damaged(str(error.orig)))
     if "full" in message or "no space" in message or "disk i/o error" in message:
         return DiskFull("the database has no space left: free some on its disk and try again")
     if "readonly" in message or "read-only" in message or "unable to open" in message or "permission denied" in message:
         return ReadOnlyHome(
             f"the database cannot be written ({error.orig}): set ELASTICVIT_HOME to a folder you may write"
         )
-    if "not a database" in message or "malformed" in message:
-        return DamagedDatabase(
-            f"the database is damaged ({error.orig}): stop the service, and put a backup in its place or move it away"
-        )
-    if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+    if state in CONFLICTS:
         return Unavailable("another transaction changed the same rows at the same time: nothing was changed, try again")
     return Unavailable(f"the database refused the transaction, try again: {error.orig}")
+
+
+def from_json(text: str | bytes) -> Any:  # noqa: ANN401
+    """What a JSON column holds. Raises DamagedDatabase."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DamagedDatabase(_damaged(f"a value is not JSON: {error}")) from error
+
+
+JSON: dict[str, Any] = {"json_serializer": to_json, "json_deserializer": from_json}
+
+
+def _damaged(why: str) -> str:
+    return (
+        f"the database is damaged ({why}): stop the service, and put a backup in its place or move it away; "
+        "`elasticvit fsck` says what can still be read"
+    )
 
 
 def _known(scripts: ScriptDirectory, revision: str) -> bool:

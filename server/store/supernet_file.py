@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,16 +53,30 @@ def describe(file: Path) -> SupernetHeader:
 
 def table_sha256(file: Path) -> str | None:
     """The SHA-256 of the accuracy table as it is now; None without a table."""
-    table = table_path(file)
     try:
-        status = table.stat()
-        return _sha256_at(table, status.st_size, status.st_mtime_ns)
+        return file_sha256_now(table_path(file))
     except OSError:
         return None
 
 
-@lru_cache(maxsize=32)
-def _sha256_at(file: Path, size_bytes: int, changed_ns: int) -> str:
-    """Read once for each state of the file."""
-    del size_bytes, changed_ns
+def file_sha256_now(file: Path) -> str:
+    """The SHA-256 of a file, read once for each state of it. Raises OSError."""
+    status = file.stat()
+    return _sha256_at(file, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def start_sha256(file: Path, size_bytes: int) -> str:
+    """The SHA-256 of the first bytes of a file, read once for each state of it. Raises OSError."""
+    status = file.stat()
+    return _start_sha256_at(file, size_bytes, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256_at(file: Path, *_state: int) -> str:
     return file_sha256(file)
+
+
+@lru_cache(maxsize=64)
+def _start_sha256_at(file: Path, size_bytes: int, *_state: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.sha256(content.read(size_bytes)).hexdigest()

@@ -58,7 +58,10 @@ class Token(SQLModel, table=True):
 
 
 class Supernet(SQLModel, table=True):
-    """A supernet file in the home folder's `supernets/`; `file` is its name there."""
+    """A supernet file in the home folder's `supernets/`; `file` is its name there.
+
+    `table_bytes` and `table_sha256` are of its accuracy table when it was registered; that file may have grown since.
+    """
 
     name: str = Field(primary_key=True)
     file: str
@@ -68,6 +71,8 @@ class Supernet(SQLModel, table=True):
     classes: int | None = None
     provenance: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     is_default: bool = False
+    table_sha256: str | None = None
+    table_bytes: int | None = Field(default=None, sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
@@ -187,7 +192,10 @@ class Job(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One attempt at a job; its id is the lease's id, its number the fencing token."""
+    """One attempt at a job; its id is the lease's id, its number the fencing token.
+
+    `profile` is the key of the device profile as the device was registered when the lease was given.
+    """
 
     __table_args__ = (UniqueConstraint("job_id", "number", name="uq_attempt_job_number"),)
 
@@ -201,6 +209,7 @@ class Attempt(SQLModel, table=True):
     failure: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     log: str = Field(default="", sa_type=PlainText)
     report_sha256: str | None = None
+    profile: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
 
 
 class Measurement(SQLModel, table=True):
@@ -314,3 +323,12 @@ class IdempotencyKey(SQLModel, table=True):
     body_sha256: str
     answer: dict[str, Any] = Field(sa_type=JSON)
     created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class Presence(SQLModel, table=True):
+    """A server or worker process, which marks that it is alive every few seconds."""
+
+    id: str = Field(primary_key=True)
+    kind: str
+    started_at: datetime = Field(sa_type=UtcDateTime)
+    seen_at: datetime = Field(sa_type=UtcDateTime)

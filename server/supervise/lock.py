@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +30,7 @@ class HomeLock:
         """Raises Taken naming the holder; InfraError where the folder cannot be written."""
         path = home / "run.lock"
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Not truncated before it is locked: it names the holder.
             file = path.open("a+")
         except OSError as error:
@@ -40,10 +41,9 @@ class HomeLock:
             holder = _read(file)
             file.close()
             raise Taken(f"the home folder {home} is in use by {holder}: stop it or set ELASTICVIT_HOME") from None
-        file.seek(0)
-        file.truncate()
-        json.dump({"pid": os.getpid(), "port": port}, file)
-        file.flush()
+        with suppress(OSError):  # on a full disk the holder has no name
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), json.dumps({"pid": os.getpid(), "port": port}).encode())
         return cls(file)
 
     def release(self) -> None:

@@ -2,8 +2,8 @@
 
 The home folder is locked and the port tested first, so that a second service ends at once. Then the server starts, and
 /readyz says what it waits for; the worker starts while the default supernet is prepared; the agent starts; a
-calibration of `host` is queued if there is none. A child that ends by itself is started again.
-SIGTERM and SIGINT end everything.
+calibration of `host` is queued if there is none. A child that ends by itself is started again, later each time that it
+ends soon; only a server that keeps ending ends the service. SIGTERM and SIGINT end everything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +22,7 @@ import httpx
 from elasticvit.progress import Say
 from server.errors import InfraError
 from server.settings import Settings
+from server.supervise.child import Backoff, Child
 from server.supervise.lock import HomeLock, check_port
 from server.wire import HOST
 from server.wire.connect import http_client
@@ -30,42 +30,9 @@ from server.wire.process import exit_text
 
 # Together less than the 20 s after which service managers kill.
 STOP_SECONDS, SERVER_STOP_SECONDS = 10.0, 7.0
-MAX_RESTARTS = 5
-RESTART_WINDOW_SECONDS = 60.0
-
-
-@dataclass
-class Child:
-    """A process that is kept running; its output goes to a log file."""
-
-    name: str
-    command: Sequence[str]
-    log: Path
-    env: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    starts: list[float] = field(default_factory=list)
-
-    def start(self, now: float) -> None:
-        self.starts = [at for at in self.starts if now - at < RESTART_WINDOW_SECONDS] + [now]
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            # In a process group of its own it is not interrupted by Ctrl-C; the supervisor ends it, in order.
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, process_group=0
-            )
-
-    def last_line(self) -> str:
-        """The last line of the log."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("elasticvit: ")[:500] if lines else "no message"
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def failing(self) -> bool:
-        return len(self.starts) > MAX_RESTARTS
+# Without the server nothing works: it is started again at once, and given up when it keeps ending.
+BACKOFF = Backoff()
+SERVER_BACKOFF = Backoff(first_seconds=0.25, most_seconds=10.0)
 
 
 class Supervisor:
@@ -96,10 +63,10 @@ class Supervisor:
             lock.release()
 
     def _run(self) -> int:
-        self._start("server", "serve", "--exit-with-parent")
+        self._start("server", "serve", backoff=SERVER_BACKOFF, fatal=True)
         self.say(f"starting the server on {self.url}")
         self._wait_for_server(seconds=60)
-        self._start("worker", "worker", "--exit-with-parent")
+        self._start("worker", "worker")
         if not self._prepare():
             return 0 if self.stop else 1
         self._start_agent()
@@ -136,16 +103,22 @@ class Supervisor:
     def _waiting_for(self) -> str | None:
         """What the service waits for, as text; empty when it is ready, None if the server does not answer."""
         answer = self._get("/readyz")
-        if answer is None:
+        try:
+            missing = answer.json()["waiting_for"] if answer is not None else None
+        except (ValueError, KeyError, TypeError):
+            missing = None
+        if missing is None:
             return None
-        missing = answer.json().get("waiting_for", [])
         if missing in (["host_predictor"], ["host_idle", "host_predictor"]):
             return self._calibration() or "waiting for the first measurements"
         return f"waiting for: {', '.join(missing)}" if missing else ""
 
     def _calibration(self) -> str | None:
         """How far the calibration of this machine is, or why it failed."""
-        token = self.settings.admin_token_file.read_text().strip()
+        try:
+            token = self.settings.admin_token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
         answer = self._get("/jobs?kind=calibrate&max_results=1", {"Authorization": f"Bearer {token}"})
         if answer is None or answer.is_error or not answer.json()["items"]:
             return None
@@ -164,29 +137,40 @@ class Supervisor:
         except httpx.TransportError:
             return None
 
-    def _start(self, name: str, *arguments: str) -> None:
-        self._keep(name, [sys.executable, "-m", "server.cli", *arguments], {})
+    def _start(self, name: str, command: str, backoff: Backoff = BACKOFF, fatal: bool = False) -> None:
+        log = self._log(name)
+        env = {**self.env, "ELASTICVIT_LOG_FILE": str(log)}
+        arguments = [sys.executable, "-m", "server.cli", command, "--exit-with-parent"]
+        self._keep(Child(name, arguments, log, env, backoff, fatal))
 
     def _start_agent(self) -> None:
-        home = self.settings.home.resolve() / "agents" / HOST
+        home, log = self.settings.home.resolve() / "agents" / HOST, self._log("agent")
         command = [sys.executable, "-m", "device_agent.cli", "run", "--host", "--name", HOST, "--exit-with-parent"]
         command += ["--server", self.url, "--token-file", str(home / "agent.token"), "--home", str(home)]
-        self._keep("agent", command, {})
+        self._keep(Child("agent", command, log, {**self.env, "ELASTICVIT_AGENT_LOG_FILE": str(log)}))
 
-    def _keep(self, name: str, command: Sequence[str], env: dict[str, str]) -> None:
-        child = Child(name, command, self.settings.home.resolve() / "logs" / f"{name}.log", self.env | env)
+    def _log(self, name: str) -> Path:
+        return self.settings.home.resolve() / "logs" / f"{name}.log"
+
+    def _keep(self, child: Child) -> None:
         self.children.append(child)
         child.start(time.monotonic())
 
     def _restart_dead(self) -> None:
+        """Raises InfraError when the server keeps ending."""
         for child in self.children:
             if child.running or self.stop:
                 continue
-            how = exit_text(child.process.returncode) if child.process else "no process"
+            now_s = time.monotonic()
+            seconds = child.ended(now_s)
             if child.failing:
-                raise InfraError(f"the {child.name} keeps ending ({how}): {child.last_line()}; read {child.log}")
-            self.say(f"the {child.name} ended with {how}; starting it again")
-            child.start(time.monotonic())
+                raise InfraError(
+                    f"the {child.name} keeps ending ({child.how_it_ended()}): {child.last_line()}; read {child.log}"
+                )
+            if seconds is not None:
+                self.say(f"the {child.name} ended with {child.how_it_ended()}; starting it again in {seconds:g} s")
+            if child.is_due(now_s):
+                child.start(now_s)
 
     def _wait_for_server(self, seconds: float) -> None:
         """Wait until it answers. One that ends instead is not started again: its last line says why."""

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.wire.base import Answer, Name, Progress, Request, Sha256, UtcTime, Whole
+from server.wire.base import (
+    MAX_COUNT,
+    MAX_WAIT_SECONDS,
+    Answer,
+    Name,
+    Progress,
+    Real,
+    Request,
+    Sha256,
+    UtcTime,
+    Whole,
+)
 from server.wire.devices import DeviceDescription, DeviceState
 from server.wire.jobs import JobKind, MeasureProtocol
 from server.wire.text import Conditions, Text
@@ -24,7 +35,8 @@ class AgentRegister(Request):
 
 class AgentRegistered(Answer):
     """`renew_seconds` is how often an agent that measures renews its lease, None for a third of `lease_seconds`: a
-    cancellation reaches it so soon."""
+    cancellation reaches it so soon. `wait_seconds` is how long a POST /leases may wait for a job; None from a server
+    where it may not."""
 
     agent_id: str
     heartbeat_seconds: float
@@ -32,6 +44,7 @@ class AgentRegistered(Answer):
     lease_seconds: float
     renew_seconds: float | None = None
     server_time: UtcTime
+    wait_seconds: float | None = None
 
 
 class DeviceBeat(Request):
@@ -66,10 +79,14 @@ class BlobRef(Answer):
 
 
 class LeaseRequest(Request):
-    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, without a job."""
+    """POST /leases with the devices that are idle: answered 200 with a `Lease`, or 204, no body, without a job.
+
+    With `wait_seconds` it is answered when there is a job, at the latest after that time.
+    """
 
     agent_id: Text
     devices: Annotated[list[Name], Field(max_length=500)]
+    wait_seconds: Annotated[Real, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
 
 
 class Lease(Answer):
@@ -89,7 +106,7 @@ class Lease(Answer):
 class LeaseRenewal(Request):
     """POST /leases/{id}/renew. 409 means the lease is gone (expired and taken, or the job cancelled): drop the work."""
 
-    attempt: Annotated[Whole, Field(ge=1, lt=2**31)]
+    attempt: Annotated[Whole, Field(ge=1, le=MAX_COUNT)]
     progress: Progress | None = None
 
 

@@ -16,7 +16,15 @@ from server.wire.text import Plain, Text, plain_value
 MAX_LATENCY_MS = 60_000.0
 MAX_SAMPLES = 100_000
 MAX_DETAIL_CHARS = 4000
+MAX_WAIT_SECONDS = 30.0
+"""How long the server holds a request that waits."""
+MAX_NAME_CHARS = 63
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}$"
+# Of counts in integer columns, which are 32 bits wide on PostgreSQL, and of numbers in JSON columns.
+MAX_COUNT = 2**31 - 1
+MAX_WHOLE = 2**63 - 1
+# About three years: nothing that is measured takes longer.
+MAX_DURATION_MS = 1e11
 
 
 class Request(BaseModel):
@@ -43,8 +51,8 @@ def _as_utc(value: datetime) -> datetime:
 
 T = TypeVar("T")
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME_CHARS)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Whole = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 BudgetMs = Annotated[Real, Field(gt=0, le=MAX_LATENCY_MS)]
@@ -59,8 +67,8 @@ class Progress(Shared):
     """How far a job is: `done` of `total` in `stage`; `total` is None while it is not known."""
 
     stage: Text
-    done: int = Field(default=0, ge=0)
-    total: int | None = Field(default=None, ge=0)
+    done: Annotated[int, Field(ge=0, le=MAX_WHOLE)] = 0
+    total: Annotated[int, Field(ge=0, le=MAX_WHOLE)] | None = None
     detail: Text | None = None
 
 
@@ -100,6 +108,20 @@ class Health(Answer):
     version: str
 
 
+class ReadinessCheck(Answer):
+    """One thing that the service needs. It answers without what is `degraded`, and not without what `failed`.
+
+    `detail` is for readers with a token only, since it names files.
+    """
+
+    name: str
+    state: Literal["ok", "degraded", "failed"]
+    detail: str | None = None
+
+
 class Readiness(Answer):
+    """`waiting_for` names the checks that failed; `checks` is there where they were asked for (`?verbose=true`)."""
+
     ready: bool
     waiting_for: list[str]
+    checks: list[ReadinessCheck] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from server.wire.base import Answer, Failure, Name, Progress, Real, Request, UtcTime, Whole
+from server.wire.base import MAX_WHOLE, Answer, Failure, Name, Progress, Real, Request, UtcTime, Whole
 
 
 class JobStatus(StrEnum):
@@ -53,7 +53,7 @@ class MeasureProtocol(Request):
     max_secs: Annotated[Real, Field(ge=0.001, le=600)] = 30.0
     threads: Annotated[Whole, Field(ge=1, le=64)] = 1
     profile: Annotated[bool, Field(strict=True)] = False
-    cpu_mask: Annotated[Whole, Field(ge=1, lt=2**63)] | None = None
+    cpu_mask: Annotated[Whole, Field(ge=1, le=MAX_WHOLE)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> MeasureProtocol:
@@ -90,7 +90,7 @@ class JobRequest(Request):
 
 
 class JobView(Answer):
-    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded.
+    """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded; lists leave it out.
 
     `error` says why it failed, or why it was cancelled with its parent. `owner` is the name of the token that asked for
     it, None for the service's own work. A job with `wait_until` is parked: it waits for other jobs until then, and

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from server.wire.base import MAX_SAMPLES, Answer, Failure, Request, UtcTime, Whole
+from server.wire.base import (
+    MAX_COUNT,
+    MAX_DURATION_MS,
+    MAX_SAMPLES,
+    MAX_WHOLE,
+    Answer,
+    Failure,
+    Request,
+    UtcTime,
+    Whole,
+)
 from server.wire.devices import DeviceDescription
 from server.wire.jobs import JobStatus
 from server.wire.text import Conditions, Plain, Text
@@ -14,12 +24,17 @@ from server.wire.text import Conditions, Plain, Text
 MAX_LOG_CHARS = 64_000
 
 
+SampleNs = Annotated[int, Field(gt=0, le=MAX_WHOLE)]
+Duration = Annotated[float, Field(ge=0, le=MAX_DURATION_MS)]
+"""In ms or, of operators, in µs."""
+
+
 class BenchRun(Request):
     """One benchmark process on one file: raw samples in ns; `conditions` are clocks, temperatures, affinity."""
 
-    samples_ns: Annotated[list[Annotated[int, Field(gt=0, lt=2**63)]], Field(min_length=1, max_length=MAX_SAMPLES)]
-    init_ms: float | None = Field(default=None, ge=0)
-    first_ms: float | None = Field(default=None, ge=0)
+    samples_ns: Annotated[list[SampleNs], Field(min_length=1, max_length=MAX_SAMPLES)]
+    init_ms: Duration | None = None
+    first_ms: Duration | None = None
     conditions: Conditions = Field(default_factory=dict)
 
 
@@ -36,12 +51,12 @@ class OpTime(Request):
     The median is what predictors use: one interrupted run spoils the average of a short operator.
     """
 
-    node: Annotated[int, Field(ge=-1, lt=2**31)]
+    node: Annotated[int, Field(ge=-1, le=MAX_COUNT)]
     tag: Text
-    count: Annotated[int, Field(ge=0, lt=2**31)]
-    total_us: Annotated[float, Field(ge=0)]
-    avg_us: Annotated[float, Field(ge=0)]
-    median_us: Annotated[float, Field(ge=0)] | None = None
+    count: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+    total_us: Duration
+    avg_us: Duration
+    median_us: Duration | None = None
 
 
 class MeasurementSession(Request):
@@ -51,10 +66,10 @@ class MeasurementSession(Request):
     rounds: Annotated[list[Round], Field(min_length=1, max_length=50)]
     profile: Annotated[list[OpTime], Field(max_length=20_000)] | None = None
     conditions: Conditions = Field(default_factory=dict)
-    peak_rss_kb: int | None = Field(default=None, ge=0, lt=2**63)
+    peak_rss_kb: Annotated[int, Field(ge=0, le=MAX_WHOLE)] | None = None
     fully_accelerated: bool | None = None
-    init_ms: float | None = Field(default=None, ge=0)
-    first_ms: float | None = Field(default=None, ge=0)
+    init_ms: Duration | None = None
+    first_ms: Duration | None = None
     emulated: bool = False
 
 
@@ -65,7 +80,7 @@ class Report(Request):
     """
 
     lease_id: Text
-    attempt: Annotated[Whole, Field(ge=1, lt=2**31)]
+    attempt: Annotated[Whole, Field(ge=1, le=MAX_COUNT)]
     outcome: Literal["measured", "failed"]
     session: MeasurementSession | None = None
     failure: Failure | None = None
@@ -89,7 +104,11 @@ class Reported(Answer):
 
 
 class MeasurementView(Answer):
-    """A stored session. `*_raw_ms` as timed; `p50_ms` and `p90_ms` by the anchor, None without a reference."""
+    """A stored session. `*_raw_ms` as timed, the others by the anchor, None without a reference.
+
+    `stable` is that of the p50. The p90 has an interval (95 %) and a stability of its own: None in sessions of older
+    versions until a calibration judges them. With too few samples, no p90 is told.
+    """
 
     id: str
     job_id: str
@@ -97,7 +116,7 @@ class MeasurementView(Answer):
     device: str
     profile_id: str
     p50_raw_ms: float
-    p90_raw_ms: float
+    p90_raw_ms: float | None
     anchor_p50_ms: float | None
     p50_ms: float | None
     p90_ms: float | None
@@ -105,6 +124,12 @@ class MeasurementView(Answer):
     anchor_drift: float | None
     stable: bool
     unstable_reason: str | None
+    p90_stable: bool | None = None
+    p90_lower_ms: float | None = None
+    p90_upper_ms: float | None = None
+    p90_lower_raw_ms: float | None = None
+    p90_upper_raw_ms: float | None = None
+    p90_unstable_reason: str | None = None
     emulated: bool
     samples: int
     created_at: UtcTime

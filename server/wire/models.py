@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from server.wire.base import Answer, Name, PrecisionName, Real, Request, UtcTime
+from server.wire.text import BoundedJson
 
 ModelSource = Literal["search", "subnet", "calibration", "anchor", "upload"]
 OtherFormat = Literal["onnx", "pt2"]
@@ -32,7 +33,9 @@ class SubnetRequest(Request):
     known.
     """
 
-    arch: dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    arch: Annotated[
+        dict[str, Any] | list[Any] | Annotated[str, StringConstraints(min_length=1, max_length=20_000)], BoundedJson
+    ]
     supernet: Name | None = None
     precision: PrecisionName = "float32"
     max_accuracy_drop: Annotated[Real, Field(ge=0, le=1)] = 0.01
@@ -41,7 +44,7 @@ class SubnetRequest(Request):
 class ModelView(Answer):
     """A deployable file. `source` is the kind of job that made it; an uploaded file has no arch.
 
-    `terms` are the terms of use of its supernet.
+    `terms` are the terms of use of its supernet. Lists leave out `arch` and `manifest`.
     """
 
     id: str
@@ -57,7 +60,7 @@ class ModelView(Answer):
     accuracy: Accuracy
     supernet: str | None
     terms: str | None = None
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] | None
     created_at: UtcTime
     url: str
     download_url: str

@@ -10,6 +10,8 @@ import signal
 PR_SET_PDEATHSIG = 1
 NOTICE = signal.SIGUSR2
 GRACE_SECONDS = 10
+# Exit statuses, as in sysexits.h: a part of the process is dead or hung; what it needs is away for now.
+PART_FAILED, TRY_AGAIN = 70, 75
 
 
 def exit_with_parent() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from server.wire.base import (
+    MAX_WHOLE,
     Answer,
     BudgetMs,
     Confidence,
@@ -23,6 +24,9 @@ from server.wire.base import (
 from server.wire.jobs import JobStatus
 from server.wire.models import Accuracy
 from server.wire.predictors import LatencyAnswer, PredictorRef
+
+# A petabyte: more than any file or memory.
+MAX_MB = 1e9
 
 
 class Budget(Request):
@@ -57,10 +61,10 @@ class SearchRequest(Request):
     verify: Annotated[bool, Field(strict=True)] = False
     precision: PrecisionName = "float32"
     supernet: Name | None = None
-    seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
-    max_macs: Annotated[Whole, Field(gt=0, lt=2**63)] | None = None
-    max_size_mb: Annotated[Real, Field(gt=0)] | None = None
-    max_peak_memory_mb: Annotated[Real, Field(gt=0)] | None = None
+    seed: Annotated[Whole, Field(ge=0, le=MAX_WHOLE)] | None = None
+    max_macs: Annotated[Whole, Field(gt=0, le=MAX_WHOLE)] | None = None
+    max_size_mb: Annotated[Real, Field(gt=0, le=MAX_MB)] | None = None
+    max_peak_memory_mb: Annotated[Real, Field(gt=0, le=MAX_MB)] | None = None
     max_accuracy_drop: Annotated[Real, Field(ge=0, le=1)] | None = None
     allow_uncalibrated: Annotated[bool, Field(strict=True)] = False
 
@@ -123,7 +127,8 @@ class SearchResult(Answer):
 
 
 class SearchView(Answer):
-    """A search as it is now. `owner` is the name of the token that asked for it, `job_id` the job that does it."""
+    """A search as it is now; lists leave out `result`. `owner` is the name of the token that asked for it, `job_id` the
+    job that does it."""
 
     id: str
     status: JobStatus

@@ -97,7 +97,7 @@ class Farm:
 
     def environment(self, **more: str) -> dict[str, str]:
         values = {"BENCH": str(self.program), "LIBRARY": str(self.token_file), "MAX_BACKOFF_SECONDS": "0.2"}
-        values |= {"BENCH_GRACE_SECONDS": "20", **more}
+        values |= {"BENCH_GRACE_SECONDS": "20", "SANDBOX": "off", **more}
         return os.environ | {f"ELASTICVIT_AGENT_{name}": value for name, value in values.items()}
 
     def command(self, *more: str) -> list[str]:

@@ -53,6 +53,7 @@ class FakeServer:
         self.lock = threading.RLock()
         self.token = TOKEN
         self.lease_seconds = 60.0
+        self.renew_seconds: float | None = None
         self.agents: dict[str, AgentRegister] = {}
         self.jobs: dict[str, Job] = {}
         self.blobs: dict[str, bytes] = {}
@@ -175,6 +176,7 @@ class FakeServer:
             "heartbeat_seconds": 0.1,
             "poll_seconds": 0.05,
             "lease_seconds": self.lease_seconds,
+            "renew_seconds": self.renew_seconds,
             "server_time": datetime.now(UTC),
         }
 

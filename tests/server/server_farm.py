@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
+import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import flatbuffers
+import uvicorn
 from ai_edge_litert import schema_py_generated as schema
 from sqlmodel import Session, col, select
 
@@ -24,7 +28,19 @@ with warnings.catch_warnings():  # it prefers a client that is not out yet
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
-__all__ = ["START", "Clock", "Farm", "TestClient", "describe", "problem", "session_body", "tiny_tflite", "usable_rows"]
+__all__ = [
+    "START",
+    "Clock",
+    "Farm",
+    "TestClient",
+    "describe",
+    "on_a_socket",
+    "problem",
+    "session_body",
+    "tiny_tflite",
+    "usable_rows",
+]
+PATIENCE_SECONDS = 30.0
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -143,8 +159,16 @@ class Farm:
             self.secrets[role] = self.ok("POST", "/tokens", json=body)["token"]
         return self.secrets[role]
 
-    def agent(self, name: str = "beside-host", devices: tuple[str, ...] = ("host",), role: str = "agent") -> str:
-        body = {"name": name, "version": "1", "devices": [describe(device) for device in devices]}
+    def agent(
+        self,
+        name: str = "beside-host",
+        devices: tuple[str, ...] = ("host",),
+        role: str = "agent",
+        kinds: Mapping[str, str] | None = None,
+    ) -> str:
+        """Register an agent; its devices are of kind `host`, unless `kinds` has another for their name."""
+        about = [describe(device, (kinds or {}).get(device, "host")) for device in devices]
+        body = {"name": name, "version": "1", "devices": about}
         return str(self.ok("POST", "/agents/register", role, json=body)["agent_id"])
 
     def upload(self, content: bytes | None = None) -> str:
@@ -209,6 +233,21 @@ class Farm:
 
     def blob_count(self) -> int:
         return sum(1 for path in (self.home / "blobs").rglob("*") if path.is_file())
+
+
+@contextmanager
+def on_a_socket(farm: Farm) -> Iterator[str]:
+    """The URL at which the farm's app also answers on a real socket, until the block ends."""
+    server = uvicorn.Server(uvicorn.Config(farm.client.app, port=0, lifespan="off", log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline_s = time.monotonic() + PATIENCE_SECONDS
+    while not server.started:
+        assert time.monotonic() < deadline_s, "the server did not start"
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(PATIENCE_SECONDS)
 
 
 def problem(answer: Any, status: int, kind: str = "user") -> dict[str, Any]:  # noqa: ANN401

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 from device_agent.errors import SettingsError as AgentSettingsError
 from device_agent.settings import load_settings as load_agent_settings
 from server.cli.main import app
 from server.errors import SettingsError
-from server.settings import load_settings
+from server.settings import Settings, load_settings
 
 WRONG = [
     ("HOST", "http://127.0.0.1"),
@@ -57,3 +58,12 @@ def test_commands_end_with_the_sentence(command: str, tmp_path: Path, monkeypatc
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     assert result.output.startswith("elasticvit: ") and "ELASTICVIT_PORT" in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_the_password_of_the_database_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("a/b@c:d\n")
+    settings = Settings(database_url="postgresql://me@db/farm", database_password_file=file)
+    assert make_url(settings.url).password == "a/b@c:d" and "a/b" not in str(settings.database_url)
+    with pytest.raises(SettingsError, match="DATABASE_PASSWORD_FILE"):
+        _ = Settings(database_url="postgresql://me@db/farm", database_password_file=tmp_path / "none").url

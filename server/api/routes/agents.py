@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
-from fastapi import APIRouter, Response
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from server.api.routes.deps import AgentToken, State, TheState
+from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
+from server.api.watch import Waiting
 from server.errors import BadValue
-from server.services import claims, devices, leases, measurements
+from server.services import claims, devices, leases, reports
+from server.store.hints import device_topic
 from server.wire import (
+    MAX_WAIT_SECONDS,
     AgentRegister,
     AgentRegistered,
     Heartbeat,
@@ -27,30 +34,67 @@ router = APIRouter(tags=["agents"])
 
 
 @router.post("/agents/register")
-def register(body: AgentRegister, state: TheState, token: AgentToken) -> AgentRegistered:
+def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> AgentRegistered:
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
-        return AgentRegistered(agent_id=agent.id, **_intervals(state))
+        return AgentRegistered(agent_id=agent.id, wait_seconds=MAX_WAIT_SECONDS, **_intervals(state))
 
 
 @router.post("/agents/heartbeat")
-def heartbeat(body: Heartbeat, state: TheState, token: AgentToken) -> HeartbeatReply:
+def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> HeartbeatReply:
     with state.database.write() as session:
         devices.heartbeat(session, body.agent_id, body.devices, token.id, state.now)
         return HeartbeatReply(**_intervals(state))
 
 
-@router.post("/leases", responses={200: {"model": Lease}, 204: {"description": "No job is queued"}})
-def lease(body: LeaseRequest, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
-    """The next job for one of the idle devices; 204 when none is queued."""
+@router.post("/leases", response_model=Lease, responses={204: {"description": "No job is queued"}})
+async def lease(body: LeaseRequest, request: Request, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
+    """The next job for one of the idle devices; 204 when none is queued. With `wait_seconds` it waits for one."""
+    deadline = time.monotonic() + body.wait_seconds
+    with state.watch.waiting([device_topic(name) for name in body.devices]) as waiting:
+        while True:
+            waiting.clear()
+            given = None
+            if await run_sync(_has_job, state, body, token.id, limiter=state.reads):
+                # A job is not given to an agent that has gone: it would wait for the lease to run out.
+                given = (
+                    None
+                    if await request.is_disconnected()
+                    else await run_in_threadpool(_granted, state, body, token.id)
+                )
+            if given is not None or not await _woken(waiting, request, deadline):
+                return given or Response(status_code=204)
+
+
+async def _woken(waiting: Waiting, request: Request, deadline: float) -> bool:
+    """Whether to look again: something changed, in time, and the agent is still there."""
+    if deadline <= time.monotonic():
+        return False
+    watching = asyncio.create_task(_gone(request, waiting))
+    try:
+        return await waiting.within(deadline - time.monotonic()) and not watching.done()
+    finally:
+        watching.cancel()
+
+
+async def _gone(request: Request, waiting: Waiting) -> None:
+    """Ends when the client has left, and ends the wait with it."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    waiting.wake()
+
+
+def _has_job(state: State, body: LeaseRequest, token_id: str) -> bool:
     with state.database.read() as session:
-        devices.get_agent(session, body.agent_id, token.id)
-        owned = devices.owned(session, body.agent_id, body.devices)
-        if not claims.waiting(session, (JobKind.MEASURE,), owned, now=state.now):
-            return Response(status_code=204)
+        agent = devices.get_agent(session, body.agent_id, token_id)
+        owned = devices.owned(session, agent, body.devices)
+        return claims.waiting(session, (JobKind.MEASURE,), owned, now=state.now)
+
+
+def _granted(state: State, body: LeaseRequest, token_id: str) -> Lease | None:
     with state.database.write() as session:
-        given = leases.grant(session, body.agent_id, body.devices, state.now, state.settings.lease_seconds)
-        return given or Response(status_code=204)
+        agent = devices.get_agent(session, body.agent_id, token_id)
+        return leases.grant(session, agent, body.devices, state.now, state.settings.lease_seconds)
 
 
 @router.post("/leases/{lease_id}/renew")
@@ -67,14 +111,12 @@ def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken)
 
 
 @router.post("/leases/{lease_id}/report")
-def report(lease_id: str, body: Report, state: TheState, token: AgentToken) -> Reported:
+def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Reported:
     if body.lease_id != lease_id:
         raise BadValue(f"the report is for lease '{body.lease_id}', sent to '{lease_id}'")
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
-        reported = measurements.accept(session, body, state.now)
-    state.notifier.notify()  # a parked job may go on now
-    return reported
+        return reports.accept(session, body, state.now)
 
 
 def _intervals(state: State) -> dict[str, Any]:

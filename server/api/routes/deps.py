@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Query, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import ColumnElement
 
+from server.api.edge.access import Allow, Body
+from server.api.edge.token_cache import TokenCache
+from server.api.lists import Lists
 from server.api.metrics import Metrics
+from server.api.shared_call import SharedCall
+from server.api.sweeper import Sweeper
+from server.api.things import JSON_TYPE, AllThings
+from server.api.watch import Watch
 from server.clock import Clock
-from server.errors import Forbidden
-from server.services import tokens
+from server.services.readiness import Check
+from server.services.summaries import Summaries
+from server.services.uploads import Uploads
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
+from server.store.hints import Hints
 from server.store.tables import Token
-from server.wakeup import Notifier
 from server.wire import Accepted, Role
 
 
@@ -31,7 +41,15 @@ class State:
     blobs: Blobs
     metrics: Metrics
     clock: Clock
-    notifier: Notifier
+    notifier: Hints
+    things: AllThings
+    lists: Lists
+    watch: Watch
+    reads: CapacityLimiter
+    tokens: TokenCache
+    sweeper: Sweeper
+    uploads: Uploads
+    readiness: SharedCall[list[Check]] = field(default_factory=SharedCall)
     was_ready: bool = False
 
     @property
@@ -39,37 +57,26 @@ class State:
         return self.clock()
 
 
-def get_state(request: Request) -> State:
+async def get_state(request: Request) -> State:
+    """A coroutine, since a plain function would wait for a thread."""
     state: State = request.app.state.server
     return state
 
 
-bearer = HTTPBearer(auto_error=False, description="The token in admin.token, or one made by POST /tokens")
 TheState = Annotated[State, Depends(get_state)]
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
-
-def allow(*roles: Role) -> Callable[[State, HTTPAuthorizationCredentials | None], Token]:
-    """A dependency: the caller's token, if its role is one of `roles`. Raises Unauthorized, Forbidden."""
-
-    def authorise(state: TheState, credentials: Credentials) -> Token:
-        with state.database.read() as session:
-            token = tokens.authenticate(session, credentials.credentials if credentials else None)
-        if token.role not in roles:
-            needed = " or ".join(role.value for role in roles)
-            raise Forbidden(f"this needs a token of role {needed}, yours is {token.role}")
-        return token
-
-    return authorise
-
-
-Reader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER))]
-UserToken = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER))]
-AgentToken = Annotated[Token, Depends(allow(Role.AGENT, Role.ADMIN))]
-Downloader = Annotated[Token, Depends(allow(Role.ADMIN, Role.USER, Role.VIEWER, Role.AGENT))]
-Admin = Annotated[Token, Depends(allow(Role.ADMIN))]
+# Who may call a route, and how large its body may be. The gate reads it from the routes (server/api/edge/access.py).
+Reader = Annotated[Token, Depends(Allow(Role.ADMIN, Role.USER, Role.VIEWER))]
+UserToken = Annotated[Token, Depends(Allow(Role.ADMIN, Role.USER))]
+Uploader = Annotated[Token, Depends(Allow(Role.ADMIN, Role.USER, body=Body.UPLOAD))]
+AgentToken = Annotated[Token, Depends(Allow(Role.AGENT, Role.ADMIN))]
+DevicesAgent = Annotated[Token, Depends(Allow(Role.AGENT, Role.ADMIN, body=Body.AGENT))]
+Reporter = Annotated[Token, Depends(Allow(Role.AGENT, Role.ADMIN, body=Body.REPORT))]
+Downloader = Annotated[Token, Depends(Allow(Role.ADMIN, Role.USER, Role.VIEWER, Role.AGENT))]
+Admin = Annotated[Token, Depends(Allow(Role.ADMIN))]
 
 PageToken = Annotated[str | None, Query(max_length=100, description="next_page_token of the page before")]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The ETag of an answer that one has")]
 MaxResults = Annotated[int, Query(ge=1, le=200)]
 IdempotencyHeader = Annotated[
     str | None,
@@ -79,8 +86,23 @@ IdempotencyHeader = Annotated[
 ]
 
 
-def queued(state: State, response: Response, answer: Accepted) -> Accepted:
-    """The answer to a request that has queued work: the workers are woken, and the place of the work is named."""
-    state.notifier.notify()
+def queued(response: Response, answer: Accepted) -> Accepted:
+    """The answer to a request that has queued work, with the place of the work in its headers."""
     response.headers["Location"] = answer.url
     return answer
+
+
+async def listed(
+    state: State,
+    summaries: Summaries,
+    wanted: Collection[ColumnElement[bool]],
+    page_token: str | None,
+    max_results: int,
+) -> Response:
+    """A page of a list, put together in a thread for reads."""
+
+    def page() -> bytes:
+        with state.database.read() as session:
+            return summaries.page(session, wanted, page_token, max_results)
+
+    return Response(await run_sync(page, limiter=state.reads), media_type=JSON_TYPE)

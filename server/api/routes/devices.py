@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from server.api.routes.deps import MaxResults, PageToken, Reader, TheState
-from server.services import devices, predictors
-from server.wire import DeviceView, Page, PredictorView, ProfileView
+from server.api.routes.deps import Admin, MaxResults, PageToken, Reader, TheState
+from server.services import device_binding, devices, predictors
+from server.wire import DeviceRebind, DeviceView, Page, PredictorView, ProfileView
 
 router = APIRouter(tags=["devices"])
 
@@ -23,6 +23,14 @@ def list_devices(
 def get_device(name: str, state: TheState, _token: Reader) -> DeviceView:
     with state.database.read() as session:
         return devices.view(session, devices.get(session, name), state.now, state.settings.offline_after)
+
+
+@router.post("/devices/{name}/rebind")
+def rebind_device(name: str, body: DeviceRebind, state: TheState, _token: Admin) -> DeviceView:
+    """Let the agent of another token have the device; see `GET /tokens` for the ids. Its leases are taken back."""
+    with state.database.write() as session:
+        device = device_binding.rebind(session, name, body.token_id, state.now)
+        return devices.view(session, device, state.now, state.settings.offline_after)
 
 
 @router.get("/profiles")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
 
-from server.api.routes.deps import IdempotencyHeader, MaxResults, PageToken, Reader, TheState, UserToken, queued
+from server.api.routes.deps import (
+    IdempotencyHeader,
+    IfNoneMatch,
+    MaxResults,
+    PageToken,
+    Reader,
+    TheState,
+    UserToken,
+    listed,
+    queued,
+)
+from server.api.things import NOT_MODIFIED, respond
+from server.api.waits import EVENTS, WaitSeconds, events, settled
 from server.services import askers, idempotency, job_ends, jobs, retries, submissions
 from server.services.askers import Asker
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
@@ -25,11 +38,11 @@ def create_job(
         answer = idempotency.accepted(
             session, use, now, lambda: submissions.submit(session, body, now, attempts, asker)
         )
-    return queued(state, response, answer)
+    return queued(response, answer)
 
 
-@router.get("/jobs")
-def list_jobs(
+@router.get("/jobs", response_model=Page[JobView])
+async def list_jobs(
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
@@ -38,17 +51,27 @@ def list_jobs(
     status: JobStatus | None = None,
     device: str | None = None,
     parent_id: str | None = None,
-) -> Page[JobView]:
-    with state.database.read() as session:
-        return jobs.listing(
-            session, page_token, max_results, kind=kind, status=status, device=device, parent_id=parent_id
-        )
+) -> Response:
+    wanted = jobs.conditions(kind=kind, status=status, device=device, parent_id=parent_id)
+    return await listed(state, state.lists.jobs, wanted, page_token, max_results)
 
 
-@router.get("/jobs/{job_id}")
-def get_job(job_id: str, state: TheState, _token: Reader) -> JobView:
-    with state.database.read() as session:
-        return jobs.view(session, jobs.get(session, job_id))
+@router.get("/jobs/{job_id}", response_model=JobView, responses=NOT_MODIFIED)
+async def get_job(
+    job_id: str, state: TheState, _token: Reader, held: IfNoneMatch = None, wait_seconds: WaitSeconds = 0.0
+) -> Response:
+    """With `wait_seconds`, as soon as it is finished or, with If-None-Match, as soon as it has changed."""
+    things = state.things.jobs
+    if wait_seconds == 0.0:
+        return respond(await things.answer(job_id), held)
+    return respond(await settled(state.watch, things, job_id, job_id, held, wait_seconds), held)
+
+
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS)
+async def follow_job(job_id: str, request: Request, state: TheState, _token: Reader) -> StreamingResponse:
+    """Server-sent events: `status` with the job as it is, at each change, until it is finished."""
+    await state.things.jobs.answer(job_id)
+    return events(request, state.watch, state.things.jobs, job_id, job_id)
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -56,9 +79,7 @@ def cancel_job(job_id: str, state: TheState, token: UserToken) -> JobView:
     """End a job that is not finished, with all that it queued. Only its owner and admins may."""
     with state.database.write() as session:
         askers.check_may_change(Asker.of(token, state.settings), jobs.get(session, job_id))
-        view = jobs.view(session, job_ends.cancel(session, job_id, state.now))
-    state.notifier.notify()
-    return view
+        return jobs.view(session, job_ends.cancel(session, job_id, state.now))
 
 
 @router.post("/jobs/{job_id}/retry", status_code=202)
@@ -72,4 +93,4 @@ def retry_job(
     asker = Asker.of(token, state.settings)
     with state.database.write() as session:
         answer = idempotency.accepted(session, use, now, lambda: retries.retry(session, job_id, now, attempts, asker))
-    return queued(state, response, answer)
+    return queued(response, answer)

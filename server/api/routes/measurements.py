@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
-from server.api.routes.deps import MaxResults, PageToken, Reader, TheState
+from server.api.routes.deps import IfNoneMatch, MaxResults, PageToken, Reader, TheState, listed
+from server.api.things import NOT_MODIFIED, respond
 from server.services import measurements
 from server.wire import MeasurementDetail, MeasurementView, Page
 
 router = APIRouter(tags=["measurements"])
 
 
-@router.get("/measurements")
-def list_measurements(
+@router.get("/measurements", response_model=Page[MeasurementView])
+async def list_measurements(
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
@@ -20,15 +21,12 @@ def list_measurements(
     model_id: str | None = None,
     device: str | None = None,
     profile_id: str | None = None,
-) -> Page[MeasurementView]:
-    with state.database.read() as session:
-        return measurements.listing(
-            session, page_token, max_results, model_id=model_id, device=device, profile_id=profile_id
-        )
+) -> Response:
+    wanted = measurements.conditions(model_id=model_id, device=device, profile_id=profile_id)
+    return await listed(state, state.lists.measurements, wanted, page_token, max_results)
 
 
-@router.get("/measurements/{measurement_id}")
-def get_measurement(measurement_id: str, state: TheState, _token: Reader) -> MeasurementDetail:
+@router.get("/measurements/{measurement_id}", response_model=MeasurementDetail, responses=NOT_MODIFIED)
+async def get_measurement(measurement_id: str, state: TheState, _token: Reader, held: IfNoneMatch = None) -> Response:
     """With all raw samples."""
-    with state.database.read() as session:
-        return measurements.detail(session, measurements.get(session, measurement_id))
+    return respond(await state.things.measurements.answer(measurement_id), held)

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse
 
+from server.api.file_body import file_bytes, pieces
 from server.api.routes.deps import (
     Downloader,
     IdempotencyHeader,
+    IfNoneMatch,
     MaxResults,
     PageToken,
     Reader,
     State,
     TheState,
-    UserToken,
+    Uploader,
+    listed,
 )
-from server.errors import BadValue, InfraError, NotYet
-from server.services import conversions, idempotency, models
+from server.api.things import NOT_MODIFIED, matches, respond
+from server.errors import Forbidden, InfraError, NotFound, NotYet
+from server.services import conversions, idempotency, leases, models
 from server.services.storable import digest
-from server.store.blobs import CHUNK, Draft
-from server.store.tables import Job, Model, ModelFile
-from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page
+from server.store.blobs import Draft
+from server.store.tables import Job, Model, ModelFile, Token
+from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page, Role
 
 router = APIRouter(tags=["models"])
-IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 BINARY = "application/octet-stream"
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 5
@@ -55,53 +57,54 @@ UPLOAD = {
 async def upload_model(
     request: Request,
     state: TheState,
-    token: UserToken,
+    token: Uploader,
     response: Response,
     name: Annotated[Name | None, Query()] = None,
     key: IdempotencyHeader = None,
 ) -> ModelView:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
-    with state.blobs.draft(state.settings.max_upload_bytes) as draft:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            await _read_form(request, draft)
-        else:
-            async for chunk in request.stream():
-                await run_in_threadpool(draft.write, chunk)
-        view = await run_in_threadpool(_add, state, draft, name, key, token.id)
+    async with state.uploads.admitted(token.id) as upload:
+        with state.blobs.draft(state.settings.max_upload_bytes) as draft:
+            async for piece in pieces(file_bytes(request)):
+                upload.add_bytes(len(piece))
+                await run_in_threadpool(draft.write, piece)
+            manifest = await state.uploads.check(draft)
+            view = await run_in_threadpool(_add, state, draft, manifest, name, key, token.id)
     response.headers["Location"] = view.url
     return view
 
 
-@router.get("/models")
-def list_models(
+@router.get("/models", response_model=Page[ModelView])
+async def list_models(
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
     max_results: MaxResults = 50,
     source: ModelSource | None = None,
     arch_id: str | None = None,
-) -> Page[ModelView]:
-    with state.database.read() as session:
-        return models.listing(session, page_token, max_results, source, arch_id)
+) -> Response:
+    wanted = models.conditions(source, arch_id)
+    return await listed(state, state.lists.models, wanted, page_token, max_results)
 
 
-@router.get("/models/{model_id}")
-def get_model(model_id: str, state: TheState, _token: Reader) -> ModelView:
-    with state.database.read() as session:
-        return models.view(models.get(session, model_id))
+@router.get("/models/{model_id}", response_model=ModelView, responses=NOT_MODIFIED)
+async def get_model(model_id: str, state: TheState, _token: Reader, held: IfNoneMatch = None) -> Response:
+    return respond(await state.things.models.answer(model_id), held)
 
 
 @router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
 async def download_model(
     model_id: str,
     state: TheState,
-    _token: Downloader,
+    token: Downloader,
     format: Annotated[Download, Query()] = "tflite",
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The model's file; `ETag` is its SHA-256. `onnx` and `pt2` are made at the first request, which waits for them; if
     that takes too long, the answer is 503 with Retry-After."""
-    model = await run_in_threadpool(_model, state, model_id)
+    model = await run_in_threadpool(_model, state, model_id, token)
+    if token.role == Role.AGENT and format != "tflite":
+        raise Forbidden("a token of role agent downloads only the .tflite files of its leases")
     if format == "manifest":
         return _text(models.manifest_bytes(model), "application/json", if_none_match)
     if format == "card":
@@ -114,23 +117,20 @@ async def download_model(
 def get_blob(
     sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
     state: TheState,
-    _token: Downloader,
+    token: Downloader,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
+    """A file by its SHA-256. An agent gets only those that its leases name."""
+    if token.role == Role.AGENT:
+        with state.database.read() as session:
+            leases.check_download(session, sha256, token.id)
     return _file(state, sha256, if_none_match, sha256)
 
 
-async def _read_form(request: Request, draft: Draft) -> None:
-    async with request.form(max_files=1, max_fields=10) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise BadValue('the form has no file: send the .tflite as its part "file"')
-        while chunk := await file.read(CHUNK):
-            await run_in_threadpool(draft.write, chunk)
-
-
-def _add(state: State, draft: Draft, name: str | None, key: str | None, token_id: str) -> ModelView:
-    manifest, now = models.check_upload(draft), state.now
+def _add(
+    state: State, draft: Draft, manifest: dict[str, Any], name: str | None, key: str | None, token_id: str
+) -> ModelView:
+    now = state.now
     use = idempotency.Use(key, token_id, "/models", digest({"sha256": draft.sha256, "name": name}))
     with state.database.write() as session:
         made = idempotency.once(
@@ -139,8 +139,12 @@ def _add(state: State, draft: Draft, name: str | None, key: str | None, token_id
         return models.view(models.get(session, made["id"]))
 
 
-def _model(state: State, model_id: str) -> Model:
+def _model(state: State, model_id: str, token: Token) -> Model:
+    """The model, if the token may download it. Raises NotFound, Forbidden."""
     with state.database.read() as session:
+        if token.role == Role.AGENT:
+            known = session.get(Model, model_id)
+            leases.check_download(session, known.sha256 if known else "", token.id)
         return models.get(session, model_id)
 
 
@@ -179,20 +183,19 @@ def _is_made(state: State, job_id: str) -> bool:
 
 
 def _file(state: State, sha256: str, if_none_match: str | None, name: str) -> Response:
-    path = state.blobs.find(sha256)
+    try:
+        path = state.blobs.find(sha256)
+    except NotFound as error:
+        with state.database.read() as session:
+            raise models.missing_file(session, sha256) from error
     etag = f'"{sha256}"'
-    if _matches(if_none_match, etag):
+    if matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return FileResponse(path, media_type=BINARY, filename=name, headers={"ETag": etag})
 
 
 def _text(content: bytes, media_type: str, if_none_match: str | None) -> Response:
     etag = f'"{models.sha256(content)}"'
-    if _matches(if_none_match, etag):
+    if matches(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return Response(content, media_type=media_type, headers={"ETag": etag})
-
-
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    etags = [text.strip().removeprefix("W/") for text in (if_none_match or "").split(",")]
-    return "*" in etags or etag in etags

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
 
-from server.api.routes.deps import IdempotencyHeader, MaxResults, PageToken, Reader, TheState, UserToken, queued
+from server.api.routes.deps import (
+    IdempotencyHeader,
+    IfNoneMatch,
+    MaxResults,
+    PageToken,
+    Reader,
+    State,
+    TheState,
+    UserToken,
+    listed,
+    queued,
+)
+from server.api.things import NOT_MODIFIED, respond
+from server.api.waits import EVENTS, WaitSeconds, events, settled
 from server.services import idempotency, searches, submissions
 from server.services.askers import Asker
 from server.wire import Accepted, Page, SearchRequest, SearchView, SubnetRequest
@@ -26,32 +41,49 @@ def search(
             session,
             use,
             now,
-            lambda: searches.create(session, body, now, settings.max_attempts, asker, settings.supernets_folder),
+            lambda: searches.create(
+                session, body, now, settings.max_attempts, asker, settings.supernets_folder, state.blobs
+            ),
         )
-    return queued(state, response, answer)
+    return queued(response, answer)
 
 
-@router.get("/searches")
-def list_searches(
+@router.get("/searches", response_model=Page[SearchView])
+async def list_searches(
     state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
-) -> Page[SearchView]:
-    with state.database.read() as session:
-        return searches.listing(session, page_token, max_results)
+) -> Response:
+    return await listed(state, state.lists.searches, (), page_token, max_results)
 
 
-@router.get("/searches/{search_id}")
-def get_search(search_id: str, state: TheState, _token: Reader) -> SearchView:
+@router.get("/searches/{search_id}", response_model=SearchView, responses=NOT_MODIFIED)
+async def get_search(
+    search_id: str, state: TheState, _token: Reader, held: IfNoneMatch = None, wait_seconds: WaitSeconds = 0.0
+) -> Response:
+    """With `wait_seconds`, as soon as it is finished or, with If-None-Match, as soon as it has changed."""
+    things = state.things.searches
+    if wait_seconds == 0.0:
+        return respond(await things.answer(search_id), held)
+    job_id = await run_sync(_job_of, state, search_id, limiter=state.reads)
+    return respond(await settled(state.watch, things, search_id, job_id, held, wait_seconds), held)
+
+
+@router.get("/searches/{search_id}/events", response_class=StreamingResponse, responses=EVENTS)
+async def follow_search(search_id: str, request: Request, state: TheState, _token: Reader) -> StreamingResponse:
+    """Server-sent events: `status` with the search as it is, at each change, until it is finished."""
+    job_id = await run_sync(_job_of, state, search_id, limiter=state.reads)
+    return events(request, state.watch, state.things.searches, search_id, job_id)
+
+
+def _job_of(state: State, search_id: str) -> str:
     with state.database.read() as session:
-        return searches.view(session, *searches.get(session, search_id))
+        return searches.get(session, search_id)[1].id
 
 
 @router.post("/searches/{search_id}/cancel")
 def cancel_search(search_id: str, state: TheState, token: UserToken) -> SearchView:
     """End a search that is not finished, with all that it queued. Only its owner and admins may."""
     with state.database.write() as session:
-        view = searches.cancel(session, search_id, state.now, Asker.of(token, state.settings))
-    state.notifier.notify()
-    return view
+        return searches.cancel(session, search_id, state.now, Asker.of(token, state.settings))
 
 
 @router.post("/subnets", status_code=202)
@@ -73,4 +105,4 @@ def subnet(
                 session, state.blobs, settings.supernets_folder, body, now, settings.max_attempts, asker
             ),
         )
-    return queued(state, response, answer)
+    return queued(response, answer)

@@ -35,4 +35,6 @@ def list_tokens(
 @router.delete("/tokens/{token_id}")
 def revoke_token(token_id: str, state: TheState, _token: Admin) -> TokenView:
     with state.database.write() as session:
-        return tokens.revoke(session, token_id, state.now)
+        revoked = tokens.revoke(session, token_id, state.now)
+    state.tokens.forget()
+    return revoked

@@ -10,7 +10,7 @@ from server.compute.exporting.order import ConvertFile
 from server.compute.exports import ProgressReporter
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
-from server.errors import Conflict
+from server.errors import Conflict, DamagedFile, NotFound
 from server.services import models
 
 
@@ -28,9 +28,12 @@ def convert(task: Task, tools: Tools) -> Mapping[str, Any]:
             f"export its architecture again by POST /subnets, then ask for that model as {format}"
         )
     assert model.arch is not None
-    tflite = task.compute.blobs.path(model.sha256)
-    if not tflite.is_file():
-        raise Conflict("the file of this model is gone: export it again by POST /subnets, then convert that")
+    try:
+        tflite = task.compute.blobs.find(model.sha256)
+    except (NotFound, DamagedFile) as error:
+        raise Conflict(
+            "the file of this model is gone or damaged: export it again by POST /subnets, then convert that"
+        ) from error
     order = ConvertFile(supernet, Arch.from_json(model.arch), format, tflite, model.source != "calibration")
     data = tools.converter.run(order, ProgressReporter(task))
     task.look()

@@ -22,7 +22,7 @@ from server.compute.exports import ProgressReporter, ops_of
 from server.compute.jobs.tools import Tools
 from server.compute.task import Task
 from server.errors import ExportCrashed
-from server.services import block_rows, measurements
+from server.services import block_rows, measurements, p90
 from server.services.measurements import UsableSession
 from server.store import tables
 from server.version import VERSION
@@ -59,6 +59,7 @@ def read_samples(task: Task, tools: Tools, served: ServedSupernet, profile_id: s
     """
     with task.compute.database.write() as session:
         reference_ms = measurements.fix_anchor_reference(session, profile_id)
+        p90.judge_old(session, profile_id)
     with task.compute.database.read() as session:
         usable = measurements.usable(session, profile_id, supernet=served.name)
         stored = block_rows.stored(session, profile_id)
@@ -95,8 +96,9 @@ class _Reader:
         if not self.served.space.contains(arch):
             raise SpaceError(f"architecture {measured.arch_id} is not in the space of '{self.served.name}'")
         speed = self.reference_ms / measured.anchor_p50_ms
-        p50_ms, p90_ms = measured.p50_raw_ms * speed, measured.p90_raw_ms * speed
-        _check_times([p50_ms, p90_ms])
+        p50_ms = measured.p50_raw_ms * speed
+        p90_ms = None if measured.p90_raw_ms is None else measured.p90_raw_ms * speed
+        _check_times([p50_ms, p90_ms or p50_ms])
         if not measured.profiled:
             return WholeSample(arch, p50_ms, p90_ms), []
         rows: Sequence[BlockRow] | None = self._stored_rows(measured, arch)

@@ -32,12 +32,12 @@ from server.compute.exporting.order import Exporter
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.exports import ProgressReporter, export_subnet
 from server.compute.jobs.choose import choose
-from server.compute.jobs.search_result import Answer, ResultWriter, thinned
+from server.compute.jobs.search_result import Answer, ResultWriter, is_stable, thinned
 from server.compute.jobs.search_rounds import Chosen, SearchRounds
 from server.compute.jobs.tools import Tools
 from server.compute.sessions import SessionEnd, SessionOrder, Wait
 from server.compute.task import Compute
-from server.errors import Infeasible
+from server.errors import Infeasible, NoPredictor
 from server.services import accuracy_drop, model_latency, models, predictors
 from server.store.tables import Job, Measurement
 from server.wire import MeasureProtocol, PredictorRef, SearchModel, SearchRequest
@@ -74,26 +74,42 @@ def search(task: SearchTask, tools: Tools) -> Mapping[str, Any] | Wait:
     request = SearchRequest.model_validate(payload["request"])
     task.say("searching")
     served = tools.supernets.get(payload["supernet"])
-    predictor, ref, profile_id = _predictor(task.compute, served, payload["predictor_id"])
-    rounds = _Search(task, tools.exporter, request, served, predictor).rounds()
+    predictor = _predictor(task.compute, served, payload["predictor_id"], allow_uncalibrated=request.allow_uncalibrated)
+    rounds = _Search(task, tools.exporter, request, served, predictor.fitted).rounds()
     if isinstance(rounds, Wait):
         return rounds
     frontier, answers = rounds
-    writer = ResultWriter(request, served, predictor)
+    writer = ResultWriter(request, served, predictor.fitted)
     found = [writer.model(answer) for answer in answers]
-    _keep_predictions(task.compute, found, profile_id)
-    return writer.result(found, frontier, ref, writer.note(answers)).model_dump(mode="json")
+    _keep_predictions(task.compute, found, predictor.profile_id)
+    note = "; ".join(part for part in (predictor.note, writer.note(answers)) if part) or None
+    return writer.result(found, frontier, predictor.ref, note).model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    """What predicts, its reference for the result, the id of its device profile, and a note where it is not the one
+    that the search asked for."""
+
+    fitted: LatencyPredictor
+    ref: PredictorRef | None = None
+    profile_id: str | None = None
+    note: str | None = None
 
 
 def _predictor(
-    compute: Compute, served: ServedSupernet, predictor_id: str | None
-) -> tuple[LatencyPredictor, PredictorRef | None, str | None]:
-    """The predictor, its reference for the result, and the id of its device profile."""
+    compute: Compute, served: ServedSupernet, predictor_id: str | None, *, allow_uncalibrated: bool
+) -> _Predictor:
     if predictor_id is None:
-        return uncalibrated(served.space), None, None
-    with compute.database.read() as session:
-        row = predictors.get(session, predictor_id)
-    return predictors.load(compute.blobs, row), predictors.ref(row), row.profile_id
+        return _Predictor(uncalibrated(served.space))
+    try:
+        with compute.database.read() as session:
+            loaded = predictors.load_usable(session, compute.blobs, predictor_id)
+    except NoPredictor as error:
+        if not allow_uncalibrated:
+            raise
+        return _Predictor(uncalibrated(served.space), note=error.detail)
+    return _Predictor(loaded.fitted, predictors.ref(loaded.row), loaded.row.profile_id, loaded.note)
 
 
 def _keep_predictions(compute: Compute, models: Sequence[SearchModel], profile_id: str | None) -> None:
@@ -205,7 +221,7 @@ class _Search:
             if end is None:
                 return order
             row = end.measurement
-            if row is not None and row.stable:
+            if row is not None and is_stable(row, self.request.statistic):
                 break
         return self._answer(chosen, row)
 

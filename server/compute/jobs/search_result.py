@@ -12,6 +12,7 @@ from elasticvit.archs.space import Codes
 from elasticvit.costs.flops import macs, params
 from elasticvit.latency.predictor import LatencyPredictor
 from server.compute.exporting.served_supernet import ServedSupernet
+from server.services import p90
 from server.services.models import download_url, wire_accuracy
 from server.store.tables import Measurement, Model
 from server.wire import (
@@ -33,6 +34,11 @@ NOT_PREDICTED = (
 )
 
 
+def is_stable(measurement: Measurement, statistic: Statistic) -> bool:
+    """Whether a measurement can be relied on in this statistic. Where it is not known, it cannot."""
+    return measurement.stable if statistic == "p50" else bool(measurement.p90_stable)
+
+
 @dataclass(frozen=True)
 class Answer:
     """A chosen sub-network, its file, and the measurement of that file."""
@@ -47,22 +53,29 @@ class Answer:
         return float(self.model.accuracy["value"] or 0.0)
 
     def measured_ms(self, statistic: Statistic) -> float | None:
-        """At the anchor's reference speed; None without a measurement or before the device profile has one."""
+        """At the anchor's reference speed; None without a measurement, before the device profile has one, and for a p90
+        of too few samples."""
         if self.measurement is None:
             return None
-        return self.measurement.p50_ms if statistic == "p50" else self.measurement.p90_ms
+        return self.measurement.p50_ms if statistic == "p50" else p90.told_ms(self.measurement)
 
-    @property
-    def instability(self) -> str | None:
-        """Why the measurement is not stable; None if it is, and without one."""
-        if self.measurement is None or self.measurement.stable:
+    def measured_raw_ms(self, statistic: Statistic) -> float | None:
+        """As timed."""
+        if self.measurement is None:
             return None
-        return self.measurement.unstable_reason or "its rounds differ too much"
+        return self.measurement.p50_raw_ms if statistic == "p50" else p90.told_raw_ms(self.measurement)
+
+    def instability(self, statistic: Statistic) -> str | None:
+        """Why the measurement is not stable in this statistic; None if it is, and without one."""
+        if self.measurement is None or is_stable(self.measurement, statistic):
+            return None
+        reason = self.measurement.unstable_reason if statistic == "p50" else self.measurement.p90_unstable_reason
+        return reason or "its rounds differ too much"
 
     def verified(self, request: SearchRequest) -> bool:
         """Whether a stable measurement of this very file lies within the budget."""
         measured_ms = self.measured_ms(request.statistic)
-        if self.measurement is None or measured_ms is None or not self.measurement.stable:
+        if self.measurement is None or measured_ms is None or not is_stable(self.measurement, request.statistic):
             return False
         return self.measurement.model_id == self.model.id and measured_ms <= request.targets[0].budget.latency_ms
 
@@ -96,21 +109,20 @@ class ResultWriter:
         """What a reader of the figures has to know; None if there is nothing."""
         notes = [] if self.request.precision == "float32" else [NOT_PREDICTED]
         notes += [
-            f"model {answer.model.id} is not verified, because its measurement was disturbed ({answer.instability}): "
+            f"model {answer.model.id} is not verified, because its measurement was disturbed ({reason}): "
             f"search again while {self._device} does nothing else"
             for answer in answers
-            if answer.instability is not None
+            if (reason := answer.instability(self.request.statistic)) is not None
         ]
         return "; ".join(notes) or None
 
     def model(self, answer: Answer) -> SearchModel:
         latency = self._latency(answer.code)
         if answer.measurement is not None:
-            raw_ms = answer.measurement.p50_raw_ms if self.request.statistic == "p50" else answer.measurement.p90_raw_ms
             latency = latency.model_copy(
                 update={
                     "measured_ms": answer.measured_ms(self.request.statistic),
-                    "measured_raw_ms": raw_ms,
+                    "measured_raw_ms": answer.measured_raw_ms(self.request.statistic),
                     "verified": answer.verified(self.request),
                 }
             )

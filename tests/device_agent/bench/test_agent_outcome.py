@@ -13,8 +13,10 @@ from device_agent.bench.command import BenchRequest
 from device_agent.bench.find import find_bench
 from device_agent.bench.local_process import LocalProcess
 from device_agent.bench.outcome import result_of, runtime_reasons
+from device_agent.bench.runner import BenchOutput, MemoryUse
 from device_agent.cancellation import Cancellation
-from device_agent.errors import BadModel
+from device_agent.errors import BadModel, DeviceFault, InfraFault, Unfinished, WorkError
+from device_agent.sandbox.command import Sandbox
 from server.wire import MeasureProtocol
 from tests.server.server_farm import tiny_tflite
 
@@ -57,11 +59,40 @@ def test_the_runtimes_reason_is_in_the_failure(
     builder.Finish(model.Pack(builder), b"TFL3")
     file = tmp_path / "refused.tflite"
     file.write_bytes(bytes(builder.Output()))
-    runner = LocalProcess(find_bench(None, None), tmp_path, grace_seconds=30.0)
+    runner = LocalProcess(find_bench(None, None), tmp_path, 30.0, Sandbox(10**9))
     request = BenchRequest(file, MeasureProtocol(runs=1, min_secs=0.0), None, profile=False)
     with pytest.raises(BadModel, match=reason) as caught:
         result_of(runner.run(request, Cancellation()))
     assert "\n" not in str(caught.value) and caught.value.failure().kind == "user"
+
+
+GIGABYTE = 10**9
+UNPREPARED = "ERROR: Node number 0 (SIGN) failed to prepare.\nERROR: [a.cc:1] Failed to allocate tensors\n"
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stderr", "memory", "error", "detail"),
+    [
+        (-9, "", MemoryUse(2 * GIGABYTE, GIGABYTE, True), BadModel, "killed by SIGKILL: .* more than 1000 MB"),
+        (-9, "", MemoryUse(2 * GIGABYTE, 10**7, True), DeviceFault, "killed by SIGKILL with 10 MB"),
+        (-9, "", MemoryUse(2 * GIGABYTE, GIGABYTE, False), DeviceFault, "signal SIGKILL and no message"),
+        (-11, "ERROR: last words\n", None, Unfinished, "killed by SIGSEGV: .*last words"),
+        (-24, "", None, Unfinished, "killed by SIGXCPU: .*max_secs"),
+        (-25, "", None, BadModel, "killed by SIGXFSZ: .*min_secs"),
+        (4, "ERROR: [a.cc:1] Failed to allocate tensors\n", MemoryUse(GIGABYTE, 1, False), BadModel, "than 1000 MB"),
+        (4, "terminating: std::bad_alloc\n", MemoryUse(GIGABYTE, 1, False), BadModel, "more than 1000 MB"),
+        (4, UNPREPARED, MemoryUse(GIGABYTE, 1, False), BadModel, "^(?!.*1000 MB).*failed to prepare"),
+        (8, "", MemoryUse(GIGABYTE, 1, False), BadModel, "the model needs more than 1000 MB"),
+        (7, "android_bench: error: LiteRT gave no answer in time: x\n", None, Unfinished, "no answer in time"),
+        (120, "sandbox: error: it cannot be started\n", None, InfraFault, "^it cannot be started$"),
+    ],
+)
+def test_each_end_has_its_fault(
+    returncode: int, stderr: str, memory: MemoryUse | None, error: type[WorkError], detail: str
+) -> None:
+    with pytest.raises(WorkError, match=detail) as caught:
+        result_of(BenchOutput(returncode, stderr, None, memory))
+    assert type(caught.value) is error
 
 
 def test_reasons_are_the_errors_of_the_runtime_each_once() -> None:

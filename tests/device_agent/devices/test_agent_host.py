@@ -17,6 +17,7 @@ from device_agent.cancellation import Cancellation
 from device_agent.devices import linux_cpu
 from device_agent.devices.host import Host
 from device_agent.errors import BadModel, Cancelled, DeviceFault, InfraFault, WorkError
+from device_agent.sandbox.command import Sandbox
 from server.wire import Lease, MeasurementSession, Progress
 from tests.device_agent.agent_farm import Farm
 from tests.server.server_farm import tiny_tflite
@@ -36,7 +37,7 @@ def real_host(tmp_path: Path) -> Host:
 
 
 def host_with(bench: Bench, work: Path) -> Host:
-    return Host("host", bench, LocalProcess(bench, work, grace_seconds=30.0))
+    return Host("host", bench, LocalProcess(bench, work, 30.0, Sandbox(10**9)))
 
 
 @pytest.fixture
@@ -90,9 +91,11 @@ def test_a_real_bad_model_is_the_users(real_host: Host, tflite: Path) -> None:
         ({"exit": 4, "stderr": "android_bench: error: bad\nINFO: bye\n"}, BadModel, "^bad$"),
         ({"exit": 5, "stderr": "android_bench: error: mask refused\n"}, InfraFault, "mask refused"),
         ({"exit": 6, "stderr": "android_bench: error: disk full\n"}, InfraFault, "disk full"),
-        ({"exit": 8, "stderr": "android_bench: error: no memory\n"}, DeviceFault, "no memory"),
+        ({"exit": 8, "stderr": "android_bench: error: no memory\n"}, BadModel, "more than 1000 MB of memory"),
         ({"exit": 77}, DeviceFault, "status 77"),
-        ({"signal": signal.SIGSEGV}, DeviceFault, "SIGSEGV"),
+        ({"signal": signal.SIGSEGV}, BadModel, "killed by SIGSEGV"),
+        ({"signal": signal.SIGXCPU}, BadModel, "killed by SIGXCPU: .*max_secs"),
+        ({"signal": signal.SIGKILL}, DeviceFault, "SIGKILL"),
         ({"signal": 40}, DeviceFault, "signal 40"),
         ({"no_result": True}, InfraFault, "left no result"),
         ({"result": {"schema": 2}}, InfraFault, "schema"),

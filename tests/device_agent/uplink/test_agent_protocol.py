@@ -31,6 +31,10 @@ class Side(Protocol):
         """End a lease, as a server does with a job that was cancelled."""
         ...
 
+    def lose(self, sha256: str) -> None:
+        """Lose a file."""
+        ...
+
 
 class FakeSide:
     def __init__(self, server: FakeServer) -> None:
@@ -46,6 +50,9 @@ class FakeSide:
     def take_back(self, lease: dict[str, Any]) -> None:
         self._server.gone.add(lease["lease_id"])
 
+    def lose(self, sha256: str) -> None:
+        del self._server.blobs[sha256]
+
 
 class RealSide:
     def __init__(self, farm: Farm) -> None:
@@ -60,6 +67,9 @@ class RealSide:
 
     def take_back(self, lease: dict[str, Any]) -> None:
         self._farm.ok("POST", f"/jobs/{lease['job_id']}/cancel")
+
+    def lose(self, sha256: str) -> None:
+        self._farm.blobs.path(sha256).unlink()
 
 
 @pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -207,5 +217,9 @@ class TestAgentProtocol:
         assert (second["job_id"], second["attempt"]) == (first["job_id"], 2)
         is_problem(report(side, first), 409)
 
-    def test_a_file_that_is_not_there_is_404(self, side: Side) -> None:
-        is_problem(side.call("GET", f"/blobs/{'0' * 64}"), 404)
+    def test_a_file_of_a_lease_that_is_lost_is_404(self, side: Side) -> None:
+        agent_id = register(side)
+        side.add_job()
+        lease = claim(side, agent_id)
+        side.lose(lease["model"]["sha256"])
+        is_problem(side.call("GET", lease["model"]["url"]), 404)

@@ -10,6 +10,7 @@ import pytest
 from server.wire import JobStatus
 from tests.device_agent.agent_farm import Farm, wait_until
 from tests.device_agent.fake_server import TOKEN
+from tests.small_disk import forbid_writing
 
 
 @pytest.mark.medium
@@ -118,6 +119,28 @@ def test_a_refused_report_is_set_aside_and_the_job_is_not_left_waiting(agent_far
     del server.answers["job-1-lease-1/report"]
     other = server.job(agent_farm.model("next"))
     wait_until("the next job", lambda: other.status is JobStatus.SUCCEEDED)
+
+
+@pytest.mark.medium
+def test_a_report_that_no_disk_takes_is_held_until_one_does(agent_farm: Farm, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    agent_farm.server.job(agent_farm.model("slow", until=str(go)))
+    agent_farm.start()
+    wait_until("the benchmark", agent_farm.bench_calls)
+    spool = agent_farm.home / "spool"
+    forbid_writing(spool)
+    agent_farm.server.close()
+    go.touch()
+    wait_until("a full disk", lambda: "holding it in memory" in agent_farm.log())
+    if spool.is_symlink():
+        spool.unlink()
+        spool.mkdir()
+    else:
+        spool.chmod(0o755)
+    wait_until("the report on disk", agent_farm.spooled)
+    agent_farm.server.open()
+    assert agent_farm.wait_for_report().session is not None
+    wait_until("an empty spool", lambda: agent_farm.spooled() == [])
 
 
 @pytest.mark.medium

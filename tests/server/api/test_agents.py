@@ -61,16 +61,17 @@ def test_nothing_waits_is_204(farm: Farm) -> None:
 
 def test_of_two_agents_that_claim_one_job_one_gets_it(any_farm: Farm) -> None:
     first = any_farm.agent("first")
-    second = any_farm.agent("second", ("host",), "agent-2")
+    second = any_farm.agent("second", ("host",))
     job_id = any_farm.measure_job()
     start = Barrier(2)
 
-    def claim(agent_id: str, role: str) -> int:
+    def claim(agent_id: str) -> int:
         start.wait()
-        return int(any_farm.call("POST", "/leases", role, json={"agent_id": agent_id, "devices": ["host"]}).status_code)
+        body = {"agent_id": agent_id, "devices": ["host"]}
+        return int(any_farm.call("POST", "/leases", "agent", json=body).status_code)
 
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(claim, (first, second), ("agent", "agent-2")))
+        both = list(pool.map(claim, (first, second)))
     assert sorted(both) == [200, 204]
     assert any_farm.ok("GET", f"/jobs/{job_id}")["attempts"] == 1
 
@@ -296,7 +297,7 @@ def test_measurements_are_normalised_by_the_anchor(any_farm: Farm) -> None:
 
 @pytest.mark.medium
 def test_unstable_and_emulated_sessions_are_kept_and_not_used(farm: Farm) -> None:
-    agent_id = farm.agent(devices=("host", "emu"))
+    agent_id = farm.agent(devices=("host", "emu"), kinds={"emu": "emulated"})
     shaky, drifting = session_body(), session_body()
     for measured in shaky["rounds"][:2]:  # one alone would be forgiven
         measured["model"]["samples_ns"] = [4_000_000] * 5

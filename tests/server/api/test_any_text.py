@@ -47,15 +47,15 @@ def leased(farm: Farm, agent_id: str) -> dict[str, Any]:
 @EVERY_TEXT
 def test_a_report_with_any_text_is_stored(any_farm: Farm, text: str, kept: str) -> None:
     farm = any_farm
-    agent_id = farm.agent()
+    device = describe() | {"model": text, "properties": {text: text}}
+    registered = send(farm, "/agents/register", {"name": "one", "version": "1", "devices": [device]})
     farm.measure_job()
-    lease = leased(farm, agent_id)
+    lease = leased(farm, registered.json()["agent_id"])
     body = session_body()
     body["conditions"] = {text: [text, {"deeper": text}]}
     body["rounds"][0]["model"]["conditions"] = {"governor": text}
     body["profile"][0]["tag"] = text
-    body["device"]["model"] = text
-    body["device"]["properties"] = {text: text}
+    body["device"] = device
     report = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured", "session": body, "log": text}
     first = send(farm, f"/leases/{lease['lease_id']}/report", report)
     assert first.status_code == 200, first.text

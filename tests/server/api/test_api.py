@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from elasticvit.hashing import file_sha256
-from server.services import claims, job_ends
+from server.services import claims, job_ends, presence
 from server.wire import Failure, JobKind
 from tests.server.server_farm import Farm, problem, tiny_tflite
 
@@ -209,6 +209,9 @@ def test_readiness_names_what_is_missing_until_all_is_there(make_farm: Callable[
         return answer.status_code, answer.json()["waiting_for"]
 
     assert farm.call("GET", "/healthz", None).status_code == 200
+    assert ready() == (503, ["supernet", "host_idle", "host_predictor", "worker"])
+    with farm.database.write() as session:
+        presence.mark(session, presence.Member.of_this_process("worker"), farm.clock())
     assert ready() == (503, ["supernet", "host_idle", "host_predictor"])
     farm.supernet()
     assert ready() == (503, ["host_idle", "host_predictor"])

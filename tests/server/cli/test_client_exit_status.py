@@ -13,8 +13,8 @@ from typer.testing import Result
 
 from server.services import claims, job_ends
 from server.wire import Failure, JobKind
-from tests.server.cli.conftest import PATIENCE_SECONDS, Run, Served
-from tests.server.server_farm import Farm
+from tests.server.cli.conftest import Run, Served
+from tests.server.server_farm import PATIENCE_SECONDS, Farm
 
 REASON = "LiteRT has no operator FlexErf: convert the model again"
 

@@ -23,7 +23,7 @@ from server.compute.jobs.calibrate import calibrate
 from server.compute.jobs.tools import Tools
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
-from server.services import claims, measurements, models
+from server.services import claims, models, reports
 from server.store.tables import Model
 from server.wire import JobKind, Report
 from tests.server.compute.exporting_farm import compute_of, served
@@ -69,7 +69,7 @@ class FakeDevice:
                 assert claimed.job.model_id is not None
                 model = models.get(session, claimed.job.model_id)
                 report = {"lease_id": claimed.lease_id, "attempt": claimed.attempt, **self._outcome(model)}
-                measurements.accept(session, Report.model_validate(report), self.farm.clock())
+                reports.accept(session, Report.model_validate(report), self.farm.clock())
 
     def _outcome(self, model: Model) -> dict[str, Any]:
         arch = Arch.from_json(self.farm.blobs.find(model.sha256).read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from server.compute.task import Task
 from server.services import claims, export_key, models
 from server.store.supernet_file import SupernetRef
 from server.wire import JobKind
+from server.wire.liveness import Liveness
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import (
     NOWHERE,
@@ -72,12 +74,15 @@ def test_searches_subnets_and_calibrations_share_what_is_the_same(farm: Farm, su
 
 
 @pytest.mark.medium
-def test_a_model_whose_file_is_gone_is_exported_again(farm: Farm, supernet: str) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:1000])])
+def test_a_model_whose_file_is_gone_or_damaged_is_exported_again(
+    farm: Farm, supernet: str, damage: Callable[[Path], object]
+) -> None:
     ask(farm, supernet)
     here = LocalExporter()
     assert work_off(farm, here) == 1
     (model,) = farm.ok("GET", "/models")["items"]
-    farm.blobs.path(model["sha256"]).unlink()
+    damage(farm.blobs.path(model["sha256"]))
     assert ask(farm, supernet)["status"] == "queued" and work_off(farm, here) == 1
     assert farm.call("GET", model["download_url"]).status_code == 200
     assert [row["id"] for row in farm.ok("GET", "/models")["items"]] == [model["id"]]
@@ -199,7 +204,7 @@ def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm
         assert ask(farm, name, arch)["status"] == "succeeded"
     with farm.database.read() as session:
         assert {row.name for row in models.with_unmeasured(session)} == {far, near}
-    warm(compute_of(farm), LocalExporter(), threading.Event())
+    warm(compute_of(farm), LocalExporter(), threading.Event(), Liveness().pulse("warm"))
     assert ask(farm, far, arch)["status"] == "succeeded"
     job = ask(farm, near, arch)
     assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
@@ -223,7 +228,7 @@ def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Fa
     assert whole.manifest["top1_change"] is half.manifest["top1_change"] is None
     with farm.database.read() as session:
         assert [row.name for row in models.with_unmeasured(session)] == [near]
-    warm(compute, LocalExporter(), threading.Event())
+    warm(compute, LocalExporter(), threading.Event(), Liveness().pulse("warm"))
     assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
     job = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
     assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1

@@ -14,7 +14,6 @@ from server.compute import worker
 from server.compute.task import Compute, Task
 from server.services import jobs
 from server.settings import Settings, load_settings
-from server.wakeup import WakeupListener
 from server.wire import JobKind, JobStatus
 from tests.server.compute.exporting_farm import compute_of
 from tests.server.server_farm import Farm, attempts
@@ -25,8 +24,8 @@ PATIENCE_SECONDS = 60.0
 @contextmanager
 def working(compute: Compute, execute: worker.Execute) -> Iterator[None]:
     """The lanes of a worker while the block runs."""
-    stop, listener = threading.Event(), WakeupListener(compute.settings.url)
-    threads = worker.lane_threads(compute, execute, stop, listener)
+    stop = threading.Event()
+    threads = worker.lane_threads(compute, execute, stop, compute.database.hints)
     for thread in threads:
         thread.start()
     try:
@@ -35,7 +34,6 @@ def working(compute: Compute, execute: worker.Execute) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
-        listener.close()
 
 
 def enqueued(farm: Farm, *kinds: JobKind) -> list[str]:

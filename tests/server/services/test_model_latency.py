@@ -98,7 +98,7 @@ def test_what_is_unstable_emulated_or_uncalibrated_is_not_in_the_manifest(farm: 
     agent_id = farm.agent()
     restless = session_body(model_ms=1.0)["rounds"][:2] + session_body(model_ms=9.0)["rounds"][:3]
     _report(farm, agent_id, model_id, session_body() | {"rounds": restless})
-    _measure(farm, agent_id, model_id, kind="emulated")
+    _report(farm, farm.agent(kinds={"host": "emulated"}), model_id, session_body(kind="emulated"))
     with farm.database.write() as session:
         model_latency.add_predicted(session, model_id, "host", None, PREDICTED.model_copy(update={"calibrated": False}))
     assert _latency(farm, model_id) == []

@@ -151,14 +151,6 @@ def test_files_of_the_home_folder_are_known_at_a_start_and_one_is_the_default(fa
 
 
 @pytest.mark.medium
-def test_a_replaced_file_is_known_as_it_is_now(farm: Farm) -> None:
-    file = supernet_file(farm.home / "supernets" / "first.safetensors")
-    for seed in (0, 1):
-        bootstrap.register_supernet(farm.database, supernet_file(file, seed, table=False), farm.clock)
-        assert farm.ok("GET", "/supernets/first")["provenance"]["seed"] == seed
-
-
-@pytest.mark.medium
 def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Farm, tmp_path: Path) -> None:
     """And its accuracy is predicted, or that of the table where it stands there; the terms come along."""
     served_supernet = _served_supernet(farm, supernet_file(tmp_path / "far.safetensors", data=NOWHERE))

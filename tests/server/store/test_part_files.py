@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from server.errors import InfraError
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import copy_file, write_private
-from server.store.part_files import PREFIX, STALE_SECONDS, part_file
+from server.store.part_files import PREFIX, STALE_SECONDS, part_file, remove_stale
 
 
 def names(folder: Path) -> list[str]:
@@ -61,15 +63,57 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == ["source", "target"]
 
 
-def test_a_start_removes_what_killed_processes_left_in_every_folder(tmp_path: Path) -> None:
+def folders_of(settings: Settings) -> tuple[Path, ...]:
+    return (settings.home, settings.blobs_folder, settings.supernets_folder)
+
+
+def left_in(settings: Settings) -> list[str]:
+    return [path.name for folder in folders_of(settings) for path in folder.glob(f"{PREFIX}*")]
+
+
+def test_a_start_removes_old_part_files_of_unknown_writers_from_every_folder(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     prepare(settings).close()
-    folders = (settings.home, settings.blobs_folder, settings.supernets_folder)
-    for folder in folders:
-        for name in ("old", "young"):
-            (folder / f"{PREFIX}{name}").write_bytes(b"part")
+    elsewhere = f"{PREFIX}{'0' * 8}-1-abcdef"
+    for folder in folders_of(settings):
+        for name in (f"{PREFIX}old", f"{PREFIX}young", elsewhere):
+            (folder / name).write_bytes(b"part")
         past = time.time() - 2 * STALE_SECONDS
         os.utime(folder / f"{PREFIX}old", (past, past))
     prepare(settings).close()
-    left = [path for folder in folders for path in folder.glob(f"{PREFIX}*")]
-    assert left == [folder / f"{PREFIX}young" for folder in folders]
+    assert sorted(left_in(settings)) == sorted([f"{PREFIX}young", elsewhere] * 3)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("name", [None, f"{PREFIX}{{pid}}-0123456789ab"], ids=["written today", "of an older version"])
+def test_a_start_removes_part_files_of_a_killed_process_at_once(name: str | None, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    prepare(settings).close()
+    code = (
+        "import sys, time; from pathlib import Path; from server.store.part_files import part_file\n"
+        "parts = [part_file(Path(folder)) for folder in sys.argv[1:]]\n"
+        "for part in parts: part.__enter__()\n"
+        "print('written', flush=True); time.sleep(600)"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, folders_of(settings))], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None and writer.stdout.readline() == "written\n"
+    if name is not None:
+        for folder in folders_of(settings):
+            for path in folder.glob(f"{PREFIX}*"):
+                path.rename(path.with_name(name.format(pid=writer.pid)))
+    prepare(settings).close()
+    assert len(left_in(settings)) == 3  # its writer lives
+    writer.kill()
+    writer.communicate()
+    with part_file(settings.blobs_folder) as mine:
+        prepare(settings).close()
+        assert left_in(settings) == [mine.path.name]
+
+
+def test_a_part_file_older_than_the_process_of_its_number_is_removed(tmp_path: Path) -> None:
+    with part_file(tmp_path) as part:
+        os.utime(part.path, (1, 1))
+        remove_stale(tmp_path)
+        assert names(tmp_path) == []

@@ -1,10 +1,15 @@
-"""Jobs have owners and wait without a lease, devices belong to a token, and p90 has an interval of its own."""
+"""Jobs have owners and wait without a lease, devices belong to a token, p90 has an interval of its own, and processes
+say that they are alive."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
 down_revision = "0004"
+# Manifests of uploads had no bound before this version, and every list of models carries them.
+MAX_MANIFEST_CHARS = 100_000
+LENGTH = "length(CAST(manifest AS TEXT))"
+CUT = """'{"note": "the inputs and outputs of this file took too much space: upload it again with short names"}'"""
 
 
 def upgrade() -> None:
@@ -23,7 +28,19 @@ def upgrade() -> None:
     op.create_index("ix_idempotencykey_created_at", "idempotencykey", ["created_at"])
     op.add_column("device", sa.Column("token_id", sa.String(), nullable=True))
     op.execute("UPDATE device SET token_id = (SELECT agent.token_id FROM agent WHERE agent.id = device.agent_id)")
+    op.add_column("attempt", sa.Column("profile", sa.JSON(), nullable=True))
+    op.add_column("supernet", sa.Column("table_sha256", sa.String(), nullable=True))
+    op.add_column("supernet", sa.Column("table_bytes", sa.BigInteger(), nullable=True))
+    op.execute(f"UPDATE model SET manifest = {CUT} WHERE source = 'upload' AND {LENGTH} > {MAX_MANIFEST_CHARS}")
     op.add_column("measurement", sa.Column("p90_stable", sa.Boolean(), nullable=True))
     op.add_column("measurement", sa.Column("p90_lower_ms", sa.Float(), nullable=True))
     op.add_column("measurement", sa.Column("p90_upper_ms", sa.Float(), nullable=True))
     op.add_column("measurement", sa.Column("p90_unstable_reason", sa.String(), nullable=True))
+    op.create_table(
+        "presence",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )

@@ -12,8 +12,7 @@ import pytest
 from elasticvit.data.image_set import load_named
 from server.compute.exporting.order import Exporter
 from server.errors import ServerError
-from server.services import models
-from server.supervise import bootstrap
+from server.services import models, supernet_files
 from tests.server.compute.exporting_farm import (
     NOWHERE,
     LocalExporter,
@@ -98,7 +97,7 @@ def test_a_model_of_other_weights_is_not_converted(farm: Farm, supernet: str) ->
     work_off(farm, LocalExporter())
     (model,) = farm.ok("GET", "/models")["items"]
     file = supernet_file(farm.home / "supernets" / f"{supernet}.safetensors", seed=5, data=NOWHERE)
-    bootstrap.register_supernet(farm.database, file, farm.clock)
+    supernet_files.register(farm.database, file, farm.clock())
     assert "POST /subnets" in problem(converted(farm, Never(), model, "onnx"), 409)["detail"]
 
 
@@ -117,7 +116,7 @@ def test_a_model_whose_file_is_another_or_gone_is_not_converted(farm: Farm, supe
     other = LocalExporter().run(export(supernet_file(tmp_path / "other.safetensors", seed=5, data=NOWHERE)), Meddler())
     farm.blobs.path(model["sha256"]).write_bytes(other.data)
     stale(farm, model)
-    farm.blobs.path(model["sha256"]).unlink()
+    assert not farm.blobs.path(model["sha256"]).exists(), "it was set aside"
     stale(farm, model)
 
 

@@ -55,6 +55,7 @@ def measured(model: Model, p50_ms: float | None, stable: bool = True, p90_ms: fl
         p50_ms=p50_ms,
         p90_ms=p90_ms or p50_ms,
         stable=stable,
+        p90_stable=stable,
         emulated=False,
         samples=100,
         session={},

@@ -1,0 +1,110 @@
+"""One row as the database holds it, for reads of one thing: JSON stays text, nothing is made of it.
+
+Most requests ask for a thing that did not change since somebody asked before. The row's digest tells that for a
+fraction of what the row's objects cost, and it can never be out of date, as a version number could be that one of many
+writers forgot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import JSON, Table
+from sqlmodel import Session, SQLModel
+
+from server.store.db import Database
+from server.version import VERSION
+
+SEPARATOR, NULL = "\x1f", "\x00"
+
+
+class RawRows:
+    """Reads the columns of `tables` that belong to one id; `joined` says how the tables belong together.
+
+    The columns of `fixed` are left out: long ones that never change, or only together with others.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tables: Sequence[type[SQLModel]],
+        joined: str = "",
+        fixed: Collection[str] = (),
+    ) -> None:
+        self._is_postgres = database.engine.dialect.name == "postgresql"
+        self._database = database
+        named = ((table, column.name) for table in map(_table, tables) for column in table.columns)
+        columns = ", ".join(self._column(table, name) for table, name in named if name not in fixed)
+        first = _table(tables[0]).name
+        source = f"{first} {joined}" if joined else first
+        self._statement = f"SELECT {columns} FROM {source} WHERE {first}.id = {'%s' if self._is_postgres else '?'}"
+        self._kind = f"{VERSION}{SEPARATOR}{first}"
+        self._lock = threading.Lock()
+        self._idle: list[Any] = []
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether `digest` answers within microseconds, so that it needs no thread of its own."""
+        return not self._is_postgres
+
+    def digest(self, thing_id: str) -> str | None:
+        """The digest of the row as it is now; None without a row, and where it cannot be read now or like this."""
+        try:
+            connection = self._taken()
+            row = connection.execute(self._statement, (thing_id,)).fetchone()
+        except _errors():
+            return None  # the caller reads the row as usual, and finds what is wrong
+        with self._lock:
+            self._idle.append(connection)
+        return None if row is None else self._of(row)
+
+    def digest_in(self, session: Session, thing_id: str) -> str | None:
+        """The same in the snapshot of a session."""
+        row = session.connection().exec_driver_sql(self._statement, (thing_id,)).fetchone()
+        return None if row is None else self._of(row)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _column(self, table: Table, name: str) -> str:
+        column = f'{table.name}."{name}"'
+        return f"{column}::text" if self._is_postgres and isinstance(table.c[name].type, JSON) else column
+
+    def _of(self, row: Sequence[object]) -> str:
+        text = SEPARATOR.join([self._kind, *(NULL if value is None else str(value) for value in row)])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+    def _taken(self) -> Any:  # noqa: ANN401  a connection of sqlite3 or psycopg
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        url = self._database.engine.url
+        if self._is_postgres:
+            import psycopg
+
+            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            return psycopg.connect(text, autocommit=True)
+        # Never waits: while SQLite recovers a file, the caller reads it as usual, in a thread.
+        connection = sqlite3.connect(str(url.database), timeout=0, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+
+def _table(model: type[SQLModel]) -> Table:
+    table = model.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    try:
+        import psycopg
+    except ImportError:
+        return (sqlite3.Error, UnicodeError, ValueError)
+    return (sqlite3.Error, psycopg.Error, UnicodeError, ValueError)
