@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,17 +11,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from elasticvit.errors import ExportError
 from server.compute import worker
-from server.compute.lane_thread import LaneThread
 from server.compute.task import Compute, Task
 from server.errors import BadValue
 from server.services import claims, jobs
-from server.wakeup import WakeupListener
 from server.wire import MAX_DETAIL_CHARS, JobKind
 from tests.server.compute.exporting_farm import compute_of
 from tests.server.compute.test_worker import enqueued, statuses, working
 from tests.server.server_farm import Farm
-
-PATIENCE_SECONDS = 60.0
 
 
 class Panic(BaseException):
@@ -114,36 +109,3 @@ def test_a_lane_goes_on_after_its_jobs_raised_everything(farm: Farm) -> None:
             jobs.get(session, job_id).max_attempts = 1
     with working(compute_of(farm), execute):
         assert sorted(statuses(farm, job_ids)) == ["failed", "failed", "succeeded"]
-
-
-@pytest.mark.medium
-def test_a_lanes_thread_says_that_it_is_alive_while_idle_and_at_work(farm: Farm) -> None:
-    go = threading.Event()
-
-    def execute(_task: Task) -> Mapping[str, Any]:
-        assert go.wait(PATIENCE_SECONDS)
-        return {}
-
-    compute, stop = compute_of(farm), threading.Event()
-    listener = WakeupListener(compute.settings.url)
-    (thread,) = [lane for lane in worker.lane_threads(compute, execute, stop, listener) if "answers" in lane.name]
-    thread.start()
-    until_alive_again(thread)
-    job_ids = enqueued(farm, JobKind.SUBNET)
-    while farm.ok("GET", f"/jobs/{job_ids[0]}")["status"] == "queued":
-        time.sleep(0.05)
-    until_alive_again(thread)
-    until_alive_again(thread)
-    go.set()
-    assert statuses(farm, job_ids) == ["succeeded"]
-    stop.set()
-    thread.join()
-    listener.close()
-    assert not thread.is_alive()
-
-
-def until_alive_again(thread: LaneThread) -> None:
-    before, deadline = thread.last_alive, time.monotonic() + PATIENCE_SECONDS
-    while thread.last_alive == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
