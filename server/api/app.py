@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
@@ -14,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server import logs
-from server.api import handlers
+from server.api import handlers, openapi
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
 from server.api.hot_reads import HotReads
@@ -96,7 +97,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         version=VERSION,
         summary="A latency budget goes in, a vision model that meets it comes out.",
         lifespan=lifespan,
-        responses=handlers.RESPONSES,
         strict_content_type=False,
         redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
@@ -112,4 +112,5 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app
