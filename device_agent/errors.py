@@ -7,6 +7,7 @@ AgentError
 ├── BenchMissing         exit 5  android_bench or its runtime is missing
 ├── ApiError             what the server answered
 │   ├── ServerAway       no answer, or "not now": try again later
+│   │   ├── ServerFault  the server failed on this very request: 500
 │   │   └── BadAnswer    what answers does not follow the protocol
 │   ├── Unauthorized     the token is wrong, revoked, or of another role
 │   ├── UnknownAgent     the server does not know the agent: register again
@@ -58,6 +59,10 @@ class ApiError(AgentError):
 
 
 class ServerAway(ApiError):
+    pass
+
+
+class ServerFault(ServerAway):
     pass
 
 

@@ -11,12 +11,13 @@ ServerError
 │   ├── MethodNotAllowed 405  allowed
 │   ├── TooLarge         413
 │   ├── UnsupportedEncoding 415
+│   ├── TooMany          429
 │   └── Conflict         409
 │       ├── NoPredictor  409
 │       ├── Finished     409  a finished job does not change
 │       └── StaleLease   409
 └── InfraError           500  the operator can fix it
-    ├── ExportCrashed    500  the process that exports died, or exceeded its limits; not tried again
+    ├── ExportCrashed    500  the process that exports died (by a signal: twice), or exceeded its limits; final
     ├── Unavailable      503
     │   ├── NotYet       503  retry_after_seconds
     │   └── Busy         503  retry_after_seconds
@@ -66,7 +67,7 @@ class ServerError(Exception):
 
     def failure(self) -> Failure:
         """The same as the failure of a job."""
-        return Failure(kind=self.kind, detail=self.detail[:MAX_DETAIL_CHARS])
+        return failure(self.kind, self.detail, type(self).__name__)
 
 
 class UserError(ServerError):
@@ -117,6 +118,12 @@ class TooLarge(UserError):
 
 class UnsupportedEncoding(UserError):
     status = 415
+
+
+class TooMany(UserError):
+    """The user has as many unfinished jobs as allowed."""
+
+    status = 429
 
 
 class Conflict(UserError):
@@ -197,6 +204,13 @@ class ForeignDatabase(InfraError):
 
 class SettingsError(InfraError):
     pass
+
+
+def failure(kind: FailureKind, detail: str, name: str) -> Failure:
+    """The failure of a job, whatever the text of its error: cut off where it is too long; an empty one is replaced by
+    the error's `name`."""
+    # Characters that databases cannot hold are replaced by one each, so the length stays.
+    return Failure(kind=kind, detail=detail[:MAX_DETAIL_CHARS].strip() or f"{name}, without a message: read the log")
 
 
 def problem(status: int, detail: str, *, kind: FailureKind | None = None, **extras: JsonValue) -> Problem:

@@ -39,7 +39,16 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
     offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
+    renew_seconds: float = Field(default=1.0, gt=0, le=3600)
+    """How often agents ask whether their lease still holds while they measure; a cancellation reaches them so soon."""
     max_attempts: int = Field(default=3, ge=1, le=100)
+    max_open_jobs: int = Field(default=100, ge=1, le=1_000_000)
+    """Of one user; admins have no such limit."""
+    max_session_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    """Of one measuring session that a user asks for, 2 × rounds × max_secs; admins have no such limit."""
+    search_wait_seconds: float = Field(default=3600.0, gt=0, le=1e7)
+    """How long a search waits for its measurements each time, before it fails."""
+    calibration_wait_seconds: float = Field(default=86_400.0, gt=0, le=1e7)
     max_upload_mb: float = Field(default=200.0, gt=0, le=MAX_MB)
     max_uploads: int = Field(default=16, ge=1, le=1000)
     """Uploads at a time, of which one user has at most half; further ones wait."""

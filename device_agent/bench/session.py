@@ -45,7 +45,8 @@ def measure(
 
     Raises BadModel, DeviceFault, InfraFault, Cancelled.
     """
-    models, anchors = [], []
+    models: list[BenchResult] = []
+    anchors: list[BenchResult] = []
     for number in range(protocol.rounds):
         progress(Progress(stage="measuring", done=number, total=protocol.rounds))
         if files.anchor is not None:

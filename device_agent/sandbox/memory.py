@@ -36,7 +36,8 @@ def _group_limits(proc: Path, cgroups: Path) -> Iterator[int]:
     for line in _text(proc / "self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            roots, name = (cgroups, cgroups / "unified"), "memory.max"
+            roots: tuple[Path, ...] = (cgroups, cgroups / "unified")
+            name = "memory.max"
         elif "memory" in controllers.split(","):
             roots, name = (cgroups / "memory",), "memory.limit_in_bytes"
         else:

@@ -16,6 +16,7 @@ from device_agent.errors import (
     Missing,
     Refused,
     ServerAway,
+    ServerFault,
     StaleLease,
     Unauthorized,
     UnknownAgent,
@@ -134,6 +135,8 @@ def _fail(response: httpx.Response, special: dict[int, type[ApiError]]) -> NoRet
         raise special[status](detail)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise Unauthorized(detail)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise ServerFault(detail)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in LATER:
         raise ServerAway(detail)
     if status < HTTPStatus.BAD_REQUEST:

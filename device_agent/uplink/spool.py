@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
-from device_agent.errors import Refused, StaleLease
+from device_agent.errors import Refused, ServerFault, StaleLease
 from device_agent.files import remove_parts, write_whole
 from server.wire import MAX_DETAIL_CHARS, Failure, Report, Reported
 
 log = structlog.get_logger()
 
 Send = Callable[[Report], Reported]
+# A report on which the server fails so often, over so long, is set aside: it would fail for ever.
+MAX_FAULTS = 20
+FAULT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How often the server failed on a report, and when it first did, in seconds of the spool's clock."""
+
+    count: int
+    first_s: float
 
 
 class Spool:
@@ -25,11 +38,13 @@ class Spool:
     While a report is being sent, other threads send the ones after it: no report waits for another one's answer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
+        self._clock = clock
         self._lock = threading.Lock()  # for the fields below, never held while a file is written or sent
         self._written: set[int] = set()
         self._sent: set[Path] = set()
+        self._faults: dict[Path, Faults] = {}
         remove_parts(folder)
 
     def put(self, report: Report) -> Path:
@@ -47,13 +62,42 @@ class Spool:
         """Send all reports that no other thread is sending, oldest first; stop at the first that cannot be sent now.
 
         A stale report is dropped. A refused one is set aside, and the job is reported as failed in its place, so that
-        it does not wait. A file that cannot be read is set aside. Raises what `send` raises otherwise.
+        it does not wait. A file that cannot be read is set aside. A report on which the server fails does not hold up
+        those after it; it is tried again, and set aside after `MAX_FAULTS` times over `FAULT_SECONDS`. Raises what
+        `send` raises otherwise.
         """
+        fault: ServerFault | None = None
         for path in self._waiting():
             with self._taken(path) as taken:
                 report = _read(path) if taken and path.exists() else None
-                if report is not None:
+                if report is None:
+                    continue
+                try:
                     _deliver(path, report, send)
+                    self._faults.pop(path, None)
+                except ServerFault as error:
+                    if not self._set_aside_if_hopeless(path, report, error):
+                        fault = error
+        if fault is not None:
+            raise fault
+
+    def _set_aside_if_hopeless(self, path: Path, report: Report, error: ServerFault) -> bool:
+        """Count a failure of the server on a report; whether the report was set aside for it."""
+        before = self._faults.get(path, Faults(0, self._clock()))
+        faults = Faults(before.count + 1, before.first_s)
+        if faults.count < MAX_FAULTS or self._clock() - faults.first_s < FAULT_SECONDS:
+            self._faults[path] = faults
+            return False
+        self._faults.pop(path, None)
+        aside = _set_aside(path, "failed")
+        log.error(
+            "the server fails on a report; it is set aside. Rename it to its number and .json to have it sent again",
+            file=str(aside),
+            lease=report.lease_id,
+            failures=faults.count,
+            reason=str(error),
+        )
+        return True
 
     def _reserve_number(self) -> int:
         with self._lock:

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server.clock import Clock
 from server.errors import ServerError
-from server.services import job_ends, lease_expiry, presence
+from server.services import presence, sweeping
 from server.store.db import Database, from_database_error
 from server.wire.liveness import Liveness, Pulse, Watchdog
 
@@ -89,19 +89,15 @@ class Sweeper:
         return time.monotonic() - self.last.at_s > self._every_seconds + LATE_SECONDS
 
     def sweep(self) -> None:
-        """Requeue what dead agents and workers held, and cancel jobs whose parent is finished."""
+        """Do what time does to the queue (`server.services.sweeping`), and mark that this process is alive."""
         now = self._clock()
         with self._database.write() as session:
             presence.mark(session, self._me, now)
             presence.forget(session, "server", now)
             presence.forget(session, "worker", now)
-            done = {
-                "leases expired": lease_expiry.sweep(session, now),
-                "jobs cancelled whose parent is finished": job_ends.sweep_orphans(session, now),
-            }
+            done = sweeping.sweep(session, now)
         for what, count in done.items():
-            if count:
-                log.warning(what, count=count)
+            log.warning(what, count=count)
 
     def _try(self) -> None:
         try:

@@ -101,8 +101,8 @@ def all_things(database: Database, reads: anyio.CapacityLimiter) -> AllThings:
         "measurements": RawRows(database, [Measurement], fixed=("session",)),
     }
     views: dict[str, View] = {
-        "jobs": lambda session, job_id: jobs.view(jobs.get(session, job_id)),
-        "searches": lambda session, search_id: searches.view(*searches.get(session, search_id)),
+        "jobs": lambda session, job_id: jobs.view(session, jobs.get(session, job_id)),
+        "searches": lambda session, search_id: searches.view(session, *searches.get(session, search_id)),
         "models": lambda session, model_id: models.view(models.get(session, model_id)),
         "measurements": lambda session, of: measurements.detail(session, measurements.get(session, of)),
     }

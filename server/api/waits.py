@@ -18,7 +18,7 @@ from server.wire import MAX_WAIT_SECONDS
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 2000
 EVENT_TYPE = "text/event-stream"
-EVENTS = {200: {"content": {EVENT_TYPE: {"schema": {"type": "string"}}}, "description": "Server-sent events"}}
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_TYPE: {"schema": {"type": "string"}}}, "description": "Server-sent events"}}
 WaitSeconds = Annotated[
     float,
     Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so long for the end, or for a change from the If-None-Match"),

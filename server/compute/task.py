@@ -1,29 +1,31 @@
-"""A claimed compute job while it is done: renews its lease, reports its progress, and waits for its measurements."""
+"""A claimed compute job while it is done: renews its lease, reports its progress, and parks it while it waits."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import structlog
 
 from server.clock import Clock
+from server.compute.sessions import SessionEnd, SessionOrder, Wait
 from server.errors import NotFound, StaleLease
-from server.services import claims, jobs, measurements, submissions
+from server.services import claims, jobs, measurements, parked, submissions
 from server.services.claims import Claimed
-from server.services.storable import digest
+from server.services.parked import Waiting
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
-from server.store.tables import Job, Measurement
-from server.wire import JobStatus, MeasureProtocol, Progress
+from server.store.tables import Job
+from server.wire import JobKind, JobStatus, Progress
 from server.wire.liveness import Liveness, Pulse
 
 log = structlog.get_logger()
-POLL_SECONDS = 0.1
+# How soon a cancellation is noticed, whatever the job does.
+LOOK_SECONDS = 1.0
 # A job that is not heard of for so long hangs: its process ends, and another takes the job.
 STEP_SECONDS = 1800.0
 RENEW_SECONDS = 300.0
@@ -50,7 +52,7 @@ class Compute:
 
 @dataclass
 class Task:
-    """A claimed job. Use as a context manager: inside, a thread renews the lease."""
+    """A claimed job. Use as a context manager: inside, a thread keeps the lease."""
 
     compute: Compute
     claimed: Claimed
@@ -87,18 +89,12 @@ class Task:
             raise Stopped
 
     def look(self) -> None:
-        """Like `check`, and reads the job from the queue, so that a cancellation is noticed before the next renewal.
+        """Like `check`, and reads the job from the queue, so that a cancellation is noticed at once.
 
         Raises Stopped, Lost.
         """
         self.check()
-        with self.compute.database.read() as session:
-            now = jobs.get(session, self.job.id)
-        if JobStatus(now.status).finished or (now.lease_id, now.attempts) != (
-            self.claimed.lease_id,
-            self.claimed.attempt,
-        ):
-            self._lost.set()
+        self._look()
         self.check()
 
     def say(self, stage: str, done: int = 0, total: int | None = None, detail: str | None = None) -> None:
@@ -108,56 +104,61 @@ class Task:
         self._renew()
         self.check()
 
-    def measure(self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int) -> str:
-        """Queue a measuring session as this job's child; returns the child's id.
-
-        The child is unique by key, model, device and protocol: a later attempt of this job finds the session of the
-        same file, and never that of another one.
-        """
-        with self.compute.database.write() as session:
-            return submissions.measure(
-                session,
-                model_id,
-                device,
-                protocol,
-                self.compute.clock(),
-                parent_id=self.job.id,
-                key=child_key(key, model_id, device, protocol),
-                priority=priority,
-                max_attempts=self.compute.settings.max_attempts,
-            ).id
-
-    def measured(
-        self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int
-    ) -> Measurement | None:
-        """The measurement of this model by one session, queued like `measure` and waited for; None when the session
-        failed or was cancelled. Raises Stopped, Lost."""
-        job_id = self.measure(model_id, device, key, protocol, priority)
-        self.wait([job_id], f"measuring on {device}")
+    def session_end(self, order: SessionOrder) -> SessionEnd | None:
+        """How this session ended; None while it is not finished or was never asked for."""
         with self.compute.database.read() as session:
-            return measurements.of_job(session, job_id, model_id)
+            child = jobs.find_child(session, self.job.id, order.child_key)
+            if child is None or not JobStatus(child.status).finished:
+                return None
+            return SessionEnd(measurements.of_job(session, child.id, order.model_id))
 
-    def wait(self, job_ids: Iterable[str], stage: str) -> list[Job]:
-        """The jobs once all are finished, in their order. Raises Stopped, Lost."""
-        job_ids = list(job_ids)
-        reported = -1
-        while True:
-            with self.compute.database.read() as session:
-                rows = [jobs.get(session, job_id) for job_id in job_ids]
-            finished = sum(JobStatus(job.status).finished for job in rows)
-            if finished != reported:
-                self.say(stage, finished, len(rows))
-                reported = finished
-            if finished == len(rows):
-                return rows
-            self.check()
-            time.sleep(POLL_SECONDS)
+    def park(self, wait: Wait) -> None:
+        """Queue the sessions and end the attempt; the job is queued again when they are finished. Call it outside of
+        the `with`, since there is no lease afterwards. Raises StaleLease, Finished, and NotFound."""
+        settings = self.compute.settings
+        is_search = self.job.kind == JobKind.SEARCH
+        max_seconds = settings.search_wait_seconds if is_search else settings.calibration_wait_seconds
+        with self.compute.database.write() as session:
+            now = self.compute.clock()
+            job_ids = [
+                submissions.measure(
+                    session,
+                    order.model_id,
+                    order.device,
+                    order.protocol,
+                    now,
+                    parent_id=self.job.id,
+                    key=order.child_key,
+                    priority=order.priority,
+                    max_attempts=settings.max_attempts,
+                ).id
+                for order in wait.sessions
+            ]
+            waiting = Waiting(job_ids, wait.stage, wait.checkpoint, max_seconds)
+            parked.park(session, self.claimed.lease_id, self.claimed.attempt, waiting, now)
 
     def _keep(self, pulse: Pulse) -> None:
         every_seconds = self.compute.settings.lease_seconds / 3
-        while not self._done.wait(every_seconds):
-            self._renew()
-            pulse.within(every_seconds + RENEW_SECONDS)
+        renewed_s = time.monotonic()
+        while not self._done.wait(min(LOOK_SECONDS, every_seconds)):
+            pulse.within(RENEW_SECONDS)
+            is_due = time.monotonic() - renewed_s >= every_seconds
+            try:
+                if is_due:
+                    renewed_s = time.monotonic()
+                    self._renew()
+                else:
+                    self._look()
+            except Exception:  # the next time may succeed; if none does, the lease runs out and the job is requeued
+                with suppress(Exception):
+                    log.exception("a lease could not be kept", job=self.job.id)
+
+    def _look(self) -> None:
+        with self.compute.database.read() as session:
+            now = jobs.get(session, self.job.id)
+        holder = (now.lease_id, now.attempts)
+        if JobStatus(now.status).finished or holder != (self.claimed.lease_id, self.claimed.attempt):
+            self._lost.set()
 
     def _renew(self) -> None:
         try:
@@ -175,10 +176,3 @@ class Task:
         except Exception:
             # The next renewal may succeed; if none does, the lease runs out and the job is requeued.
             log.exception("a lease could not be renewed", job=self.job.id)
-
-
-def child_key(key: str, model_id: str, device: str, protocol: MeasureProtocol) -> str:
-    """`KEY:MODEL:HASH`, the hash of device and protocol. Children of older databases have the plain key; they stay as
-    they are and are not taken for a session of any model."""
-    conditions = digest({"device": device, "protocol": protocol.model_dump(mode="json")})
-    return f"{key}:{model_id}:{conditions[:16]}"

@@ -1,10 +1,10 @@
 """The compute worker: takes searches, exports, calibrations and conversions from the queue and does them in lanes.
 
 A lane is a number of threads for some kinds of jobs. Answers, calibrations and conversions have separate lanes, because
-a calibration mostly waits for a device and a conversion takes long, and neither may delay a search. Networks are
-exported in a warm process of their own, one at a time for all lanes. A worker that is asked to stop gives its jobs
-back; the leases of one that is killed run out. The worker of a supervised home starts by returning the jobs of its
-predecessor.
+a calibration and a conversion take long, and neither may delay a search. A job that waits for a device is parked and
+holds no thread. Networks are exported in a warm process of their own, one at a time for all lanes. A worker that is
+asked to stop gives its jobs back; the leases of one that is killed run out. The worker of a supervised home starts by
+returning the jobs of its predecessor. Nothing that a job raises ends the thread of a lane.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -26,8 +27,9 @@ from elasticvit.errors import ElasticVitError
 from server.clock import utc_now
 from server.compute.exporting.exporter import ChildExporter, limits_of
 from server.compute.presence import mark_presence
+from server.compute.sessions import Wait
 from server.compute.task import STEP_SECONDS, Compute, Lost, Stopped, Task
-from server.errors import DiskFull, Finished, NotFound, ServerError, StaleLease
+from server.errors import DiskFull, Finished, NotFound, ServerError, StaleLease, failure
 from server.services import claims, host_calibration, job_ends, jobs, lease_expiry
 from server.services.home import prepare
 from server.settings import Settings
@@ -42,7 +44,8 @@ IDLE_SECONDS = 0.2
 REFUSED_SECONDS = 5.0
 # To claim a job, which may wait for other writers.
 CLAIM_SECONDS = 300.0
-Execute = Callable[[Task], Mapping[str, Any]]
+Outcome = Mapping[str, Any] | Wait
+Execute = Callable[[Task], Outcome]
 
 
 @dataclass(frozen=True)
@@ -121,14 +124,14 @@ def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, st
 def lane_threads(compute: Compute, execute: Execute, stop: threading.Event, listener: Hints) -> list[threading.Thread]:
     """The threads of all lanes, not started yet; each has a name of its own."""
 
-    def run(name: str, kinds: tuple[JobKind, ...]) -> threading.Thread:
+    def lane_thread(name: str, kinds: tuple[JobKind, ...]) -> threading.Thread:
         wakeup = listener.waiter()
         return compute.liveness.thread(name, lambda pulse: work(compute, name, kinds, execute, stop, wakeup, pulse))
 
     return [
-        run(name, lane.kinds)
+        lane_thread(f"{lane.name}-{number}", lane.kinds)
         for lane in lanes(compute.settings)
-        for name in (f"{lane.name}-{number}" for number in range(lane.threads))
+        for number in range(lane.threads)
     ]
 
 
@@ -149,8 +152,8 @@ def work(
         pulse.within(CLAIM_SECONDS)
         try:
             claimed = _claim(compute, worker_id, kinds)
-        except Exception:
-            log.exception("the queue does not answer; trying again")
+        except BaseException:  # whatever it is: a lane that ended would do no more jobs
+            _say_all(lambda: log.exception("the queue does not answer; trying again"))
             stop.wait(2.0)
             continue
         if claimed is None:
@@ -176,34 +179,51 @@ def _keep_calibrated(compute: Compute, stop: threading.Event, pulse: Pulse) -> N
 
 
 def run_job(task: Task, execute: Execute) -> None:
-    """Do one job and record how it ended; never raises."""
+    """Do one job and record how it ended; never raises, whatever the work or the record raises."""
+    try:
+        _run_job(task, execute)
+    except (StaleLease, NotFound, Finished):
+        _say_all(lambda: log.warning("job was finished or taken by another worker; dropped", job=task.job.id))
+    except BaseException:
+        # The work's own errors were taken before: this is the database, the disk or the log.
+        _say_all(lambda: log.exception("the end of a job could not be written; its lease runs out", job=task.job.id))
+
+
+def _run_job(task: Task, execute: Execute) -> None:
     bound = log.bind(job=task.job.id, kind=task.job.kind, attempt=task.claimed.attempt)
     bound.info("job begun")
     try:
-        try:
-            with task:
-                result = execute(task)
-            _finish(task, result)
+        with task:
+            outcome = execute(task)
+        if isinstance(outcome, Wait):
+            task.park(outcome)
+            bound.info("job parked", stage=outcome.stage)
+        else:
+            _finish(task, outcome)
             bound.info("job done")
-        except Stopped:
-            _release(task)
-            bound.info("job given back")
-        except Lost:
-            bound.warning("job lost: its lease was taken or it was cancelled")
-        except (DiskFull, DBAPIError) as error:
-            _after_refusal(task, error)
-        except ServerError as error:
-            _fail(task, error.failure(), error.log, error.final)
-        except ElasticVitError as error:
-            _fail(task, Failure(kind="user", detail=str(error)))
-        except Exception as error:
-            bound.exception("job failed unexpectedly")
-            detail = f"{type(error).__name__}: {error}; the server's log has more"
-            _fail(task, Failure(kind="infra", detail=detail[:MAX_DETAIL_CHARS]), traceback.format_exc())
-    except (StaleLease, NotFound, Finished):
-        bound.warning("job was finished or taken by another worker; its result is dropped")
-    except DBAPIError:
-        bound.exception("the end of the job could not be written; its lease will run out")
+    except Stopped:
+        _release(task)
+        bound.info("job given back")
+    except Lost:
+        bound.warning("job lost: its lease was taken or it was cancelled")
+    except (StaleLease, Finished):
+        raise
+    except (DiskFull, DBAPIError) as error:
+        _after_refusal(task, error)
+    except ServerError as error:
+        _fail(task, error.failure(), error.log, error.final)
+    except ElasticVitError as error:
+        _fail(task, failure("user", str(error), type(error).__name__))
+    except BaseException as error:  # libraries raise more than Exception: SystemExit, panics of Rust
+        _say_all(lambda: bound.exception("job failed unexpectedly"))
+        detail = f"{type(error).__name__}: {error}"[: MAX_DETAIL_CHARS - 100] + "; the server's log has more"
+        _fail(task, failure("infra", detail, type(error).__name__), traceback.format_exc())
+
+
+def _say_all(say: Callable[[], None]) -> None:
+    """Log, where logging itself may fail: the disk may be full."""
+    with suppress(Exception):
+        say()
 
 
 def _after_refusal(task: Task, error: DiskFull | DBAPIError) -> None:
@@ -236,7 +256,7 @@ def _release(task: Task) -> None:
 
 def _claim(compute: Compute, worker_id: str, kinds: tuple[JobKind, ...]) -> claims.Claimed | None:
     with compute.database.read() as session:
-        if not claims.waiting(session, kinds):
+        if not claims.waiting(session, kinds, now=compute.clock()):
             return None
     with compute.database.write() as session:
         return claims.claim_compute(session, worker_id, kinds, compute.clock(), compute.settings.lease_seconds)

@@ -1,17 +1,19 @@
 """Claims of jobs: the lease, its renewal, and the fencing that lets only its holder change the job.
 
-Every claim is an attempt, whose number is the fencing token.
+Every claim is an attempt, whose number is the fencing token. Of several claimable jobs the one of the highest priority
+is taken. Among equal ones owners share: first comes the owner who holds the fewest leases, then the one whose work was
+begun longest ago, then the oldest job. The service's own work counts as one owner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, update
-from sqlmodel import Session, col, select
+from sqlalchemy import ColumnElement, or_, update
+from sqlmodel import Session, col, func, select
 
 from server.errors import NotFound, StaleLease
 from server.services.host_exclusion import undisturbed
@@ -21,6 +23,9 @@ from server.store.tables import Attempt, Job, new_id
 from server.wire import JobKind, JobStatus, Progress
 
 DEFAULT_LEASE_SECONDS = 60.0
+# A renewal is written only when this much of the lease is used up, so that agents may ask often at little cost.
+USED_BEFORE_WRITE = 1 / 3
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ class Claimed:
     expires_at: datetime
 
 
-def waiting(session: Session, kinds: Collection[JobKind], devices: Collection[str] | None = None) -> bool:
+def waiting(
+    session: Session, kinds: Collection[JobKind], devices: Collection[str] | None = None, *, now: datetime
+) -> bool:
     """Whether a claim could succeed: a cheap read, so that idle polling writes nothing."""
-    return session.exec(select(Job.id).where(*_claimable(kinds, devices)).limit(1)).first() is not None
+    return session.exec(select(Job.id).where(*_claimable(kinds, devices, now)).limit(1)).first() is not None
 
 
 def claim_compute(
@@ -46,14 +53,27 @@ def claim_compute(
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
 ) -> Claimed | None:
     """Take the next compute job, None when no job is queued."""
-    return _claim(session, worker_id, _claimable(kinds, None), now, lease_seconds)
+    return _claim(session, worker_id, _claimable(kinds, None, now), now, lease_seconds)
 
 
 def claim_device(
     session: Session, agent_id: str, devices: Collection[str], now: datetime, lease_seconds: float
 ) -> Claimed | None:
     """Take the next measuring job for one of an agent's devices, None when no job is queued."""
-    return _claim(session, agent_id, _claimable((JobKind.MEASURE,), devices), now, lease_seconds)
+    return _claim(session, agent_id, _claimable((JobKind.MEASURE,), devices, now), now, lease_seconds)
+
+
+def held_until(
+    session: Session, lease_id: str, attempt: int, now: datetime, lease_seconds: float, progress: Progress | None
+) -> datetime | None:
+    """When the lease expires, if it is held and a renewal need not be written yet; otherwise None. A cheap read."""
+    job = get(session, get_attempt(session, lease_id).job_id)
+    expires_at = job.lease_expires_at
+    if (job.lease_id, job.attempts, job.status) != (lease_id, attempt, JobStatus.RUNNING) or expires_at is None:
+        return None
+    is_told = progress is None or job.progress == progress.model_dump()
+    is_fresh = expires_at - now >= timedelta(seconds=lease_seconds * (1 - USED_BEFORE_WRITE))
+    return expires_at if is_told and is_fresh else None
 
 
 def renew(
@@ -97,41 +117,74 @@ def change_held(
     job_changed(session, job)
 
 
-def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None) -> list[ColumnElement[bool]]:
-    where = [col(Job.status) == JobStatus.QUEUED.value, col(Job.kind).in_([kind.value for kind in kinds])]
+def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None, now: datetime) -> list[ColumnElement[bool]]:
+    where = [
+        col(Job.status) == JobStatus.QUEUED.value,
+        col(Job.kind).in_([kind.value for kind in kinds]),
+        col(Job.same_as).is_(None),
+        or_(col(Job.not_before).is_(None), col(Job.not_before) <= now),
+    ]
     if devices is not None:
         where += [col(Job.device).in_(list(devices)), undisturbed()]
     return where
 
 
 def _claim(
-    session: Session, owner: str, where: list[ColumnElement[bool]], now: datetime, lease_seconds: float
+    session: Session, holder: str, where: list[ColumnElement[bool]], now: datetime, lease_seconds: float
 ) -> Claimed | None:
     lease_id = new_id("lease", now)
     expires_at = now + timedelta(seconds=lease_seconds)
-    # skip_locked lets PostgreSQL's claimers pass each other; SQLite has one writer at a time and ignores it.
-    chosen = select(Job.id).where(*where).order_by(col(Job.priority).desc(), col(Job.id)).limit(1)
-    take = (
-        update(Job)
-        .where(
-            col(Job.id) == chosen.with_for_update(skip_locked=True).scalar_subquery(),
-            col(Job.status) == JobStatus.QUEUED.value,
-        )
-        .values(
-            status=JobStatus.LEASED.value,
-            attempts=Job.attempts + 1,
-            lease_id=lease_id,
-            lease_expires_at=expires_at,
-            progress=None,
-        )
-        .returning(col(Job.id))
-    )
-    job_id = session.execute(take).scalar_one_or_none()
-    if job_id is None:
+    values = {
+        "status": JobStatus.LEASED.value,
+        "attempts": Job.attempts + 1,
+        "lease_id": lease_id,
+        "lease_expires_at": expires_at,
+        "progress": None,
+        "not_before": None,
+    }
+    for priority, owner in _turns(session, where):
+        job_id = _take(session, [*where, col(Job.priority) == priority, _owned_by(owner)], values)
+        if job_id is not None:
+            break
+    else:
         return None
     job = session.get_one(Job, job_id, populate_existing=True)
     job.started_at = job.started_at or now
-    session.add(Attempt(id=lease_id, job_id=job.id, number=job.attempts, owner=owner, leased_at=now))
+    session.add(Attempt(id=lease_id, job_id=job.id, number=job.attempts, owner=holder, leased_at=now))
     session.flush()
     job_changed(session, job)
     return Claimed(job=job, lease_id=lease_id, attempt=job.attempts, expires_at=expires_at)
+
+
+def _take(session: Session, where: list[ColumnElement[bool]], values: dict[str, Any]) -> str | None:
+    """The id of the oldest such job, changed; None if there is none that no other transaction has locked."""
+    # skip_locked lets PostgreSQL's claimers pass each other; SQLite has one writer at a time and ignores it.
+    oldest = select(Job.id).where(*where).order_by(col(Job.id)).limit(1).with_for_update(skip_locked=True)
+    is_queued = col(Job.status) == JobStatus.QUEUED.value
+    take = update(Job).where(col(Job.id) == oldest.scalar_subquery(), is_queued).values(values)
+    job_id: str | None = session.execute(take.returning(col(Job.id))).scalar_one_or_none()
+    return job_id
+
+
+def _turns(session: Session, where: list[ColumnElement[bool]]) -> list[tuple[int, str | None]]:
+    """The priorities and owners of the claimable jobs, in the order in which they are served."""
+    groups = session.execute(
+        select(Job.priority, Job.owner, func.min(Job.id)).where(*where).group_by(col(Job.priority), col(Job.owner))
+    ).all()
+    if len(groups) == 1:
+        return [(groups[0][0], groups[0][1])]
+    served = {owner: _served(session, owner) for owner in {owner for _, owner, _ in groups}}
+    groups = sorted(groups, key=lambda group: (-group[0], *served[group[1]], group[2]))
+    return [(priority, owner) for priority, owner, _ in groups]
+
+
+def _served(session: Session, owner: str | None) -> tuple[int, datetime]:
+    """How many leases an owner's jobs hold, and when work on one was last begun."""
+    is_leased = (col(Job.status).in_(TAKEN), col(Job.lease_expires_at).is_not(None))
+    leased = session.exec(select(func.count()).select_from(Job).where(_owned_by(owner), *is_leased)).one()
+    last = session.exec(select(func.max(Job.started_at)).where(_owned_by(owner))).one()
+    return leased, last or NEVER
+
+
+def _owned_by(owner: str | None) -> ColumnElement[bool]:
+    return col(Job.owner).is_(None) if owner is None else col(Job.owner) == owner

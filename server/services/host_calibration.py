@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 
 from server.errors import Conflict, NotFound
 from server.services import devices, predictors, submissions, supernets
+from server.services.askers import SERVICE
 from server.store.blobs import Blobs
 from server.store.tables import Job
 from server.wire import HOST, Accepted, DeviceState, JobKind, JobRequest, JobStatus
@@ -38,4 +39,4 @@ def calibration_due(session: Session, blobs: Blobs, now: datetime, offline_after
 
 def submit_calibration(session: Session, now: datetime, max_attempts: int) -> Accepted:
     """Queue a calibration of `host`. Raises NotFound, Conflict."""
-    return submissions.submit(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, max_attempts)
+    return submissions.submit(session, JobRequest(kind=JobKind.CALIBRATE, device=HOST), now, max_attempts, SERVICE)

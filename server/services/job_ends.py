@@ -1,9 +1,12 @@
-"""How jobs end: finished, failed, released or cancelled, and their open children with them."""
+"""How jobs end: finished, failed, released or cancelled, and their relatives with them.
+
+With a job end its open children and the jobs that are `same_as` it; its parent goes on if it waited for this job only.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import update
@@ -11,21 +14,30 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from server.errors import Finished
+from server.services import absence, joining
 from server.services.claims import change_held, get_attempt
-from server.services.jobs import OPEN, TAKEN, changed, children, error, get
+from server.services.jobs import OPEN, TAKEN, changed, children, error, get, lock
 from server.services.notices import job_changed
+from server.services.resuming import resume_parent
 from server.store.tables import Attempt, Job
-from server.wire import MAX_DETAIL_CHARS, Failure, JobStatus
+from server.wire import MAX_DETAIL_CHARS, Failure, JobKind, JobStatus
+
+MAX_DELAY_SECONDS = 300.0
+DELAY_FACTOR = 5.0
+# So that a job that takes its device down each time ends too.
+UNCOUNTED_ATTEMPTS = 5
+NOT_WAITING = {"waits_for": None, "wait_reason": None, "wait_until": None}
 
 
 def finish(session: Session, lease_id: str, attempt: int, result: Mapping[str, Any], now: datetime) -> Job:
     """Store the result; the job has succeeded. Raises NotFound, StaleLease."""
     attempt_row = get_attempt(session, lease_id)
+    lock(session, attempt_row.job_id)
     job = get(session, attempt_row.job_id)
-    change = {"status": JobStatus.SUCCEEDED.value, "result": dict(result), "failure": None} | _ended(now)
+    change = {"status": JobStatus.SUCCEEDED.value, "result": dict(result), "failure": None} | ended(now)
     change_held(session, job, lease_id, attempt, change, OPEN)
     close_attempt(attempt_row, "succeeded", now)
-    cancel_children(session, job, now)
+    after_end(session, job, now)
     return job
 
 
@@ -39,18 +51,35 @@ def fail(
     final: bool = False,
 ) -> Job:
     """The attempt failed. The job is queued again, unless the user has to act, all attempts have failed, or the failure
-    is `final`: known to repeat itself.
+    is `final`: known to repeat itself. The next attempt begins anew, without a checkpoint.
 
     Raises NotFound, StaleLease.
     """
     attempt_row = get_attempt(session, lease_id)
+    lock(session, attempt_row.job_id)
     job = get(session, attempt_row.job_id)
-    final = final or failure.kind == "user" or job.failures + 1 >= job.max_attempts
-    change_held(session, job, lease_id, attempt, after_failure(job, failure, final, now), TAKEN)
+    counted = failure.kind != "device" or not is_absence(session, job, now)
+    final = final or failure.kind == "user" or (counted and job.failures + 1 >= job.max_attempts)
+    change = after_failure(job, failure, final, now, counted)
+    if not final:
+        change |= {"checkpoint": None, "not_before": now + _delay(job.failures)}
+    change_held(session, job, lease_id, attempt, change, TAKEN)
     close_attempt(attempt_row, "failed", now, failure, log)
     if final:
-        cancel_children(session, job, now)
+        after_end(session, job, now)
     return job
+
+
+def _delay(failures: int) -> timedelta:
+    """Before the attempt after this many failures and one more: 1, 5, 25, … seconds."""
+    return timedelta(seconds=min(MAX_DELAY_SECONDS, DELAY_FACTOR ** min(failures, 10)))
+
+
+def is_absence(session: Session, job: Job, now: datetime) -> bool:
+    """Whether a measuring job failed because its device is away, which is no fault of the job."""
+    if job.kind != JobKind.MEASURE or job.attempts >= UNCOUNTED_ATTEMPTS * job.max_attempts:
+        return False
+    return absence.is_away(session, job.device, now)
 
 
 def release(session: Session, lease_id: str, attempt: int, now: datetime) -> Job:
@@ -67,6 +96,7 @@ def cancel(session: Session, job_id: str, now: datetime) -> Job:
 
     Raises NotFound, Finished.
     """
+    lock(session, job_id)
     job = get(session, job_id)
     if not _cancel(session, job, now):
         raise Finished(f"job '{job_id}' is {job.status} already and stays so")
@@ -89,7 +119,7 @@ def sweep_orphans(session: Session, now: datetime) -> int:
 def _cancel(session: Session, job: Job, now: datetime, reason: Failure | None = None) -> bool:
     """Cancel an open job and its open children; False where it is finished already."""
     failure = reason.model_dump() if reason else None
-    change = {"status": JobStatus.CANCELLED.value, "failure": failure} | _ended(now)
+    change = {"status": JobStatus.CANCELLED.value, "failure": failure} | ended(now)
     is_cancelled = changed(session, update(Job).where(col(Job.id) == job.id, col(Job.status).in_(OPEN)).values(change))
     session.refresh(job)
     if not is_cancelled:
@@ -97,15 +127,17 @@ def _cancel(session: Session, job: Job, now: datetime, reason: Failure | None = 
     job_changed(session, job)
     if job.lease_id is not None and (attempt := get_attempt(session, job.lease_id)).ended_at is None:
         close_attempt(attempt, "cancelled", now, reason)
-    cancel_children(session, job, now)
+    after_end(session, job, now)
     return True
 
 
-def cancel_children(session: Session, parent: Job, now: datetime) -> None:
-    """Cancel the open children of a job that has just finished."""
-    for child in children(session, parent.id):
+def after_end(session: Session, job: Job, now: datetime) -> None:
+    """What follows when a job has finished: for its children, the jobs that are the same, and a parent that waits."""
+    for child in children(session, job.id):
         if not JobStatus(child.status).finished:
-            _cancel(session, child, now, _parent_finished(parent))
+            _cancel(session, child, now, _parent_finished(job))
+    joining.end_same(session, job, now)
+    resume_parent(session, job)
 
 
 def _parent_finished(parent: Job) -> Failure:
@@ -117,18 +149,19 @@ def _parent_finished(parent: Job) -> Failure:
     return Failure(kind=failure.kind if failure else "user", detail=detail[:MAX_DETAIL_CHARS])
 
 
-def after_failure(job: Job, failure: Failure, final: bool, now: datetime) -> dict[str, Any]:
+def after_failure(job: Job, failure: Failure, final: bool, now: datetime, counted: bool = True) -> dict[str, Any]:
     """The columns of a job whose attempt failed: queued again, or failed if that is `final`."""
-    change = _ended(now) if final else {"lease_expires_at": None, "progress": None}
+    change = ended(now) if final else {"lease_expires_at": None, "progress": None}
     return change | {
         "status": (JobStatus.FAILED if final else JobStatus.QUEUED).value,
-        "failures": job.failures + 1,
+        "failures": job.failures + counted,
         "failure": failure.model_dump(),
     }
 
 
-def _ended(now: datetime) -> dict[str, Any]:
-    return {"finished_at": now, "lease_expires_at": None}
+def ended(now: datetime) -> dict[str, Any]:
+    """The columns of a job that has finished, but for its status."""
+    return {"finished_at": now, "lease_expires_at": None, "not_before": None, "checkpoint": None} | NOT_WAITING
 
 
 def close_attempt(attempt: Attempt, outcome: str, now: datetime, failure: Failure | None = None, log: str = "") -> None:

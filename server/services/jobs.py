@@ -6,18 +6,29 @@
     leased     renew                          running
     leased or  finish                         succeeded
     running    fail, kind user, or final      failed
-               fail, kind device or infra     queued, or failed after `max_attempts` failures
-               lease expired                  queued, or failed after `max_attempts` failures (quarantined)
+               fail, kind device or infra     queued, not before a growing delay; failed after `max_attempts` failures
+               lease expired                  queued, or failed after `max_attempts` failures (quarantined); the absence
+                                              of its device is not counted
                release                        queued     not counted as a failure
+               park                           parked     not counted; queued at once where nothing is left to wait for
+    parked     its last awaited job ends      queued     with its checkpoint: the next attempt goes on from there
+               deadline passed                failed     kind device
     any open   cancel                         cancelled
                its parent finishes            cancelled  with the reason as its failure
+               the job that it is `same_as`   as that one; if that one is cancelled, the oldest such job is done itself
+               finishes
     queued     finish by the last attempt     succeeded  late, but no other attempt has begun: the work is not lost
 
-Claims, renewals and fencing are in `claims`; how a job ends, and its children with it, in `job_ends`; what happens to
-leases that nobody renews in `lease_expiry`. Here: what is queued, and how it is shown.
+A parked job waits for other jobs. Its status is `running`, but it has no lease and holds no thread; `wait_until` is its
+deadline and marks it. A job that is `same_as` another is never claimed.
 
-Finished (succeeded, failed, cancelled) is final. However a job finishes, its open children are cancelled in the same
-transaction. Every change is one conditional UPDATE: of two that try, one succeeds.
+Claims, renewals, fair share and fencing are in `claims`; how a job ends, and its relatives with it, in `job_ends`; jobs
+that wait in `parked`; what happens to leases that nobody renews in `lease_expiry`; equal jobs in `joining`. Here: what
+is queued, and how it is shown.
+
+Finished (succeeded, failed, cancelled) is final; the same work is done again by a new job (`retries`). However a job
+finishes, its open children are cancelled in the same transaction. Every change is one conditional UPDATE: of two that
+try, one succeeds. Transactions lock a parent before its children, so that none waits for another's.
 All functions take a session inside a transaction that the caller commits, and the present time.
 """
 
@@ -33,7 +44,7 @@ from sqlmodel import Session, col, func, select
 
 from server.errors import Finished, NotFound
 from server.services.notices import job_changed
-from server.store.tables import Job, new_id
+from server.store.tables import Job, Token, new_id
 from server.wire import Failure, JobKind, JobStatus, JobView, Progress
 
 OPEN = (JobStatus.QUEUED, JobStatus.LEASED, JobStatus.RUNNING)
@@ -55,8 +66,12 @@ def enqueue(
     key: str | None = None,
     priority: int = 0,
     max_attempts: int = 3,
+    owner: str | None = None,
+    same_as: str | None = None,
+    retry_of: str | None = None,
 ) -> Job:
-    """Queue a job. With `parent_id` and `key` it is made once: an existing child is returned.
+    """Queue a job. With `parent_id` and `key` it is made once: an existing child is returned. A child has the owner of
+    its parent.
 
     Raises NotFound for an unknown parent, Finished for one that is finished: nobody would wait for the child.
     """
@@ -67,6 +82,7 @@ def enqueue(
         parent = get(session, parent_id)
         if JobStatus(parent.status).finished:
             raise Finished(f"job '{parent_id}' is {parent.status}: it gets no more children")
+        owner = parent.owner
     job = Job(
         id=new_id("job", now),
         kind=kind.value,
@@ -78,6 +94,9 @@ def enqueue(
         key=key,
         payload=dict(payload or {}),
         max_attempts=max_attempts,
+        owner=owner,
+        same_as=same_as,
+        retry_of=retry_of,
         created_at=now,
     )
     session.add(job)
@@ -93,7 +112,13 @@ def count_by_kind_and_status(session: Session) -> dict[tuple[str, str], int]:
 
 
 def add_done(
-    session: Session, *, kind: JobKind, now: datetime, payload: Mapping[str, Any], result: Mapping[str, Any]
+    session: Session,
+    *,
+    kind: JobKind,
+    now: datetime,
+    payload: Mapping[str, Any],
+    result: Mapping[str, Any],
+    owner: str | None = None,
 ) -> Job:
     """Store a job whose result is known already: it has succeeded without an attempt."""
     job = Job(
@@ -102,6 +127,7 @@ def add_done(
         status=JobStatus.SUCCEEDED.value,
         payload=dict(payload),
         result=dict(result),
+        owner=owner,
         created_at=now,
         started_at=now,
         finished_at=now,
@@ -126,7 +152,10 @@ def get(session: Session, job_id: str) -> Job:
 
 
 def lock(session: Session, job_id: str) -> None:
-    """Let no other transaction change the job before this one ends; SQLite has one writer at a time anyway."""
+    """Let no other transaction change the job or its parent before this one ends, the parent first; SQLite has one
+    writer at a time anyway."""
+    if (parent_id := session.exec(select(Job.parent_id).where(Job.id == job_id)).first()) is not None:
+        session.get(Job, parent_id, with_for_update=True, populate_existing=True)
     session.get(Job, job_id, with_for_update=True, populate_existing=True)
 
 
@@ -153,10 +182,10 @@ def conditions(
 def summaries(session: Session, job_ids: Sequence[str]) -> dict[str, JobView]:
     """Jobs as lists show them, by id."""
     found = session.exec(select(Job).where(col(Job.id).in_(job_ids)).options(*SUMMARY))
-    return {job.id: view(job, whole=False) for job in found}
+    return {job.id: view(session, job, whole=False) for job in found}
 
 
-def view(job: Job, *, whole: bool = True) -> JobView:
+def view(session: Session, job: Job, *, whole: bool = True) -> JobView:
     """With `whole` false as lists show it: without its result."""
     return JobView(
         id=job.id,
@@ -173,7 +202,18 @@ def view(job: Job, *, whole: bool = True) -> JobView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         url=f"/jobs/{job.id}",
+        owner=owner_name(session, job),
+        same_as=job.same_as,
+        retry_of=job.retry_of,
+        not_before=job.not_before,
+        wait_until=job.wait_until,
     )
+
+
+def owner_name(session: Session, job: Job) -> str | None:
+    """The name of the token that asked for the job; None for the service's own work."""
+    token = session.get(Token, job.owner) if job.owner is not None else None
+    return token.name if token is not None else None
 
 
 def error(job: Job) -> Failure | None:

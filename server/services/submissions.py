@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from sqlmodel import Session, select
 
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.published import PUBLISHED
-from elasticvit.archs.space import Space
 from elasticvit.errors import ArchError, SpaceError
 from server.errors import BadValue, NotFound
-from server.services import accuracy_drop, devices, jobs, models, supernets
+from server.services import accuracy_drop, askers, devices, jobs, joining, models, spaces, supernets
+from server.services.askers import Asker
 from server.services.export_key import export_key
 from server.services.storable import storable
 from server.store.blobs import Blobs
@@ -23,35 +23,81 @@ from server.store.tables import Job, Model, Supernet
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol, SubnetRequest
 
 MEASURE_PRIORITY = 5
+# A reason may quote what was sent.
+MAX_REASON_CHARS = 1000
 UNKNOWN_ACCURACY = (
     "norms were not recalibrated and accuracy is unknown: the supernet carries no calibration images and its "
     "training images are not on the server's machine"
 )
 
 
-def submit(session: Session, request: JobRequest, now: datetime, max_attempts: int) -> Accepted:
-    """Queue a `measure` or `calibrate` job. Raises NotFound, Conflict, and BadValue for a device that cannot be
-    calibrated."""
+def submit(session: Session, request: JobRequest, now: datetime, max_attempts: int, asker: Asker) -> Accepted:
+    """Queue a `measure` or `calibrate` job, or join an open one with the same request.
+
+    Raises NotFound, Conflict, TooMany, and BadValue for a device that cannot be calibrated or a session that is too
+    long.
+    """
     assert request.device is not None
     device = devices.get(session, request.device)
     if request.kind is JobKind.MEASURE:
         assert request.model_id is not None
         model = models.get(session, request.model_id)
         protocol = request.protocol or MeasureProtocol()
-        return accepted(
-            measure(session, model.id, device.name, protocol, now, priority=MEASURE_PRIORITY, max_attempts=max_attempts)
+        askers.check_session(asker, protocol)
+        work = DeviceWork(
+            JobKind.MEASURE, device.name, {"protocol": protocol.model_dump(mode="json")}, model.id, MEASURE_PRIORITY
         )
+        return accepted(queue_or_join(session, work, now, max_attempts, asker))
     if device.kind == "emulated":
         raise BadValue(
             f"device '{device.name}' is emulated, and its times never enter a latency predictor: calibrate a real one"
         )
     supernet = supernets.resolve(session, request.supernet)
-    payload = {"supernet": supernet.name, "count": request.count}
-    return accepted(
-        jobs.enqueue(
-            session, kind=JobKind.CALIBRATE, now=now, payload=payload, device=device.name, max_attempts=max_attempts
-        )
+    work = DeviceWork(JobKind.CALIBRATE, device.name, {"supernet": supernet.name, "count": request.count})
+    return accepted(queue_or_join(session, work, now, max_attempts, asker))
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """A job that occupies a device. `request` is what is asked for; `payload` is None where it is the same."""
+
+    kind: JobKind
+    device: str
+    request: Mapping[str, Any]
+    model_id: str | None = None
+    priority: int = 0
+    payload: Mapping[str, Any] | None = None
+
+
+def queue_or_join(
+    session: Session, work: DeviceWork, now: datetime, max_attempts: int, asker: Asker, retry_of: str | None = None
+) -> Job:
+    """The owner's open job with this request, or a new one; that one is `same_as` another owner's open job with this
+    request. Raises TooMany."""
+    key = joining.key_of(work.kind, work.device, work.model_id, work.request)
+    equal = joining.find_equal(session, work.kind, work.device, key, asker.owner)
+    if equal is not None and equal.owner == asker.owner:
+        return equal
+    askers.check_room(session, asker)
+    job = jobs.enqueue(
+        session,
+        kind=work.kind,
+        now=now,
+        payload=work.payload or work.request,
+        device=work.device,
+        model_id=work.model_id,
+        key=key,
+        priority=work.priority,
+        max_attempts=max_attempts,
+        owner=asker.owner,
+        same_as=equal.id if equal else None,
+        retry_of=retry_of,
     )
+    if equal is not None:
+        job.progress = joining.waiting_as(equal)
+        session.add(job)
+        session.flush()
+    return job
 
 
 def measure(
@@ -82,17 +128,23 @@ def measure(
 
 
 def subnet(
-    session: Session, blobs: Blobs, folder: Path, request: SubnetRequest, now: datetime, max_attempts: int
+    session: Session,
+    blobs: Blobs,
+    folder: Path,
+    request: SubnetRequest,
+    now: datetime,
+    max_attempts: int,
+    asker: Asker,
 ) -> Accepted:
     """Queue the extraction and export of one arch; the payload is the request with the supernet's name. A model that
     was exported before is returned by a job that has already succeeded. `folder` holds the supernets.
 
-    Raises NotFound for an unknown supernet or arch, BadValue for an arch outside the supernet's space, Conflict while
-    there is no supernet.
+    Raises NotFound for an unknown supernet or arch, BadValue for an arch outside the supernet's space, TooMany, and
+    Conflict while there is no supernet.
     """
     supernet = supernets.resolve(session, request.supernet)
     description = storable(request.arch)
-    arch = _member(supernet, find_arch(session, description))
+    arch = _member(supernet, folder, find_arch(session, description))
     payload = {
         "arch": description,
         "supernet": supernet.name,
@@ -100,10 +152,16 @@ def subnet(
         "max_accuracy_drop": request.max_accuracy_drop,
     }
     if arch is not None and (model := _exported(session, blobs, folder, supernet, arch, request)) is not None:
+        result = subnet_result(model)
         return accepted(
-            jobs.add_done(session, kind=JobKind.SUBNET, now=now, payload=payload, result=subnet_result(model))
+            jobs.add_done(session, kind=JobKind.SUBNET, now=now, payload=payload, result=result, owner=asker.owner)
         )
-    return accepted(jobs.enqueue(session, kind=JobKind.SUBNET, now=now, payload=payload, max_attempts=max_attempts))
+    askers.check_room(session, asker)
+    return accepted(
+        jobs.enqueue(
+            session, kind=JobKind.SUBNET, now=now, payload=payload, max_attempts=max_attempts, owner=asker.owner
+        )
+    )
 
 
 def subnet_result(model: Model) -> dict[str, Any]:
@@ -137,7 +195,7 @@ def find_arch(session: Session, description: dict[str, Any] | list[Any] | str) -
         if stored is not None:
             return Arch.from_json(stored)
     except ArchError as error:
-        raise BadValue(str(error)) from error
+        raise BadValue(str(error)[:MAX_REASON_CHARS]) from error
     raise NotFound(
         f"there is no architecture '{description[:200]}': give a published name ({', '.join(PUBLISHED)}), an id from "
         "GET /models, canonical JSON or the 10-list"
@@ -148,17 +206,20 @@ def accepted(job: Job) -> Accepted:
     return Accepted(id=job.id, status=JobStatus(job.status), url=f"/jobs/{job.id}")
 
 
-def _member(supernet: Supernet, arch: Arch) -> Arch | None:
-    """The arch with the supernet's head; None if only the name of the supernet's space is known, so that the job has
-    to check it. Raises BadValue for an arch outside the space."""
-    if not isinstance(supernet.space, dict):
+def _member(supernet: Supernet, folder: Path, arch: Arch) -> Arch | None:
+    """The arch with the supernet's head; None where its space is not known here, so that the job has to check it.
+
+    Raises BadValue for an arch outside the space.
+    """
+    space = spaces.of(supernet, folder)
+    if space is None:
         return None
-    space = _space(json.dumps(supernet.space, sort_keys=True))
     try:
         member = space.adopt(arch)
         space.encode(member)
     except (ArchError, SpaceError) as error:
-        raise BadValue(f"supernet '{supernet.name}' does not contain this architecture: {error}") from error
+        reason = str(error)[:MAX_REASON_CHARS]
+        raise BadValue(f"supernet '{supernet.name}' does not contain this architecture: {reason}") from error
     return member
 
 
@@ -170,8 +231,3 @@ def _exported(
     model = models.exported(session, blobs, key)
     # A model that costs too much top-1 is refused by the job, as a new export would be.
     return None if model is None or accuracy_drop.exceeds(model, request.max_accuracy_drop) else model
-
-
-@lru_cache(maxsize=8)
-def _space(text: str) -> Space:
-    return Space.from_json(text)

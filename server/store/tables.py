@@ -150,13 +150,15 @@ class Job(SQLModel, table=True):
 
     `owner` is the id of the token that asked for it, None for the service's own work. A parked job is running without
     a lease: it `waits_for` the jobs of these ids until `wait_until`, because of `wait_reason`, and goes on from its
-    `checkpoint`. A job that is `same_as` another ends with that one. `not_before` delays a further attempt.
+    `checkpoint`. A job that is `same_as` another ends with that one. `not_before` delays a further attempt. A job
+    that is `retry_of` another does the same work again.
     """
 
     __table_args__ = (
         UniqueConstraint("parent_id", "key", name="uq_job_parent_key"),
         Index("ix_job_queue", "status", "kind", "device"),
         Index("ix_job_owner", "owner", "status"),
+        Index("ix_job_served", "owner", "started_at"),
     )
 
     id: str = Field(primary_key=True)
@@ -181,6 +183,7 @@ class Job(SQLModel, table=True):
     wait_until: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     checkpoint: dict[str, Any] | None = Field(default=None, sa_type=JSON(none_as_null=True))
     same_as: str | None = Field(default=None, index=True)
+    retry_of: str | None = None
     lease_id: str | None = None
     lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
     created_at: datetime = Field(sa_type=UtcDateTime)
@@ -319,7 +322,7 @@ class IdempotencyKey(SQLModel, table=True):
     key: str = Field(primary_key=True)
     body_sha256: str
     answer: dict[str, Any] = Field(sa_type=JSON)
-    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
 class Presence(SQLModel, table=True):

@@ -92,7 +92,10 @@ class JobRequest(Request):
 class JobView(Answer):
     """A job as it is now. `attempts` counts those begun; `result` is set once it succeeded; lists leave it out.
 
-    `error` says why it failed, or why it was cancelled with its parent.
+    `error` says why it failed, or why it was cancelled with its parent. `owner` is the name of the token that asked for
+    it, None for the service's own work. A job with `wait_until` is parked: it waits for other jobs until then, and
+    `progress.detail` says for what. A queued job is not tried before `not_before`. A job that is `same_as` another ends
+    with that one; one that is `retry_of` another does the same work again.
     """
 
     id: str
@@ -109,3 +112,8 @@ class JobView(Answer):
     started_at: UtcTime | None
     finished_at: UtcTime | None
     url: str
+    owner: str | None = None
+    same_as: str | None = None
+    retry_of: str | None = None
+    not_before: UtcTime | None = None
+    wait_until: UtcTime | None = None

@@ -127,7 +127,8 @@ class SearchResult(Answer):
 
 
 class SearchView(Answer):
-    """A search as it is now; lists leave out `result`."""
+    """A search as it is now; lists leave out `result`. `owner` is the name of the token that asked for it, `job_id` the
+    job that does it."""
 
     id: str
     status: JobStatus
@@ -138,3 +139,5 @@ class SearchView(Answer):
     url: str
     created_at: UtcTime
     finished_at: UtcTime | None
+    job_id: str | None = None
+    owner: str | None = None

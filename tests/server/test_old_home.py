@@ -22,8 +22,9 @@ from server.api.app import create_app
 from server.clock import utc_now
 from server.compute import worker
 from server.compute.task import Compute, Task
-from server.services import claims, predictors
+from server.services import claims, p90, predictors
 from server.settings import Settings
+from server.supervise.bootstrap import ensure_agent_token
 from server.wire import JobKind
 from tests.server.compute.exporting_farm import LocalExporter, executing
 from tests.server.server_farm import Clock, Farm, TestClient
@@ -79,6 +80,39 @@ def test_everything_stored_is_still_read(old: Farm) -> None:
     measurement = old.ok("GET", "/measurements")["items"][0]
     assert old.ok("GET", f"/measurements/{measurement['id']}")["session"]["rounds"]
     assert {job["status"] for job in old.ok("GET", "/jobs", params={"max_results": 100})["items"]} == {"succeeded"}
+
+
+def test_the_host_goes_to_the_token_of_this_machines_agent(old: Farm) -> None:
+    """The database says whose it was; the token file is not part of the stored home."""
+    owner = old.ok("GET", "/devices/host")["token_id"]
+    assert owner in {token["id"] for token in old.ok("GET", "/tokens")["items"]}
+    file = old.home / "agents" / "host" / "agent.token"
+    ensure_agent_token(old.database, file, old.clock)
+    old.secrets["agent-of-host"] = file.read_text().strip()
+    assert old.ok("GET", "/devices/host")["token_id"] != owner
+    old.agent("host-of-today", role="agent-of-host")
+
+
+def test_the_stored_sessions_are_judged_for_their_p90(old: Farm) -> None:
+    """Real sessions: those of the calibration on a quieter machine, those of the search on a busy one."""
+    profile_id = old.ok("GET", "/devices/host")["profile_id"]
+    with old.database.write() as session:
+        p90.judge_old(session, profile_id)
+    shown = old.ok("GET", "/measurements", params={"max_results": 100})["items"]
+    reliable = [row for row in shown if row["p90_stable"]]
+    assert len(reliable) >= 8, "enough for a predictor"
+    for row in reliable:
+        assert row["stable"] and row["p90_lower_ms"] <= row["p90_ms"] <= row["p90_upper_ms"]
+        assert row["p90_upper_ms"] - row["p90_lower_ms"] <= 0.3 * row["p90_ms"]
+    searched = [row for row in shown if row["job_id"] not in {job["id"] for job in _calibrating(old)}]
+    assert len(searched) == 2 and not any(row["p90_stable"] for row in searched)
+
+
+def _calibrating(farm: Farm) -> list[dict[str, Any]]:
+    """The measuring jobs of calibrations."""
+    jobs: list[dict[str, Any]] = farm.ok("GET", "/jobs", params={"max_results": 100})["items"]
+    parents = {job["id"] for job in jobs if job["kind"] == "calibrate"}
+    return [job for job in jobs if job["parent_id"] in parents]
 
 
 def test_the_stored_predictor_predicts_as_it_did(old: Farm) -> None:

@@ -84,7 +84,8 @@ async def _gone(request: Request, waiting: Waiting) -> None:
 def _has_job(state: State, body: LeaseRequest, token_id: str) -> bool:
     with state.database.read() as session:
         agent = devices.get_agent(session, body.agent_id, token_id)
-        return claims.waiting(session, (JobKind.MEASURE,), devices.owned(session, agent, body.devices))
+        owned = devices.owned(session, agent, body.devices)
+        return claims.waiting(session, (JobKind.MEASURE,), owned, now=state.now)
 
 
 def _granted(state: State, body: LeaseRequest, token_id: str) -> Lease | None:
@@ -95,11 +96,14 @@ def _granted(state: State, body: LeaseRequest, token_id: str) -> Lease | None:
 
 @router.post("/leases/{lease_id}/renew")
 def renew(lease_id: str, body: LeaseRenewal, state: TheState, token: AgentToken) -> LeaseRenewed:
-    with state.database.write() as session:
+    """Keep the lease. Called often, so that an agent learns soon of a cancellation, it mostly reads."""
+    held = (lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress)
+    with state.database.read() as session:
         leases.check_holder(session, lease_id, token.id)
-        expires_at = claims.renew(
-            session, lease_id, body.attempt, state.now, state.settings.lease_seconds, body.progress
-        )
+        if (unchanged := claims.held_until(session, *held)) is not None:
+            return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=unchanged)
+    with state.database.write() as session:
+        expires_at = claims.renew(session, *held)
         return LeaseRenewed(lease_id=lease_id, attempt=body.attempt, expires_at=expires_at)
 
 
@@ -118,5 +122,6 @@ def _intervals(state: State) -> dict[str, Any]:
         "heartbeat_seconds": settings.heartbeat_seconds,
         "poll_seconds": settings.poll_seconds,
         "lease_seconds": settings.lease_seconds,
+        "renew_seconds": settings.renew_seconds,
         "server_time": state.now,
     }

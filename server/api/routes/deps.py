@@ -29,7 +29,7 @@ from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.hints import Hints
 from server.store.tables import Token
-from server.wire import Role
+from server.wire import Accepted, Role
 
 
 @dataclass
@@ -84,6 +84,12 @@ IdempotencyHeader = Annotated[
         alias="Idempotency-Key", min_length=1, max_length=200, description="Repeat a request without a second effect"
     ),
 ]
+
+
+def queued(response: Response, answer: Accepted) -> Accepted:
+    """The answer to a request that has queued work, with the place of the work in its headers."""
+    response.headers["Location"] = answer.url
+    return answer
 
 
 async def listed(

@@ -1,27 +1,44 @@
-"""Jobs: create, read, cancel."""
+"""Jobs: create, read, cancel, try again."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
-from server.api.routes.deps import IfNoneMatch, MaxResults, PageToken, Reader, TheState, UserToken, listed
+from server.api.routes.deps import (
+    IdempotencyHeader,
+    IfNoneMatch,
+    MaxResults,
+    PageToken,
+    Reader,
+    TheState,
+    UserToken,
+    listed,
+    queued,
+)
 from server.api.things import NOT_MODIFIED, respond
 from server.api.waits import EVENTS, WaitSeconds, events, settled
-from server.services import job_ends, jobs, submissions
+from server.services import askers, idempotency, job_ends, jobs, retries, submissions
+from server.services.askers import Asker
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.post("/jobs", status_code=202)
-def create_job(body: JobRequest, state: TheState, _token: UserToken, response: Response) -> Accepted:
-    """Measure a model on a device, or calibrate a device's predictor."""
+def create_job(
+    body: JobRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Measure a model on a device, or calibrate a device's predictor. While an equal job of the same user is open, that
+    one is the answer; an equal job of another user is done together with it."""
+    now, attempts = state.now, state.settings.max_attempts
+    use = idempotency.Use.of(key, token.id, "/jobs", body)
+    asker = Asker.of(token, state.settings)
     with state.database.write() as session:
-        answer = submissions.submit(session, body, state.now, state.settings.max_attempts)
-    state.notifier.notify()
-    response.headers["Location"] = answer.url
-    return answer
+        answer = idempotency.accepted(
+            session, use, now, lambda: submissions.submit(session, body, now, attempts, asker)
+        )
+    return queued(response, answer)
 
 
 @router.get("/jobs", response_model=Page[JobView])
@@ -58,6 +75,22 @@ async def follow_job(job_id: str, request: Request, state: TheState, _token: Rea
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel_job(job_id: str, state: TheState, _token: UserToken) -> JobView:
+def cancel_job(job_id: str, state: TheState, token: UserToken) -> JobView:
+    """End a job that is not finished, with all that it queued. Only its owner and admins may."""
     with state.database.write() as session:
-        return jobs.view(job_ends.cancel(session, job_id, state.now))
+        askers.check_may_change(Asker.of(token, state.settings), jobs.get(session, job_id))
+        return jobs.view(session, job_ends.cancel(session, job_id, state.now))
+
+
+@router.post("/jobs/{job_id}/retry", status_code=202)
+def retry_job(
+    job_id: str, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
+) -> Accepted:
+    """Do the work of a failed or cancelled job again, by a new job; for a search the answer names the new search. Only
+    its owner and admins may."""
+    now, attempts = state.now, state.settings.max_attempts
+    use = idempotency.Use(key, token.id, f"/jobs/{job_id}/retry", "")
+    asker = Asker.of(token, state.settings)
+    with state.database.write() as session:
+        answer = idempotency.accepted(session, use, now, lambda: retries.retry(session, job_id, now, attempts, asker))
+    return queued(response, answer)

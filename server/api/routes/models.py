@@ -13,6 +13,7 @@ from starlette.responses import FileResponse
 from server.api.file_body import file_bytes, pieces
 from server.api.routes.deps import (
     Downloader,
+    IdempotencyHeader,
     IfNoneMatch,
     MaxResults,
     PageToken,
@@ -24,7 +25,8 @@ from server.api.routes.deps import (
 )
 from server.api.things import NOT_MODIFIED, matches, respond
 from server.errors import Forbidden, InfraError, NotFound, NotYet
-from server.services import conversions, leases, models
+from server.services import conversions, idempotency, leases, models
+from server.services.storable import digest
 from server.store.blobs import Draft
 from server.store.tables import Job, Model, ModelFile, Token
 from server.wire import Download, ModelSource, ModelView, Name, OtherFormat, Page, Role
@@ -58,6 +60,7 @@ async def upload_model(
     token: Uploader,
     response: Response,
     name: Annotated[Name | None, Query()] = None,
+    key: IdempotencyHeader = None,
 ) -> ModelView:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
     async with state.uploads.admitted(token.id) as upload:
@@ -66,7 +69,7 @@ async def upload_model(
                 upload.add_bytes(len(piece))
                 await run_in_threadpool(draft.write, piece)
             manifest = await state.uploads.check(draft)
-            view = await run_in_threadpool(_add, state, draft, manifest, name)
+            view = await run_in_threadpool(_add, state, draft, manifest, name, key, token.id)
     response.headers["Location"] = view.url
     return view
 
@@ -124,9 +127,16 @@ def get_blob(
     return _file(state, sha256, if_none_match, sha256)
 
 
-def _add(state: State, draft: Draft, manifest: dict[str, Any], name: str | None) -> ModelView:
+def _add(
+    state: State, draft: Draft, manifest: dict[str, Any], name: str | None, key: str | None, token_id: str
+) -> ModelView:
+    now = state.now
+    use = idempotency.Use(key, token_id, "/models", digest({"sha256": draft.sha256, "name": name}))
     with state.database.write() as session:
-        return models.view(models.add_upload(session, draft, manifest, name, state.now))
+        made = idempotency.once(
+            session, use, now, lambda: {"id": models.add_upload(session, draft, manifest, name, now).id}
+        )
+        return models.view(models.get(session, made["id"]))
 
 
 def _model(state: State, model_id: str, token: Token) -> Model:

@@ -16,10 +16,12 @@ from server.api.routes.deps import (
     TheState,
     UserToken,
     listed,
+    queued,
 )
 from server.api.things import NOT_MODIFIED, respond
 from server.api.waits import EVENTS, WaitSeconds, events, settled
 from server.services import idempotency, searches, submissions
+from server.services.askers import Asker
 from server.wire import Accepted, Page, SearchRequest, SearchView, SubnetRequest
 
 router = APIRouter(tags=["search"])
@@ -30,21 +32,20 @@ def search(
     body: SearchRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
 ) -> Accepted:
     """Start a search. An unknown device, a device without a predictor, an infeasible budget and an unsupported field
-    are refused at once."""
-    now = state.now
+    are refused at once. Verified searches with the same request are done together."""
+    now, settings = state.now, state.settings
+    use = idempotency.Use.of(key, token.id, "/search", body)
+    asker = Asker.of(token, settings)
     with state.database.write() as session:
-        answer = idempotency.once(
+        answer = idempotency.accepted(
             session,
-            key,
-            token.id,
-            "/search",
-            body,
+            use,
             now,
-            lambda: searches.create(session, body, now, state.settings.max_attempts, state.blobs),
+            lambda: searches.create(
+                session, body, now, settings.max_attempts, asker, settings.supernets_folder, state.blobs
+            ),
         )
-    state.notifier.notify()
-    response.headers["Location"] = answer.url
-    return answer
+    return queued(response, answer)
 
 
 @router.get("/searches", response_model=Page[SearchView])
@@ -79,9 +80,10 @@ def _job_of(state: State, search_id: str) -> str:
 
 
 @router.post("/searches/{search_id}/cancel")
-def cancel_search(search_id: str, state: TheState, _token: UserToken) -> SearchView:
+def cancel_search(search_id: str, state: TheState, token: UserToken) -> SearchView:
+    """End a search that is not finished, with all that it queued. Only its owner and admins may."""
     with state.database.write() as session:
-        return searches.cancel(session, search_id, state.now)
+        return searches.cancel(session, search_id, state.now, Asker.of(token, state.settings))
 
 
 @router.post("/subnets", status_code=202)
@@ -91,19 +93,16 @@ def subnet(
     """Extract and export one architecture; the job's result names the model. For a model that was exported before, the
     job has already succeeded. An unknown architecture, and one that is not in the supernet's space, are refused at
     once."""
-    now = state.now
+    now, settings = state.now, state.settings
+    use = idempotency.Use.of(key, token.id, "/subnets", body)
+    asker = Asker.of(token, settings)
     with state.database.write() as session:
-        answer = idempotency.once(
+        answer = idempotency.accepted(
             session,
-            key,
-            token.id,
-            "/subnets",
-            body,
+            use,
             now,
             lambda: submissions.subnet(
-                session, state.blobs, state.settings.supernets_folder, body, now, state.settings.max_attempts
+                session, state.blobs, settings.supernets_folder, body, now, settings.max_attempts, asker
             ),
         )
-    state.notifier.notify()
-    response.headers["Location"] = answer.url
-    return answer
+    return queued(response, answer)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from server.api.routes.deps import Admin, MaxResults, PageToken, Reader, TheState
-from server.services import supernet_files, supernets
+from server.api.routes.deps import Admin, IdempotencyHeader, MaxResults, PageToken, Reader, TheState
+from server.services import idempotency, supernet_files, supernets
 from server.wire import Page, SupernetAdd, SupernetView
 
 router = APIRouter(tags=["supernets"])
@@ -22,11 +22,22 @@ def list_supernets(
 
 
 @router.post("/supernets", status_code=201)
-def add_supernet(body: SupernetAdd, state: TheState, _token: Admin, response: Response) -> SupernetView:
+def add_supernet(
+    body: SupernetAdd, state: TheState, token: Admin, response: Response, key: IdempotencyHeader = None
+) -> SupernetView:
     """Serve a supernet file of the server's machine, for example a fine-tuned or imported one."""
-    row = supernet_files.add(state.database, Path(body.path), body.name, state.settings.supernets_folder, state.now)
-    response.headers["Location"] = f"/supernets/{row.name}"
-    return supernets.view(row)
+    now = state.now
+    use = idempotency.Use.of(key, token.id, "/supernets", body)
+    with state.database.read() as session:
+        known = idempotency.find(session, use)
+    if known is None:
+        # Adding the same file twice changes nothing, so two requests at once do no harm.
+        row = supernet_files.add(state.database, Path(body.path), body.name, state.settings.supernets_folder, now)
+        with state.database.write() as session:
+            known = idempotency.once(session, use, now, lambda: {"name": row.name})
+    response.headers["Location"] = f"/supernets/{known['name']}"
+    with state.database.read() as session:
+        return supernets.view(supernets.get(session, str(known["name"])))
 
 
 @router.get("/supernets/{name}")

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from server.api.routes.deps import Admin, MaxResults, PageToken, TheState
-from server.services import tokens
+from server.api.routes.deps import Admin, IdempotencyHeader, MaxResults, PageToken, TheState
+from server.services import idempotency, tokens
 from server.wire import Page, TokenCreate, TokenCreated, TokenView
 
 router = APIRouter(tags=["tokens"])
 
 
 @router.post("/tokens", status_code=201)
-def create_token(body: TokenCreate, state: TheState, _token: Admin) -> TokenCreated:
-    """The answer is the only place that ever shows the secret."""
+def create_token(body: TokenCreate, state: TheState, token: Admin, key: IdempotencyHeader = None) -> TokenCreated:
+    """The answer is the only place that ever shows the secret. It cannot be shown again: a repeated Idempotency-Key is
+    refused with 409, which names the token that it made."""
+    now = state.now
+    use = idempotency.Use.of(key, token.id, "/tokens", body)
     with state.database.write() as session:
-        return tokens.create(session, body.name, body.role, state.now)
+        idempotency.check_unused(session, use)
+        created = tokens.create(session, body.name, body.role, now)
+        idempotency.store(session, use, {"id": created.id}, now)
+        return created
 
 
 @router.get("/tokens")

@@ -6,11 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from server.compute.exporting.order import Order, Result, Watch
-from server.compute.exporting.process import Limits, Process
+from server.compute.exporting.process import ExporterKilled, Limits, Process
 from server.settings import Settings
 
 TURN_SECONDS = 0.1
+log = structlog.get_logger()
 
 
 class ChildExporter:
@@ -30,12 +33,22 @@ class ChildExporter:
             self._ensure()
 
     def run(self, order: Order[Result], watch: Watch) -> Result:
-        """The order's result.
+        """The order's result. If a signal ends the process, the order is tried once more in another.
 
         Raises:
             ExportCrashed: the process died, or took too long or too much memory; the next order gets a new process.
             ElasticVitError, ServerError: of the work itself; and what `watch` raises, which ends the work.
         """
+        try:
+            return self._run(order, watch)
+        except ExporterKilled as error:
+            if self._closed:
+                raise
+            log.warning("the exporting process was killed; trying once more", detail=error.detail)
+        watch.check()
+        return self._run(order, watch)
+
+    def _run(self, order: Order[Result], watch: Watch) -> Result:
         with self._exclusive(watch) as process:
             return process.run(order, watch)
 

@@ -29,6 +29,10 @@ TIMEOUT_SAYS = "raise ELASTICVIT_EXPORT_TIMEOUT_SECONDS if that is too little fo
 MEMORY_SAYS = "raise ELASTICVIT_EXPORT_MEMORY_MB if the machine has more, or ask for a smaller network"
 
 
+class ExporterKilled(ExportCrashed):
+    """A signal ended the process, and none of our limits did: the same work may succeed in another process."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The limits of one order, seconds and bytes of memory of the process, and of the start of the process."""
@@ -125,7 +129,8 @@ class Process:
         status = self._process.wait()
         how = exit_text(status)
         hint = "; the kernel does this when memory is short" if -status == signal.SIGKILL else ""
-        return ExportCrashed(
+        kind = ExporterKilled if status < 0 else ExportCrashed
+        return kind(
             f"the exporting process ended by {how} in the middle of its work{hint}; nothing was stored. "
             "Try again; if it happens again, read the log of this job's attempt",
             log=self.output(),

@@ -3,13 +3,16 @@
 The networks are spread from the smallest of the space to the largest. Each is measured whole, interleaved with the
 anchor, and profiled; its operators' times become times of blocks. All usable measurements of the device profile count,
 also those of earlier calibrations and of verified searches.
+
+The steps: export the networks; measure those without a stable session, again and again up to `MEASURE_TRIES` times;
+fit. While sessions are measured the job is parked, and goes on from `_Tries`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.exports import ProgressReporter, export_for_timing
 from server.compute.jobs.samples import Samples, SkippedSession, read_samples
 from server.compute.jobs.tools import Tools
+from server.compute.sessions import SessionOrder, Wait
 from server.compute.task import Task
 from server.errors import InfraError
 from server.services import devices, jobs, measurements, predictors
@@ -37,38 +41,75 @@ CONFIDENCES = tuple(round(0.5 + 0.01 * i, 2) for i in range(50))
 PROTOCOL = MeasureProtocol(profile=True)
 MEASURE_TRIES = 4
 REASONS_NAMED = 3
+NOT_MEASURED = "they were not measured"
 
 Fit = Callable[[Space, Sequence[BlockRow], Sequence[WholeSample]], LatencyPredictor]
 
 
-def calibrate(task: Task, tools: Tools, fit: Fit = fit_predictor) -> Mapping[str, Any]:
-    """The new predictor's id and summary. Raises PredictorError, BadValue, InfraError."""
+@dataclass(frozen=True)
+class _Tries:
+    """The checkpoint: the exported networks, and how often this attempt had those without a stable session measured."""
+
+    model_ids: tuple[str, ...]
+    tries: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model_ids": list(self.model_ids), "tries": self.tries}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any] | None) -> _Tries | None:
+        return None if checkpoint is None else cls(tuple(checkpoint["model_ids"]), checkpoint["tries"])
+
+
+def calibrate(task: Task, tools: Tools, fit: Fit = fit_predictor) -> Mapping[str, Any] | Wait:
+    """The new predictor's id and summary, or the sessions that it waits for. Raises PredictorError, BadValue,
+    InfraError."""
     assert task.job.device is not None
     served = tools.supernets.get(task.job.payload["supernet"])
-    model_ids = _export(task, tools, served, task.job.payload.get("count") or DEFAULT_COUNT)
-    unstable = _measure(task, model_ids)
-    if len(unstable.model_ids) > len(model_ids) // 2:
-        raise InfraError(unstable.message(task.job.device, len(model_ids)))
+    count = task.job.payload.get("count") or DEFAULT_COUNT
+    tries = _Tries.from_checkpoint(task.job.checkpoint) or _Tries(_export(task, tools, served, count))
+    with task.compute.database.read() as session:
+        sessions = _Sessions.of(session, task.job.id)
+    missing = [model_id for model_id in tries.model_ids if model_id not in sessions.stable]
+    if missing and tries.tries < MEASURE_TRIES:
+        orders = tuple(_order(task.job.device, model_id, sessions) for model_id in missing)
+        return Wait(orders, f"measuring on {task.job.device}", replace(tries, tries=tries.tries + 1).to_json())
+    unstable = _Unstable(missing, sorted({sessions.reasons.get(model_id, NOT_MEASURED) for model_id in missing}))
+    return _fit(task, tools, served, unstable, len(tries.model_ids), fit)
+
+
+def _order(device: str, model_id: str, sessions: _Sessions) -> SessionOrder:
+    """The next session of a network. Its key counts the sessions so far, also those of earlier attempts."""
+    key = f"measure-{model_id}-{sessions.unstable[model_id]}"
+    return SessionOrder(model_id, device, key, PROTOCOL, priority=0)
+
+
+def _fit(
+    task: Task, tools: Tools, served: ServedSupernet, unstable: _Unstable, count: int, fit: Fit
+) -> Mapping[str, Any]:
+    assert task.job.device is not None
+    if len(unstable.model_ids) > count // 2:
+        raise InfraError(unstable.message(task.job.device, count))
     task.say("fitting")
     with task.compute.database.read() as session:
         profile_id = devices.get(session, task.job.device).profile_id
     samples = read_samples(task, tools, served, profile_id)
     if samples.networks < FEWEST_MODELS and (unstable.model_ids or samples.skipped):
-        message = _too_few(samples, unstable, task.job.device, len(model_ids))
+        message = _too_few(samples, unstable, task.job.device, count)
         raise InfraError(message) if unstable.model_ids else PredictorError(message)
     task.say("fitting")
     predictor = fit(served.space, samples.rows, samples.wholes)
     return _keep(task, served, profile_id, predictor, samples.skipped)
 
 
-def _export(task: Task, tools: Tools, served: ServedSupernet, count: int) -> list[str]:
+def _export(task: Task, tools: Tools, served: ServedSupernet, count: int) -> tuple[str, ...]:
     model_ids = []
     for i, code in enumerate(choose_probes(served.space, count, np.random.default_rng(SEED))):
         task.say("exporting", i, count)
         progress = ProgressReporter(task, "exporting", i, count)
         arch = served.space.decode(code)
         model_ids.append(export_for_timing(task.compute, tools.exporter, served, arch, progress).id)
-    return model_ids
+    return tuple(model_ids)
 
 
 @dataclass(frozen=True)
@@ -85,47 +126,30 @@ class _Unstable:
         )
 
 
-def _measure(task: Task, model_ids: Sequence[str]) -> _Unstable:
-    """Measure every model until it has a stable session, at most `MEASURE_TRIES` times; what stays without one.
-
-    A job that is tried again keeps the stable sessions of its earlier attempts.
-    """
-    device = task.job.device
-    assert device is not None
-    unstable = _Unstable()
-    for _ in range(MEASURE_TRIES):
-        with task.compute.database.read() as session:
-            sessions = _Sessions.of(session, task.job.id)
-        pending = [model_id for model_id in model_ids if model_id not in sessions.stable]
-        if not pending:
-            return _Unstable()
-        # The key names the model: the probes of a later attempt may be other files.
-        job_ids = [
-            task.measure(model_id, device, f"measure-{model_id}-{sessions.unstable[model_id]}", PROTOCOL, 0)
-            for model_id in pending
-        ]
-        finished = task.wait(job_ids, f"measuring on {device}")
-        with task.compute.database.read() as session:
-            reasons = {job.model_id: reason for job in finished if (reason := _unstable_reason(session, job))}
-        unstable = _Unstable([model_id for model_id in pending if model_id in reasons], sorted(set(reasons.values())))
-        if not unstable.model_ids:
-            break
-    return unstable
-
-
 @dataclass(frozen=True)
 class _Sessions:
-    """The results of a job's measuring children: the models that have a stable session, and the others' sessions."""
+    """The finished measuring children of a job, also of earlier attempts: the models that have a stable session, how
+    many sessions of the others are not stable, and why the last of them is not."""
 
     stable: frozenset[str]
     unstable: Counter[str]
+    reasons: Mapping[str, str]
 
     @classmethod
     def of(cls, session: Session, job_id: str) -> _Sessions:
-        finished = [job for job in jobs.children(session, job_id) if JobStatus(job.status).finished and job.model_id]
-        unstable = Counter(job.model_id for job in finished if _unstable_reason(session, job) and job.model_id)
-        stable = {job.model_id for job in finished if not _unstable_reason(session, job) and job.model_id}
-        return cls(frozenset(stable), unstable)
+        stable: set[str] = set()
+        unstable: Counter[str] = Counter()
+        reasons: dict[str, str] = {}
+        for job in jobs.children(session, job_id):
+            if job.model_id is None or not JobStatus(job.status).finished:
+                continue
+            reason = _unstable_reason(session, job)
+            if reason is None:
+                stable.add(job.model_id)
+            else:
+                unstable[job.model_id] += 1
+                reasons[job.model_id] = reason
+        return cls(frozenset(stable), unstable, reasons)
 
 
 def _unstable_reason(session: Session, job: Job) -> str | None:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from elasticvit.archs.arch import HEAD_DIM
-from elasticvit.archs.space import Space
-from elasticvit.costs.blocks import Block, BlockKind
 from elasticvit.costs.cost_table import CostTable
-from elasticvit.costs.flops import block_params
 from elasticvit.latency.predictor import LatencyPredictor
 from elasticvit.search.evolution import Frontier, evolve
 from elasticvit.search.limits import Limit, latency_limit, table_limit
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.services import searches
+from server.services.spaces import size_mb
 from server.wire import SearchRequest
 
-BYTES_PER_WEIGHT = 4
-# Tensor and operator records of the flatbuffer; a block has 12 to 24 of each.
-RECORD_BYTES = 6_000
-MEGABYTE = 1e6
 SCOUTS = 20_000
 
 
@@ -44,16 +37,6 @@ def limits_of(
     if request.max_accuracy_drop is not None:
         limits.append(_accuracy_limit(served, request.max_accuracy_drop))
     return limits
-
-
-def size_mb(space: Space) -> CostTable:
-    """Upper bound of the float32 file's size, MB: weights, gathered position biases, records."""
-
-    def of_block(block: Block) -> float:
-        gathered = block.width_in // HEAD_DIM * block.side_in**4 if block.kind is BlockKind.ATTENTION else 0
-        return (BYTES_PER_WEIGHT * (block_params(block) + gathered) + RECORD_BYTES) / MEGABYTE
-
-    return CostTable.build(space, lambda blocks: np.array([of_block(block) for block in blocks]))
 
 
 def _accuracy_limit(served: ServedSupernet, drop: float) -> Limit:

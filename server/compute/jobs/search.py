@@ -3,13 +3,26 @@
 Verification closes the loop. A network that is measured above the budget shows that the predictor is too fast there, so
 the bound of the next choice is lowered by the same ratio; up to three rounds. An answer is `verified` only by a stable
 measurement of its own file within the budget.
+
+    begin ──► a round is chosen and exported ──► all its files are measured? ──no──► parked, with the rounds so far
+                       ▲                                   │ yes                        │ measured: a later attempt
+                       │                                   ▼                            │ goes on here
+                       └────────── another round ◄── is one needed? ◄───────────────────┘
+                                                           │ no
+                                                           ▼
+                                                        result
+
+What is known of the rounds is a frozen `SearchRounds`, which is the checkpoint; measurements are found as the job's
+children.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from elasticvit.archs.space import Codes
 from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
@@ -19,11 +32,13 @@ from server.compute.exporting.order import Exporter
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.compute.exports import ProgressReporter, export_subnet
 from server.compute.jobs.choose import choose
-from server.compute.jobs.search_result import Answer, ResultWriter, is_stable
+from server.compute.jobs.search_result import Answer, ResultWriter, is_stable, thinned
+from server.compute.jobs.search_rounds import Chosen, SearchRounds
 from server.compute.jobs.tools import Tools
+from server.compute.sessions import SessionEnd, SessionOrder, Wait
 from server.compute.task import Compute
 from server.errors import Infeasible, NoPredictor
-from server.services import accuracy_drop, model_latency, predictors
+from server.services import accuracy_drop, model_latency, models, predictors
 from server.store.tables import Job, Measurement
 from server.wire import MeasureProtocol, PredictorRef, SearchModel, SearchRequest
 
@@ -49,24 +64,26 @@ class SearchTask(Protocol):
 
     def look(self) -> None: ...
 
-    def measured(
-        self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int
-    ) -> Measurement | None: ...
+    def session_end(self, order: SessionOrder) -> SessionEnd | None: ...
 
 
-def search(task: SearchTask, tools: Tools) -> Mapping[str, Any]:
-    """The search's result. Raises Infeasible, BadValue, and what an export raises."""
+def search(task: SearchTask, tools: Tools) -> Mapping[str, Any] | Wait:
+    """The search's result, or the sessions that it waits for. Raises Infeasible, BadValue, Conflict, and what an export
+    raises."""
     payload = task.job.payload
     request = SearchRequest.model_validate(payload["request"])
     task.say("searching")
     served = tools.supernets.get(payload["supernet"])
     predictor = _predictor(task.compute, served, payload["predictor_id"], allow_uncalibrated=request.allow_uncalibrated)
-    frontier, answers = _Search(task, tools.exporter, request, served, predictor.fitted).answers()
+    rounds = _Search(task, tools.exporter, request, served, predictor.fitted).rounds()
+    if isinstance(rounds, Wait):
+        return rounds
+    frontier, answers = rounds
     writer = ResultWriter(request, served, predictor.fitted)
-    models = [writer.model(answer) for answer in answers]
-    _keep_predictions(task.compute, models, predictor.profile_id)
+    found = [writer.model(answer) for answer in answers]
+    _keep_predictions(task.compute, found, predictor.profile_id)
     note = "; ".join(part for part in (predictor.note, writer.note(answers)) if part) or None
-    return writer.result(models, frontier, predictor.ref, note).model_dump(mode="json")
+    return writer.result(found, frontier, predictor.ref, note).model_dump(mode="json")
 
 
 @dataclass(frozen=True)
@@ -113,33 +130,51 @@ class _Search:
     predictor: LatencyPredictor
 
     @property
+    def device(self) -> str:
+        return self.request.targets[0].device
+
+    @property
     def budget_ms(self) -> float:
         return self.request.targets[0].budget.latency_ms
 
-    def answers(self) -> tuple[Frontier, list[Answer]]:
-        """The frontier for the budget, and the exported answers, best first; with `verify` measured."""
-        frontier = self._choose(self.budget_ms)
-        answers = self._export(frontier.best)
-        return frontier, self._verify(answers) if self.request.verify else answers
+    def rounds(self) -> tuple[Codes, list[Answer]] | Wait:
+        """The frontier for the budget, and the answers, best first; with `verify` measured, or to be measured first."""
+        rounds = SearchRounds.from_checkpoint(self.served.space, self.task.job.checkpoint) or self._begin()
+        while self.request.verify:
+            measured = self._measured(rounds.newest)
+            if missing := tuple(answer for answer in measured if isinstance(answer, SessionOrder)):
+                return Wait(missing, f"measuring on {self.device}", rounds.to_json())
+            following = self._following(rounds, [answer for answer in measured if isinstance(answer, Answer)])
+            if following is None:
+                break
+            rounds = following
+        return rounds.frontier, self._ranked(rounds)
 
-    def _verify(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Measure; while an answer is above the budget, choose again below a lower bound."""
-        bound_ms = self.budget_ms
-        measured: dict[str, Answer] = {}
-        for number in range(VERIFY_ROUNDS):
-            answers = [self._measure(answer) for answer in answers]
-            measured |= {answer.model.id: answer for answer in answers}
-            worst_ms = self._worst_ms(answers)
-            if worst_ms <= self.budget_ms or number + 1 == VERIFY_ROUNDS:
-                break
-            bound_ms *= SHRINK * self.budget_ms / worst_ms
-            try:
-                closer = self._choose(bound_ms)
-            except Infeasible:
-                break
-            answers = self._export(closer.best)
+    def _begin(self) -> SearchRounds:
+        frontier = self._choose(self.budget_ms)
+        return SearchRounds(thinned(frontier.codes), self.budget_ms, (self._export(frontier.best),))
+
+    def _following(self, rounds: SearchRounds, answers: Sequence[Answer]) -> SearchRounds | None:
+        """The rounds with one more below a lower bound, because of these answers of the last one; None if the budget is
+        kept, or nothing closer is left to try."""
+        worst_ms = self._worst_ms(answers)
+        if worst_ms <= self.budget_ms or len(rounds.chosen) == VERIFY_ROUNDS:
+            return None
+        bound_ms = rounds.bound_ms * SHRINK * self.budget_ms / worst_ms
+        try:
+            closer = self._choose(bound_ms)
+        except Infeasible:
+            return None
+        return replace(rounds, bound_ms=bound_ms, chosen=(*rounds.chosen, self._export(closer.best)))
+
+    def _ranked(self, rounds: SearchRounds) -> list[Answer]:
+        """The answers of all rounds, without `verify` as they were chosen."""
+        if not self.request.verify:
+            return [self._answer(chosen, None) for chosen in rounds.newest]
+        measured = [answer for answer in self._measured(rounds.all) if isinstance(answer, Answer)]
+        distinct = {answer.model.id: answer for answer in measured}
         # Verified answers first; each group stays in order of accuracy.
-        ranked = sorted(measured.values(), key=lambda answer: (not answer.verified(self.request), -answer.top1))
+        ranked = sorted(distinct.values(), key=lambda answer: (not answer.verified(self.request), -answer.top1))
         return ranked[: self.request.count]
 
     def _worst_ms(self, answers: Sequence[Answer]) -> float:
@@ -155,8 +190,8 @@ class _Search:
         except LimitError as error:
             raise Infeasible(str(error), smallest_ms=error.smallest_ms, binding=error.binding) from error
 
-    def _export(self, codes: Codes) -> list[Answer]:
-        answers = []
+    def _export(self, codes: Codes) -> tuple[Chosen, ...]:
+        chosen = []
         for i, code in enumerate(codes):
             progress = ProgressReporter(self.task, "exporting", i, len(codes))
             arch = self.served.space.decode(code)
@@ -170,14 +205,27 @@ class _Search:
                 watch=progress,
             )
             accuracy_drop.check(model, self.request.max_accuracy_drop)
-            answers.append(Answer(code, model))
-        return answers
+            chosen.append(Chosen(tuple(int(choice) for choice in code), model.id))
+        return tuple(chosen)
 
-    def _measure(self, answer: Answer) -> Answer:
-        """The answer with a stable measurement, or with the last of the unstable ones, or none."""
+    def _measured(self, chosen: Sequence[Chosen]) -> list[Answer | SessionOrder]:
+        """Each with a stable measurement, or with its last one, or none if that failed; or the session that it still
+        needs."""
+        return [self._measured_or_missing(one) for one in chosen]
+
+    def _measured_or_missing(self, chosen: Chosen) -> Answer | SessionOrder:
         row: Measurement | None = None
         for key in SESSIONS:
-            row = self.task.measured(answer.model.id, self.request.targets[0].device, key, PROTOCOL, VERIFY_PRIORITY)
+            order = SessionOrder(chosen.model_id, self.device, key, PROTOCOL, VERIFY_PRIORITY)
+            end = self.task.session_end(order)
+            if end is None:
+                return order
+            row = end.measurement
             if row is not None and is_stable(row, self.request.statistic):
                 break
-        return Answer(answer.code, answer.model, row)
+        return self._answer(chosen, row)
+
+    def _answer(self, chosen: Chosen, row: Measurement | None) -> Answer:
+        with self.task.compute.database.read() as session:
+            model = models.get(session, chosen.model_id)
+        return Answer(np.array(chosen.code, np.int8), model, row)

@@ -11,7 +11,6 @@ from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.archs.space import Codes
 from elasticvit.costs.flops import macs, params
 from elasticvit.latency.predictor import LatencyPredictor
-from elasticvit.search.evolution import Frontier
 from server.compute.exporting.served_supernet import ServedSupernet
 from server.services import p90
 from server.services.models import download_url, wire_accuracy
@@ -92,13 +91,14 @@ class ResultWriter:
     def result(
         self,
         models: Sequence[SearchModel],
-        frontier: Frontier,
+        frontier: Codes,
         predictor: PredictorRef | None,
         note: str | None = None,
     ) -> SearchResult:
+        """`frontier` are the codes (m, D) to show."""
         return SearchResult(
             models=list(models),
-            frontier=[self.candidate(code) for code in _thinned(frontier.codes)],
+            frontier=[self.candidate(code) for code in frontier],
             predictor=predictor,
             supernet=self.served.name,
             terms=self.served.terms,
@@ -165,7 +165,7 @@ class ResultWriter:
         )
 
 
-def _thinned(codes: Codes) -> Codes:
+def thinned(codes: Codes) -> Codes:
     """At most `MAX_FRONTIER` evenly spaced members (m, D) of a frontier (n, D), with both ends."""
     if len(codes) <= MAX_FRONTIER:
         return codes

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.errors import Refused, ServerAway, StaleLease
-from device_agent.uplink.spool import Spool
+from device_agent.errors import Refused, ServerAway, ServerFault, StaleLease
+from device_agent.uplink.spool import FAULT_SECONDS, MAX_FAULTS, Spool
 from server.wire import Failure, JobStatus, Report, Reported
 
 
@@ -140,3 +140,55 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     spool.flush(receiver.send)
     assert receiver.taken == ["a"]
     assert names(tmp_path) == ["notes.json"]
+
+
+class Seconds:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_report_on_which_the_server_fails_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    spool, receiver = Spool(tmp_path), Receiver()
+    for lease_id in ("a", "b"):
+        spool.put(report_of(lease_id))
+    receiver.errors["a"] = ServerFault("an error of the server")
+    for _ in range(2):
+        with pytest.raises(ServerFault):
+            spool.flush(receiver.send)
+    assert receiver.taken == ["b"]
+    assert names(tmp_path) == ["00000001.json"]
+
+
+@pytest.mark.parametrize(("every_s", "tries"), [(FAULT_SECONDS / MAX_FAULTS * 2, MAX_FAULTS), (30.0, 121)])
+def test_a_report_on_which_the_server_always_fails_is_set_aside(tmp_path: Path, every_s: float, tries: int) -> None:
+    """After `MAX_FAULTS` times, and not before `FAULT_SECONDS` have passed."""
+    clock = Seconds()
+    spool, receiver = Spool(tmp_path, clock), Receiver()
+    spool.put(report_of("a"))
+    receiver.errors["a"] = ServerFault("an error of the server")
+    for _ in range(tries - 1):
+        with pytest.raises(ServerFault):
+            spool.flush(receiver.send)
+        clock.now_s += every_s
+    spool.flush(receiver.send)
+    assert names(tmp_path) == ["00000001-0.failed"]
+    spool.put(report_of("b"))
+    spool.flush(receiver.send)
+    assert receiver.taken == ["b"]
+
+
+def test_a_server_that_is_away_or_fails_now_and_then_loses_no_report(tmp_path: Path) -> None:
+    clock = Seconds()
+    spool, receiver = Spool(tmp_path, clock), Receiver()
+    spool.put(report_of("a"))
+    for number in range(10 * MAX_FAULTS):
+        receiver.errors["a"] = ServerAway("no answer") if number > 3 else ServerFault("an error of the server")
+        with pytest.raises(ServerAway):
+            spool.flush(receiver.send)
+        clock.now_s += FAULT_SECONDS
+    assert names(tmp_path) == ["00000001.json"]

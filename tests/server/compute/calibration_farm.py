@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from server.compute.jobs.tools import Tools
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Task
 from server.services import claims, models, reports
-from server.store.tables import Job, Model
+from server.store.tables import Model
 from server.wire import JobKind, Report
 from tests.server.compute.exporting_farm import compute_of, served
 from tests.server.server_farm import Farm, session_body
@@ -85,18 +85,6 @@ class FakeDevice:
         return body if "outcome" in body else {"outcome": "measured", "session": body}
 
 
-@dataclass
-class MeasuredTask(Task):
-    """A task whose measuring jobs are done by a fake device as soon as they are waited for."""
-
-    device: FakeDevice | None = None
-
-    def wait(self, job_ids: Iterable[str], stage: str) -> list[Job]:
-        assert self.device is not None
-        self.device.measure_all()
-        return super().wait(job_ids, stage)
-
-
 class RecordedFit:
     """Keeps what was to be fitted. Fits a predictor once, since that takes seconds, and then returns the same."""
 
@@ -128,15 +116,23 @@ class CalibrationFarm:
         return self.attempt(self.farm.ok("POST", "/jobs", "user", json=body)["url"])
 
     def attempt(self, url: str) -> dict[str, Any]:
+        """Until the job has ended or is queued again because it failed; what it waits for is measured at once."""
+        while True:
+            self.step()
+            job: dict[str, Any] = self.farm.ok("GET", url)
+            if job["wait_until"] is None:
+                return job
+            self.device.measure_all()
+
+    def step(self) -> None:
+        """Claim the calibration and do what it does until it waits or ends."""
         compute = compute_of(self.farm)
         tools = Tools(SupernetCache(compute), self.exporter, self.exporter)
         with self.farm.database.write() as session:
             claimed = claims.claim_compute(session, "by-hand", (JobKind.CALIBRATE,), self.farm.clock())
         assert claimed is not None
-        task = MeasuredTask(compute, claimed, threading.Event(), device=self.device)
+        task = Task(compute, claimed, threading.Event())
         worker.run_job(task, lambda task: calibrate(task, tools, self.fit))
-        job: dict[str, Any] = self.farm.ok("GET", url)
-        return job
 
 
 def calibration_farm(farm: Farm, tmp_path: Path) -> CalibrationFarm:

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 import pytest
 
+from server.compute.sessions import SessionOrder, Wait
 from server.compute.task import Lost, Stopped, Task
+from server.errors import StaleLease
 from server.services import claims, job_ends, jobs, measurements, submissions
 from server.store.tables import Job
 from server.wire import JobKind, MeasureProtocol
 from tests.server.compute.exporting_farm import compute_of
-from tests.server.server_farm import Farm, session_body, tiny_tflite
+from tests.server.server_farm import Farm, attempts, session_body, tiny_tflite
 
 PROTOCOL = MeasureProtocol()
+PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
 def attempt(farm: Farm, job_id: str) -> Iterator[Task]:
-    """The next attempt of the job; at the end it is given back, as by a worker that stops."""
+    """The next attempt of the job; at the end it is given back, as by a worker that stops, if it was not parked."""
     with farm.database.write() as session:
         claimed = claims.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
     assert claimed is not None and claimed.job.id == job_id
     with Task(compute_of(farm), claimed, threading.Event()) as task:
         yield task
-    with farm.database.write() as session:
-        job_ends.release(session, claimed.lease_id, claimed.attempt, farm.clock())
+    try:
+        with farm.database.write() as session:
+            job_ends.release(session, claimed.lease_id, claimed.attempt, farm.clock())
+    except StaleLease:
+        pass
 
 
 @pytest.fixture
@@ -38,6 +44,16 @@ def search_id(farm: Farm) -> str:
     farm.anchor()
     with farm.database.write() as session:
         return jobs.enqueue(session, kind=JobKind.SEARCH, now=farm.clock(), device="host").id
+
+
+def order(
+    model_id: str, device: str = "host", key: str = "verify", protocol: MeasureProtocol = PROTOCOL
+) -> SessionOrder:
+    return SessionOrder(model_id, device, key, protocol, 10)
+
+
+def wait(*orders: SessionOrder) -> Wait:
+    return Wait(orders, "measuring on host", {"step": 1})
 
 
 def children(farm: Farm, job_id: str) -> list[Job]:
@@ -51,22 +67,47 @@ def report(farm: Farm, model_ms: float) -> None:
     assert lease is not None and farm.report(lease, session_body(model_ms=model_ms)).status_code == 200
 
 
+def measured_ms(task: Task, model_id: str) -> float:
+    end = task.session_end(order(model_id))
+    assert end is not None and end.measurement is not None and end.measurement.model_id == model_id
+    return end.measurement.p50_raw_ms
+
+
+def test_a_search_goes_on_from_its_checkpoint_when_its_last_session_is_reported(farm: Farm, search_id: str) -> None:
+    model_a, model_b = farm.upload(tiny_tflite(1.0)), farm.upload(tiny_tflite(2.0))
+    with attempt(farm, search_id) as first:
+        assert first.job.checkpoint is None
+        first.park(wait(order(model_a), order(model_b)))
+    view = farm.ok("GET", f"/jobs/{search_id}")
+    assert view["status"] == "running" and view["wait_until"] is not None
+    assert view["progress"]["stage"] == "measuring on host" and "2 measurements" in view["progress"]["detail"]
+    report(farm, model_ms=2.0)
+    view = farm.ok("GET", f"/jobs/{search_id}")
+    assert view["status"] == "running" and (view["progress"]["done"], view["progress"]["total"]) == (1, 2)
+    report(farm, model_ms=3.0)
+    assert farm.ok("GET", f"/jobs/{search_id}")["status"] == "queued", "at once, by the report itself"
+    with attempt(farm, search_id) as second:
+        assert second.job.checkpoint == {"step": 1}
+        assert measured_ms(second, model_a) == pytest.approx(2.0, rel=0.01)
+        assert measured_ms(second, model_b) == pytest.approx(3.0, rel=0.01)
+    with farm.database.read() as session:
+        outcomes = [tried.outcome for tried in attempts(session, search_id)]
+        assert jobs.get(session, search_id).failures == 0
+    assert outcomes == ["parked", "released"]
+
+
 def test_a_retried_search_measures_another_model_by_a_session_of_its_own(farm: Farm, search_id: str) -> None:
     model_a, model_b = farm.upload(tiny_tflite(1.0)), farm.upload(tiny_tflite(2.0))
     with attempt(farm, search_id) as first:
-        first.measure(model_a, "host", "verify", PROTOCOL, 10)
+        first.park(wait(order(model_a)))
     report(farm, model_ms=2.0)
     with attempt(farm, search_id) as second:
-        job_id = second.measure(model_b, "host", "verify", PROTOCOL, 10)
-        with farm.database.read() as session:
-            assert jobs.get(session, job_id).status == "queued", "it does not take the session of the other file"
-        report(farm, model_ms=3.0)
-        measured_a = second.measured(model_a, "host", "verify", PROTOCOL, 10)
-        measured_b = second.measured(model_b, "host", "verify", PROTOCOL, 10)
-    assert measured_a is not None and measured_a.model_id == model_a
-    assert measured_a.p50_raw_ms == pytest.approx(2.0, rel=0.01)
-    assert measured_b is not None and measured_b.model_id == model_b
-    assert measured_b.p50_raw_ms == pytest.approx(3.0, rel=0.01)
+        assert second.session_end(order(model_b)) is None, "it does not take the session of the other file"
+        second.park(wait(order(model_b)))
+    report(farm, model_ms=3.0)
+    with attempt(farm, search_id) as third:
+        assert measured_ms(third, model_a) == pytest.approx(2.0, rel=0.01)
+        assert measured_ms(third, model_b) == pytest.approx(3.0, rel=0.01)
     models = sorted(str(child.model_id) for child in children(farm, search_id))
     assert models == sorted([model_a, model_b]), "one session for each"
 
@@ -75,16 +116,14 @@ def test_sessions_differ_by_key_protocol_and_device(farm: Farm, search_id: str) 
     farm.agent(devices=("host", "phone"))
     model_id = farm.upload()
     sessions = [
-        ("host", "verify", PROTOCOL),
-        ("host", "verify-again", PROTOCOL),
-        ("phone", "verify", PROTOCOL),
-        ("host", "verify", MeasureProtocol(threads=2)),
-        ("host", "verify", MeasureProtocol(profile=True)),
+        order(model_id),
+        order(model_id, key="verify-again"),
+        order(model_id, "phone"),
+        order(model_id, protocol=MeasureProtocol(threads=2)),
+        order(model_id, protocol=MeasureProtocol(profile=True)),
     ]
     with attempt(farm, search_id) as task:
-        for _ in range(2):
-            for device, key, protocol in sessions:
-                task.measure(model_id, device, key, protocol, 10)
+        task.park(wait(*sessions, *sessions))
     assert len(children(farm, search_id)) == len(sessions)
 
 
@@ -97,10 +136,10 @@ def test_a_session_of_an_older_version_is_not_taken_for_another_model(farm: Farm
         ).id
     report(farm, model_ms=2.0)
     with attempt(farm, search_id) as task:
-        new_id = task.measure(model_b, "host", "verify", PROTOCOL, 10)
-    assert new_id != old_id
-    assert {job["id"] for job in farm.ok("GET", f"/jobs?parent_id={search_id}")["items"]} == {old_id, new_id}
+        task.park(wait(order(model_b)))
+    (new_id,) = {child.id for child in children(farm, search_id)} - {old_id}
     with farm.database.read() as session:
+        assert jobs.get(session, new_id).model_id == model_b
         assert measurements.of_job(session, old_id, model_b) is None
         of_a = measurements.of_job(session, old_id, model_a)
         assert of_a is not None and of_a.model_id == model_a
@@ -109,24 +148,43 @@ def test_a_session_of_an_older_version_is_not_taken_for_another_model(farm: Farm
 def test_a_session_that_failed_is_no_measurement(farm: Farm, search_id: str) -> None:
     model_id = farm.upload()
     with attempt(farm, search_id) as task:
-        task.measure(model_id, "host", "verify", PROTOCOL, 10)
-        lease = farm.lease(farm.agent())
-        assert lease is not None
-        failure = {"kind": "user", "detail": "this file does not run here"}
-        assert farm.report(lease, outcome="failed", failure=failure).status_code == 200
-        assert task.measured(model_id, "host", "verify", PROTOCOL, 10) is None
+        task.park(wait(order(model_id)))
+    lease = farm.lease(farm.agent())
+    assert lease is not None
+    failure = {"kind": "user", "detail": "this file does not run here"}
+    assert farm.report(lease, outcome="failed", failure=failure).status_code == 200
+    with attempt(farm, search_id) as task:
+        end = task.session_end(order(model_id))
+        assert end is not None and end.measurement is None
 
 
-def test_waiting_ends_with_a_stop_and_with_a_cancellation(farm: Farm, search_id: str) -> None:
+def test_a_stop_is_noticed_and_a_cancelled_job_is_not_parked(farm: Farm, search_id: str) -> None:
     model_id = farm.upload()
     with attempt(farm, search_id) as task:
         task.stop.set()
         with pytest.raises(Stopped):
-            task.measured(model_id, "host", "verify", PROTOCOL, 10)
-    farm.clock.now += timedelta(seconds=1)
+            task.check()
     with farm.database.write() as session:
         claimed = claims.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
         assert claimed is not None
         job_ends.cancel(session, search_id, farm.clock())
     with Task(compute_of(farm), claimed, threading.Event()) as task, pytest.raises(Lost):
-        task.measured(model_id, "host", "verify", PROTOCOL, 10)
+        task.look()
+    with pytest.raises(StaleLease):
+        task.park(Wait((), "measuring on host", {}))
+    assert children(farm, search_id) == [] and model_id
+
+
+def test_a_cancellation_is_noticed_without_a_look(farm: Farm, search_id: str) -> None:
+    """By the thread that keeps the lease, long before a renewal is due."""
+    with farm.database.write() as session:
+        claimed = claims.claim_compute(session, "by-hand", (JobKind.SEARCH,), farm.clock())
+    assert claimed is not None
+    with Task(compute_of(farm), claimed, threading.Event()) as task:
+        with farm.database.write() as session:
+            job_ends.cancel(session, search_id, farm.clock())
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with pytest.raises(Lost):
+            while time.monotonic() < deadline:
+                task.check()
+                time.sleep(0.02)

@@ -276,6 +276,7 @@ class TestQueue:
     def test_an_attempt_that_is_tried_again_keeps_its_children(self, database: Database, clock: Clock) -> None:
         parent = queue(database)
         for end in ("fail", "release", "expire"):
+            clock.pass_seconds(1)
             taken = claimed(database, clock)
             child = child_of(database, parent, end)
             with database.write() as session:

@@ -34,7 +34,7 @@ def measured(farm: Farm, body: dict[str, Any]) -> dict[str, Any]:
     agent_id = farm.agent()
     with farm.database.write() as session:
         file = models.store_bytes(farm.blobs, tiny_tflite(3.0))
-        manifest = {"latency": []}
+        manifest: dict[str, Any] = {"latency": []}
         new = models.NewModel(file, "search", manifest, precision="float32", arch=PUBLISHED["S1"])
         model = models.add(session, new, farm.clock())
         submissions.measure(session, model.id, "host", MeasureProtocol(), farm.clock())

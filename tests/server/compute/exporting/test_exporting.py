@@ -104,27 +104,38 @@ def test_it_keeps_what_it_loaded_and_one_process(child: ChildExporter, file: Pat
 
 @pytest.mark.medium
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_process_that_dies_at_work_is_an_error_and_the_next_is_a_fresh_one(
+def test_a_process_that_dies_twice_at_work_is_an_error_and_the_next_is_a_fresh_one(
     child: ChildExporter, file: Path, number: signal.Signals
 ) -> None:
     child.run(LoadSupernet(ref(file)), UNWATCHED)
-    killed = child.pid
-    assert killed is not None
+    killed: list[int] = []
     with pytest.raises(ExportCrashed, match=rf"{number.name}.*nothing was stored") as caught:
-        child.run(export(file), Meddler("recalibrating", lambda: os.kill(killed, number)))
+        child.run(export(file), Meddler("recalibrating", lambda: kill(child, number, killed)))
+    assert len(set(killed)) == 2
     assert caught.value.final and caught.value.kind == "infra"
     if number is signal.SIGSEGV:
         assert "Segmentation fault" in caught.value.log, "the tail of what it said is kept"
-    assert child.run(export(file), UNWATCHED).data and child.pid != killed
+    assert child.run(export(file), UNWATCHED).data and child.pid not in killed
+
+
+def kill(child: ChildExporter, number: int, killed: list[int]) -> None:
+    assert child.pid is not None
+    killed.append(child.pid)
+    os.kill(child.pid, number)
+
+
+@pytest.mark.medium
+def test_an_order_whose_process_is_killed_is_tried_once_more_in_another(child: ChildExporter, file: Path) -> None:
+    killed: list[int] = []
+    meddler = Meddler("recalibrating", lambda: None if killed else kill(child, signal.SIGKILL, killed))
+    assert child.run(export(file), meddler).data
+    assert child.pid not in killed and meddler.stages.count("recalibrating") == 2
 
 
 @pytest.mark.medium
 def test_a_signal_without_a_name_is_named_by_its_number(child: ChildExporter, file: Path) -> None:
-    child.run(LoadSupernet(ref(file)), UNWATCHED)
-    killed = child.pid
-    assert killed is not None
     with pytest.raises(ExportCrashed, match=r"signal 40 .*nothing was stored"):
-        child.run(export(file), Meddler("recalibrating", lambda: os.kill(killed, 40)))
+        child.run(export(file), Meddler("recalibrating", lambda: kill(child, 40, [])))
 
 
 @pytest.mark.medium

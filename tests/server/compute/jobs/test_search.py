@@ -5,6 +5,7 @@ Database, supernet, choice and predictor are real. What a device and the exporti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,15 +21,18 @@ from elasticvit.latency.predictor import LatencyPredictor, uncalibrated
 from elasticvit.search.limits import LimitError
 from server.compute.exporting.order import ExportedFile, ExportTflite
 from server.compute.exporting.served_supernet import ServedSupernet
-from server.compute.jobs.choose import choose, size_mb
+from server.compute.jobs.choose import choose
 from server.compute.jobs.search import SHRINK, VERIFY_ROUNDS, search
 from server.compute.jobs.tools import Tools
+from server.compute.sessions import SessionEnd, SessionOrder, Wait
 from server.compute.supernet_cache import SupernetCache
 from server.compute.task import Compute, Lost
 from server.errors import BadValue, Infeasible
 from server.services import models, searches
+from server.services.askers import SERVICE
+from server.services.spaces import size_mb
 from server.store.tables import Job, Measurement, Model
-from server.wire import JobKind, MeasureProtocol, SearchRequest
+from server.wire import JobKind, SearchRequest
 from tests.elasticvit.training.tiny_training import tiny_space
 from tests.server.compute.exporting_farm import compute_of
 from tests.server.server_farm import START, Farm
@@ -68,6 +72,8 @@ class ScriptedTask:
     measure: Measure
     sessions: list[tuple[str | None, str]] = field(default_factory=list)
     stages: list[tuple[str, int, int | None]] = field(default_factory=list)
+    ends: dict[str, SessionEnd] = field(default_factory=dict)
+    waits: int = 0
     ended: Exception | None = None
 
     def say(self, stage: str, done: int = 0, total: int | None = None, detail: str | None = None) -> None:
@@ -79,14 +85,21 @@ class ScriptedTask:
         if self.ended is not None:
             raise self.ended
 
-    def measured(
-        self, model_id: str, device: str, key: str, protocol: MeasureProtocol, priority: int
-    ) -> Measurement | None:
-        assert device == "host" and not protocol.profile and priority > 0
-        with self.compute.database.read() as session:
-            model = models.get(session, model_id)
-        self.sessions.append((model.arch_id, key))
-        return self.measure(model, key)
+    def session_end(self, order: SessionOrder) -> SessionEnd | None:
+        return self.ends.get(order.child_key)
+
+    def go_on(self, wait: Wait) -> None:
+        """The sessions are measured, and the next attempt begins, maybe in another process."""
+        assert wait.stage == "measuring on host"
+        self.waits += 1
+        for order in wait.sessions:
+            assert order.device == "host" and not order.protocol.profile and order.priority > 0
+            assert order.child_key not in self.ends, "it was measured before"
+            with self.compute.database.read() as session:
+                model = models.get(session, order.model_id)
+            self.sessions.append((model.arch_id, order.key))
+            self.ends[order.child_key] = SessionEnd(self.measure(model, order.key))
+        self.job.checkpoint = json.loads(json.dumps(wait.checkpoint))
 
 
 @dataclass
@@ -134,7 +147,14 @@ class Setting:
     def task(self, measure: Measure, **more: Any) -> ScriptedTask:  # noqa: ANN401
         database = self.farm.database
         with database.write() as session:
-            created = searches.create(session, self.request(**more), self.farm.clock(), 3)
+            created = searches.create(
+                session,
+                self.request(**more),
+                self.farm.clock(),
+                3,
+                SERVICE,
+                self.farm.state.settings.supernets_folder,
+            )
         with database.read() as session:
             job = searches.get(session, created.id)[1]
         assert job.kind == JobKind.SEARCH
@@ -142,7 +162,9 @@ class Setting:
 
     def run(self, task: ScriptedTask, exporter: StandInExporter | None = None) -> Any:  # noqa: ANN401
         exporter = exporter or StandInExporter()
-        return search(task, Tools(SupernetCache(task.compute), exporter, exporter))
+        while isinstance(outcome := search(task, Tools(SupernetCache(task.compute), exporter, exporter)), Wait):
+            task.go_on(outcome)
+        return outcome
 
     def upper_ms(self, arch: Arch) -> float:
         return float(self.predictor.upper_ms(self.served.space.encode(arch)[None], 0.9)[0])
