@@ -26,6 +26,7 @@ from server.services import (
     supernets,
     tokens,
 )
+from server.services.askers import SERVICE
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
@@ -164,7 +165,7 @@ class _Filling:
 
     def _search(self, model: Model) -> str:
         request = SearchRequest(device="host", budget=Budget(latency_ms=20.0), supernet="load")
-        accepted = searches.create(self._session, request, self._now, 3)
+        accepted = searches.create(self._session, request, self._now, 3, SERVICE, self._settings.supernets_folder)
         claimed = claims.claim_compute(self._session, "load-worker", (JobKind.SEARCH,), self._now)
         assert claimed is not None
         result = self._result(model).model_dump(mode="json")

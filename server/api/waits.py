@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query, Request
 from starlette.responses import StreamingResponse
@@ -18,7 +18,9 @@ from server.wire import MAX_WAIT_SECONDS
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 2000
 EVENT_TYPE = "text/event-stream"
-EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {EVENT_TYPE: {"schema": {"type": "string"}}}, "description": "Server-sent events"}}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {EVENT_TYPE: {"schema": {"type": "string"}}}, "description": "Server-sent events"}
+}
 WaitSeconds = Annotated[
     float,
     Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so long for the end, or for a change from the If-None-Match"),
