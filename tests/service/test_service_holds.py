@@ -73,12 +73,19 @@ def test_an_agent_that_crashes_and_a_worker_that_hangs_end_nothing_else(
 ) -> None:
     service = start()
     server = service.pid("serve")
-    for _ in range(7):
+    kills = []
+
+    def crash() -> None:
         with suppress(StopIteration, ProcessLookupError):
             service.kill("device_agent.cli")
-        time.sleep(4)
+            kills.append(time.monotonic())
+
+    def missed() -> bool:
+        crash()
+        return len(kills) > 5 and waiting_for(service) == ["host_idle"]
+
+    wait_until("a missed agent", missed)
     assert service.main.poll() is None and service.pid("serve") == server, service.log_tails()
-    wait_until("a missed agent", lambda: waiting_for(service) == ["host_idle"])
     assert service.search(service.budget_ms(0.4))["models"], "what needs no device is answered"
     worker = service.pid("worker")
     os.kill(worker, signal.SIGSTOP)
