@@ -29,7 +29,7 @@ from server.api.routes import agents, devices, health, jobs, measurements, model
 from server.api.routes.deps import State
 from server.api.sweeper import upkeep
 from server.api.things import all_things
-from server.api.watch import Watch
+from server.api.watch import watched
 from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import tokens as token_service
@@ -66,10 +66,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
-        database.hints.listen()
         reads = CapacityLimiter(READ_THREADS)
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
-        things, watch = all_things(database, reads), Watch(database, reads)
+        things = all_things(database, reads)
         uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
 
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
@@ -77,7 +76,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                 return token_service.usable(session, digests)
 
         try:
-            async with upkeep(database, clock, settings.sweep_seconds) as sweeper:
+            async with upkeep(database, clock, settings.sweep_seconds) as sweeper, watched(database, reads) as watch:
                 app.state.server = State(
                     settings=settings,
                     database=database,
@@ -95,7 +94,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                 )
                 yield
         finally:
-            watch.close()
             things.close()
             uploads.close()
             database.close()
