@@ -157,5 +157,5 @@ if __name__ == "__main__":
     answers = asyncio_run(_answers(Load(int(port), method, path, token, int(connections), float(seconds), body)))
     print(
         f"{method} {path} {answers.per_second:.0f}/s p50 {answers.percentile_ms(0.5):.1f} p99 {answers.percentile_ms(0.99):.1f} ms "
-        f"{answers.statuses} {answers.bytes_each} B"
+        f"n={len(answers.latencies_s)} {answers.statuses} {answers.bytes_each} B"
     )

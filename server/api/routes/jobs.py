@@ -18,7 +18,7 @@ from server.api.routes.deps import (
 )
 from server.api.things import NOT_MODIFIED, respond
 from server.api.waits import EVENTS, WaitSeconds, events, settled
-from server.services import askers, idempotency, job_ends, jobs, retries, submissions
+from server.services import askers, idempotency, job_ends, jobs, quick_measure, retries, submissions
 from server.services.askers import Asker
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
@@ -34,6 +34,11 @@ def create_job(
     now, attempts = state.now, state.settings.max_attempts
     use = idempotency.Use.of(key, token.id, "/jobs", body)
     asker = Asker.of(token, state.settings)
+    if key is None and (plan := quick_measure.Plan.of(body)) is not None:
+        with state.database.read() as session:
+            own = quick_measure.own_open(session, plan, asker)
+        if own is not None:
+            return queued(response, own)
     with state.database.write() as session:
         answer = idempotency.accepted(
             session, use, now, lambda: submissions.submit(session, body, now, attempts, asker)
