@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
@@ -14,7 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server import logs
-from server.api import handlers
+from server.api import handlers, openapi
+from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
 from server.api.hot_reads import HotReads
@@ -43,10 +47,16 @@ READ_THREADS, WRITE_THREADS, POOL_THREADS = 4, 4, 8
 
 
 def from_environment() -> FastAPI:
-    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    """The app of one of several server processes: each makes its own, by the settings of the environment.
+
+    It ends with the process that started it, also with one that ended while this one was still starting.
+    """
+    exit_with_parent()
+    starter = multiprocessing.parent_process()
+    if starter is not None and os.getppid() != starter.pid:
+        raise SystemExit(1)
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_file)
-    exit_with_parent()
     return create_app(settings)
 
 
@@ -98,7 +108,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         version=VERSION,
         summary="A latency budget goes in, a vision model that meets it comes out.",
         lifespan=lifespan,
-        responses=handlers.RESPONSES,
         strict_content_type=False,
         redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
@@ -114,4 +123,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.router.routes.insert(0, Dispatch())
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

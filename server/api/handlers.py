@@ -17,9 +17,6 @@ from server.wire import Problem
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-}
 MAX_NAMED_FIELDS = 10
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from server.api.handlers import MEDIA_TYPE
 from server.wire import Problem
 
-MEDIA_TYPE = "application/problem+json"
 TITLES = {
     401: "No token, or one that is not known",
     403: "A token of another role, or somebody else's thing",

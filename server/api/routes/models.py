@@ -35,7 +35,13 @@ router = APIRouter(tags=["models"])
 BINARY = "application/octet-stream"
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 5
-FILE_ANSWER = {200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}, 304: {}}
+FILE = {"schema": {"type": "string", "format": "binary"}}
+NOT_CHANGED = {"description": "The file has the ETag that was sent"}
+BLOB_ANSWER: dict[int | str, dict[str, Any]] = {200: {"content": {BINARY: FILE}}, 304: NOT_CHANGED}
+FILE_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {BINARY: FILE, "application/json": {}, "text/markdown": {"schema": {"type": "string"}}}},
+    304: NOT_CHANGED,
+}
 UPLOAD = {
     "requestBody": {
         "required": True,
@@ -93,7 +99,7 @@ async def get_model(model_id: str, state: TheState, _token: Reader, held: IfNone
     return respond(await state.things.models.answer(model_id), held)
 
 
-@router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+@router.get("/models/{model_id}/download", response_class=Response, responses=FILE_ANSWER)
 async def download_model(
     model_id: str,
     state: TheState,
@@ -114,7 +120,7 @@ async def download_model(
     return await run_in_threadpool(_file, state, sha256, if_none_match, f"{model.arch_id or model.id}.{format}")
 
 
-@router.get("/blobs/{sha256}", response_class=Response, responses=FILE_ANSWER)  # type: ignore[arg-type]
+@router.get("/blobs/{sha256}", response_class=Response, responses=BLOB_ANSWER)
 def get_blob(
     sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
     state: TheState,
