@@ -60,6 +60,7 @@ OFFLINE_AFTER = timedelta(seconds=20)
 class Filled:
     """What the requests name."""
 
+    admin: str
     user: str
     agent: str
     model_id: str
@@ -86,6 +87,7 @@ class _Filling:
         self._session, self._blobs, self._settings, self._now = session, blobs, settings, now
         self._rng = random.Random(0)
         self._archs = list(PUBLISHED.values())
+        self._described = {arch.id: arch_object(arch) for arch in self._archs}
 
     def all(self, number: int) -> Filled:
         session = self._session
@@ -103,7 +105,8 @@ class _Filling:
             job_id = self._measured(model_id, agent)
             search_id = self._search(model)
             session.expunge_all()  # it would look through ever more objects
-        return Filled(user, agent_token.token, model_id, search_id, job_id)
+        admin = self._settings.admin_token_file.read_text().strip()
+        return Filled(admin, user, agent_token.token, model_id, search_id, job_id)
 
     def _supernet(self) -> None:
         file = self._settings.supernets_folder / "load.safetensors"
@@ -183,7 +186,7 @@ class _Filling:
         ms = self._rng.uniform(1, 90)
         latency = LatencyAnswer(predicted_ms=ms, lower_ms=ms * 0.9, upper_ms=ms * 1.1, confidence=0.9)
         return Candidate(
-            arch=arch_object(arch),
+            arch=self._described[arch.id],
             arch_id=arch.id,
             macs=self._rng.randrange(10**8),
             params=self._rng.randrange(10**7),

@@ -43,7 +43,7 @@ from server.wire.process import exit_with_parent
 
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
 # More threads than these only wait for each other: reads take the interpreter's lock, writers the database's.
-READ_THREADS, POOL_THREADS = 4, 8
+READ_THREADS, WRITE_THREADS, POOL_THREADS = 4, 4, 8
 
 
 def from_environment() -> FastAPI:
@@ -76,7 +76,10 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                 return token_service.usable(session, digests)
 
         try:
-            async with upkeep(database, clock, settings.sweep_seconds) as sweeper, watched(database, reads) as watch:
+            async with (
+                upkeep(database, clock, settings.sweep_seconds) as sweeper,
+                watched(database, reads, settings.look_seconds) as watch,
+            ):
                 app.state.server = State(
                     settings=settings,
                     database=database,
@@ -88,6 +91,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     lists=all_lists(),
                     watch=watch,
                     reads=reads,
+                    writes=CapacityLimiter(WRITE_THREADS),
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,
                     uploads=uploads,

@@ -20,7 +20,6 @@ from server.store.db import Database
 from server.store.hints import QUEUE, device_topic, job_topic
 
 log = structlog.get_logger()
-LOOK_SECONDS = 3.0
 PAUSE_SECONDS = 0.05  # between two looks, however many hints ask for one
 DEVICE, JOB = device_topic(""), job_topic("")
 
@@ -61,7 +60,7 @@ class Waiting:
 class Watch:
     """Everybody who waits in one app."""
 
-    def __init__(self, database: Database, reads: anyio.CapacityLimiter, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, database: Database, reads: anyio.CapacityLimiter, look_seconds: float) -> None:
         self._database, self._reads, self._look_seconds = database, reads, look_seconds
         self._closing = asyncio.Event()
         self._waiting: set[Waiting] = set()
@@ -115,10 +114,10 @@ class Watch:
 
 
 @asynccontextmanager
-async def watched(database: Database, reads: anyio.CapacityLimiter) -> AsyncIterator[Watch]:
+async def watched(database: Database, reads: anyio.CapacityLimiter, look_seconds: float) -> AsyncIterator[Watch]:
     """A watch that receives the hints of other processes, and looks for lost ones, inside the block."""
     database.hints.listen()
-    watch = Watch(database, reads)
+    watch = Watch(database, reads, look_seconds)
     looking = asyncio.create_task(watch.look_forever())
     try:
         yield watch

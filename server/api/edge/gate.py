@@ -89,11 +89,11 @@ class Gate:
         return bodies.replayed(body, receive)
 
     async def _run(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
-        if not rule.in_thread:
-            await self.app(scope, receive, send)
-            return
         try:
-            await self._admission.run(self.app, scope, receive, send)
+            if rule.in_thread:
+                await self._admission.run(self.app, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         except Departed:
             scope["state"][DEPARTED] = True
 
