@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import and_
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
-from server.services import devices, presence, supernet_files, supernets, tokens
-from server.services.whole_files import is_whole
+from server.services import devices, predictors, presence, supernet_damage, supernet_files, supernets, tokens
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.tables import Device, Predictor, Supernet
@@ -79,11 +77,10 @@ class Looker:
     def _supernet(self, default: Supernet | None) -> Check:
         if default is None:
             return Check("supernet", "failed", "no supernet is registered yet: run `elasticvit prepare`")
-        file = supernets.path(default, self.settings.supernets_folder)
-        if not file.is_file() or file.stat().st_size != default.size_bytes:
-            return Check(
-                "supernet", "failed", f"the default supernet {file} is gone or damaged: put it back and start again"
-            )
+        damage = supernet_damage.of(default, self.settings.supernets_folder)
+        if damage is not None:
+            detail = f"the default supernet's file {damage.path} {damage.why}: put it back or start again"
+            return Check("supernet", "failed", detail)
         return Check("supernet", "ok", f"{default.name} answers where no supernet is named")
 
     def _host(self, session: Session, default: Supernet | None) -> list[Check]:
@@ -104,7 +101,7 @@ class Looker:
         versions = [] if host is None or default is None else self._versions(session, host.profile_id, default.name)
         if not versions and not self.was_ready:
             return Check("host_predictor", "failed", "this machine has no latency predictor yet: it is calibrated")
-        return _judged("host_predictor", HOST, versions, [is_whole(self.blobs, row.sha256) for row in versions])
+        return _judged("host_predictor", HOST, versions, [self.blobs.is_whole(row.sha256) for row in versions])
 
     def _versions(self, session: Session, profile_id: str, supernet: str) -> list[Predictor]:
         """The last two: the one that answers, and the one before."""
@@ -112,7 +109,7 @@ class Looker:
         return list(session.exec(select(Predictor).where(*same).order_by(col(Predictor.version).desc()).limit(2)))
 
     def _other_predictors(self, session: Session) -> Check:
-        damaged = [row for row in _answering(session) if not is_whole(self.blobs, row.sha256)]
+        damaged = predictors.damaged(session, self.blobs)
         if damaged:
             names = _named([f"{row.id} of {row.device}" for row in damaged])
             return Check(
@@ -121,7 +118,9 @@ class Looker:
         return Check("predictors", "ok", "the files of all predictors that answer are whole")
 
     def _other_supernets(self, session: Session) -> Check:
-        aside = supernet_files.not_served(session, self.settings.supernets_folder)
+        folder = self.settings.supernets_folder
+        aside = supernet_files.not_served(session, folder)
+        aside += [f"{damage.path} ({damage.why})" for damage in supernet_damage.damaged(session, folder)]
         if aside:
             return Check("supernets", "degraded", f"not served: {_named(aside)}")
         return Check("supernets", "ok", "every file of the supernets folder is served")
@@ -133,16 +132,6 @@ class Looker:
         if known or self.settings.expect_host:
             return Check("worker", "failed", "no worker is alive: start `elasticvit worker`, or read the worker's log")
         return Check("worker", "ok", "no worker was started yet")
-
-
-def _answering(session: Session) -> list[Predictor]:
-    """The newest predictor of each device profile and supernet."""
-    last = select(Predictor.profile_id, Predictor.supernet, func.max(Predictor.version).label("version"))
-    newest = last.group_by(col(Predictor.profile_id), col(Predictor.supernet)).subquery()
-    columns = (newest.c.profile_id, newest.c.supernet, newest.c.version)
-    mine = (col(Predictor.profile_id), col(Predictor.supernet), col(Predictor.version))
-    same = [own == other for own, other in zip(mine, columns, strict=True)]
-    return list(session.exec(select(Predictor).join(newest, and_(*same)).order_by(col(Predictor.id))))
 
 
 def _judged(name: str, device: str, versions: list[Predictor], whole: list[bool]) -> Check:

@@ -18,9 +18,10 @@ from server.store.tables import Supernet
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not what it was, and a sentence that says what to do."""
+    """A file that is not what it was, why, and a sentence that says what to do."""
 
     path: Path
+    why: str
     sentence: str
 
 
@@ -29,12 +30,14 @@ def of(supernet: Supernet, folder: Path) -> Damage | None:
     file = supernets.path(supernet, folder)
     table = table_path(file)
     if (why := _changed(file, supernet.size_bytes, supernet.sha256, grows=False)) is not None:
-        return Damage(file, f"supernet '{supernet.name}' is not served, because {file} {why}: {_what_to_do(supernet)}")
+        not_served = f"supernet '{supernet.name}' is not served, because {file} {why}"
+        return Damage(file, why, f"{not_served}: {_what_to_do(supernet)}")
     if supernet.table_sha256 is None or supernet.table_bytes is None:  # registered by an older version
         return None
     if (why := _changed(table, supernet.table_bytes, supernet.table_sha256, grows=True)) is not None:
         return Damage(
             table,
+            why,
             f"supernet '{supernet.name}' is not served, because its accuracy table {table} {why}: put the file back "
             f"from a backup, or remove it and evaluate again by `elasticvit tabulate {file} --n 600`, and then serve "
             "the supernet under another name by `elasticvit supernets add`",

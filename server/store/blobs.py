@@ -133,7 +133,7 @@ class Blobs:
             aside = set_aside(path, self.damaged_folder, state.inode)
             log.error("a stored file is damaged", sha256=sha256, moved_to=str(aside))
             raise DamagedFile(
-                f"the stored file {sha256} was damaged and is now {aside}: export or upload it again; "
+                f"the stored file {sha256} was damaged, and was set aside: export or upload it again; "
                 "`elasticvit fsck` lists everything that is damaged"
             )
         with self._lock:

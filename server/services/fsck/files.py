@@ -77,6 +77,7 @@ def check_others(settings: Settings, blobs: Blobs, known: set[str] | None, repor
                 yield Finding(f"The stored file {path.name} {why}", "Restore it from a backup")
         elif path.name not in known and _age_seconds(path) > STALE_SECONDS:
             orphans.append(path)
+    report(Step("other files", len(paths), len(paths)))
     if orphans:
         yield _remark(f"{_files(orphans)} in {blobs.root} belong to nothing", "They may be removed", orphans)
     folders = (settings.home, blobs.root, settings.supernets_folder)

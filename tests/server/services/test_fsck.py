@@ -44,7 +44,8 @@ def agent_token(farm: Farm) -> Path:
 
 def blob(farm: Farm, source: str) -> Path:
     with farm.database.read() as session:
-        table = "predictor" if source == "predictor" else f"model WHERE source = '{source}'"
+        named = "AND name = 'of-a-user'" if source == "upload" else ""
+        table = "predictor" if source == "predictor" else f"model WHERE source = '{source}' {named}"
         return farm.blobs.path(
             str(session.execute(text(f"SELECT sha256 FROM {table} ORDER BY id DESC")).scalars().first())
         )
