@@ -9,7 +9,7 @@ JOBS ?= auto
 SOURCES := elasticvit server device_agent android_bench tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all test-fast check bench format
+.PHONY: help setup run demo test test-all test-fast check bench load format
 
 help:  ## Show these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -54,6 +54,9 @@ check: $(STAMP)  ## Lint, types, import rules
 
 bench: $(PEERS)/.installed  ## Print the figures of docs/figures.md that need no server
 	@ELASTICVIT_PEERS=$(PEERS) $(BIN)/python -m benchmarks
+
+load: $(STAMP)  ## Print how the service holds under load, against a bare app (about six minutes)
+	@$(BIN)/python -m benchmarks.load
 
 # Networks to be timed against. Without what they ask for: torchvision wants another build of torch, and both stay out of the way.
 $(PEERS)/.installed: $(STAMP)

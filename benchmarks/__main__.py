@@ -17,6 +17,7 @@ from benchmarks import (
     search,
     service_export,
     supernet,
+    told_accuracy,
     training,
 )
 
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "search": search.figures,
     "service_export": service_export.figures,
     "supernet": supernet.figures,
+    "told_accuracy": told_accuracy.figures,
     "training": training.figures,
 }
 

@@ -129,7 +129,7 @@ class ServedDevice:
         if self._spooled is not None and self._spooled.exists():
             return False  # another thread is sending it: no claim before it is delivered
         self._release()
-        self._ready = self.device.ready()
+        self._see_if_ready()
         lease = registration.claim(self.name) if self._ready else None
         if lease is None:
             return False
@@ -142,6 +142,13 @@ class ServedDevice:
         finally:
             self._busy = False
         return True
+
+    def _see_if_ready(self) -> None:
+        was_ready, self._ready = self._ready, self.device.ready()
+        if was_ready and not self._ready:
+            log.warning("the device is not ready: no job is claimed for it", device=self.name)
+        elif self._ready and not was_ready:
+            log.info("the device is ready again", device=self.name)
 
     def _work(self, lease: Lease) -> None:
         registration = self._uplink.registration

@@ -24,9 +24,9 @@ class Settings(BaseSettings):
     a new file is begun at 10 MB, and three are kept.
     `max_secs`: warm-up and timed runs are each bounded by it, loading is not. A session may take `session_seconds`.
 
-    A benchmark may take `bench_memory_mb` (None: half of what the machine or the agent's control group has). It cannot
-    read files of others: by the first of Landlock and bubblewrap that works here (`sandbox` "auto"), and "required"
-    refuses to start without either. Where the agent is root, it runs as `bench_user` (empty: as root, too).
+    A benchmark may take `bench_memory_mb` (None: half of what the machine or the agent's control group has, at most
+    4000). It cannot read files of others: by the first of Landlock and bubblewrap that works here (`sandbox` "auto");
+    "required" refuses to start without either. Where the agent is root, it runs as `bench_user` (empty: as root, too).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")

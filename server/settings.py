@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65535)
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
     sweep_seconds: float = Field(default=5.0, gt=0, le=3600)
+    look_seconds: float = Field(default=3.0, gt=0, le=3600)
+    """How often a server looks for all requests that wait, in case a hint was lost."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
     offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,14 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL server, from PyPI.
+    """A real PostgreSQL server, from PyPI."""
+    with postgres_server() as server:
+        yield server
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server that ends with the block.
 
     Started by root, it runs as another user. Its data are outside pytest's folder, because every other pytest that root
     starts on the machine closes that folder to other users.
@@ -36,13 +44,16 @@ def postgres() -> Iterator[PostgresServer]:
     for setting in ("fsync = off", "full_page_writes = off"):  # it only lives as long as the tests
         server.psql(f"alter system set {setting};")
     server.psql("select pg_reload_conf();")
-    yield server
-    _stop_at_once(folder / "postmaster.pid")
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server
+    finally:
+        stop_postgres(server)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stop_at_once(pid_file: Path) -> None:
-    """Stop a PostgreSQL server without the checkpoint of a regular stop; nothing of it is kept."""
+def stop_postgres(server: PostgresServer) -> None:
+    """Stop a PostgreSQL server without the checkpoint of a regular stop; it may be started again."""
+    pid_file = Path(server.pgdata) / "postmaster.pid"
     os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
     deadline_s = time.monotonic() + STOP_SECONDS
     while pid_file.exists() and time.monotonic() < deadline_s:

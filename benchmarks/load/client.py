@@ -7,16 +7,21 @@ is installed it is used.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
-import sys
 import time
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent: one request, over and over, on `connections` connections for `seconds`."""
+    """What is sent: one request over and over, with the bodies in turn, on `connections` connections for `seconds`."""
 
     port: int
     method: str
@@ -24,13 +29,16 @@ class Load:
     token: str
     connections: int
     seconds: float
-    body: bytes = b""
+    bodies: tuple[bytes, ...] = ()
 
-    def request(self) -> bytes:
+    def requests(self) -> Iterator[bytes]:
+        return itertools.cycle([self._request(body) for body in self.bodies or (b"",)])
+
+    def _request(self, body: bytes) -> bytes:
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.token}\r\n"
-        if self.body:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n"
-        return head.encode() + b"\r\n" + self.body
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        return head.encode() + b"\r\n" + body
 
 
 @dataclass(frozen=True)
@@ -55,20 +63,21 @@ class Answers:
 
 @dataclass
 class _Tally:
+    requests: Iterator[bytes]
     latencies_s: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     size_bytes: int = 0
 
 
-class _Connection(asyncio.Protocol):
+class _Requests(asyncio.Protocol):
     """One connection: knows just enough of HTTP/1.1 to see where an answer of stated length ends."""
 
-    def __init__(self, request: bytes, tally: _Tally, until: float) -> None:
-        self._request, self._tally, self._until = request, tally, until
+    def __init__(self, tally: _Tally, until_s: float) -> None:
+        self._tally, self._until_s = tally, until_s
         self._transport: asyncio.Transport | None = None
         self._got = bytearray()
         self._wanted = -1
-        self._begun = 0.0
+        self._begun_s = 0.0
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,18 +93,18 @@ class _Connection(asyncio.Protocol):
         if self._wanted < 0:
             self._read_head()
         if 0 <= self._wanted <= len(self._got):
-            self._tally.latencies_s.append(time.perf_counter() - self._begun)
+            self._tally.latencies_s.append(time.perf_counter() - self._begun_s)
             self._send()
 
     def _send(self) -> None:
         assert self._transport is not None
-        self._begun = time.perf_counter()
-        if self._begun > self._until:
+        self._begun_s = time.perf_counter()
+        if self._begun_s > self._until_s:
             self._transport.close()
             return
         self._got.clear()
         self._wanted = -1
-        self._transport.write(self._request)
+        self._transport.write(next(self._tally.requests))
 
     def _read_head(self) -> None:
         end = self._got.find(b"\r\n\r\n")
@@ -124,38 +133,27 @@ def run(load: Load) -> Answers:
     return answers
 
 
-def _send_all(load: Load, sending: multiprocessing.connection.Connection) -> None:  # type: ignore[name-defined]
-    sending.send(asyncio_run(_answers(load)))
-
-
-def asyncio_run(main):  # noqa
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """asyncio.run, on uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
         return asyncio.run(main)
-    return uvloop.run(main)
+    return cast(T, uvloop.run(main))
+
+
+def _send_all(load: Load, sending: Connection) -> None:
+    sending.send(run_loop(_answers(load)))
 
 
 async def _answers(load: Load) -> Answers:
-    loop, tally = asyncio.get_running_loop(), _Tally()
-    begun = time.perf_counter()
-    until = begun + load.seconds
-    request = load.request()
-    connections = []
+    loop, tally = asyncio.get_running_loop(), _Tally(load.requests())
+    begun_s = time.perf_counter()
+    until_s = begun_s + load.seconds
+    protocols = []
     for _ in range(load.connections):
-        _transport, protocol = await loop.create_connection(
-            lambda: _Connection(request, tally, until), "127.0.0.1", load.port
-        )
-        connections.append(protocol)
-    await asyncio.wait([connection.closed for connection in connections], timeout=load.seconds + 20)
-    return Answers(sorted(tally.latencies_s), time.perf_counter() - begun, tally.statuses, tally.size_bytes)
-
-
-if __name__ == "__main__":
-    port, method, path, token, connections, seconds = sys.argv[1:7]
-    body = sys.argv[7].encode() if len(sys.argv) > 7 else b""
-    answers = asyncio_run(_answers(Load(int(port), method, path, token, int(connections), float(seconds), body)))
-    print(
-        f"{method} {path} {answers.per_second:.0f}/s p50 {answers.percentile_ms(0.5):.1f} p99 {answers.percentile_ms(0.99):.1f} ms "
-        f"{answers.statuses} {answers.bytes_each} B"
-    )
+        _transport, protocol = await loop.create_connection(lambda: _Requests(tally, until_s), "127.0.0.1", load.port)
+        protocols.append(protocol)
+    await asyncio.wait([protocol.closed for protocol in protocols], timeout=load.seconds + PATIENCE_SECONDS)
+    seconds = time.perf_counter() - begun_s
+    return Answers(sorted(tally.latencies_s), seconds, tally.statuses, tally.size_bytes)

@@ -18,18 +18,19 @@ from server.services import (
     devices,
     job_ends,
     leases,
-    measurements,
     models,
     predictors,
+    reports,
     searches,
     submissions,
     supernets,
     tokens,
 )
+from server.services.askers import SERVICE
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
-from server.store.tables import Model
+from server.store.tables import Agent, Model
 from server.wire import (
     Accuracy,
     AgentRegister,
@@ -51,7 +52,7 @@ from server.wire import (
     SearchResult,
 )
 
-OPERATORS, FRONTIER = 120, 40
+OPERATORS, FRONTIER = 40, 40
 OFFLINE_AFTER = timedelta(seconds=20)
 
 
@@ -59,6 +60,7 @@ OFFLINE_AFTER = timedelta(seconds=20)
 class Filled:
     """What the requests name."""
 
+    admin: str
     user: str
     agent: str
     model_id: str
@@ -85,13 +87,14 @@ class _Filling:
         self._session, self._blobs, self._settings, self._now = session, blobs, settings, now
         self._rng = random.Random(0)
         self._archs = list(PUBLISHED.values())
+        self._described = {arch.id: arch_object(arch) for arch in self._archs}
 
     def all(self, number: int) -> Filled:
         session = self._session
         user = tokens.create(session, "load-user", Role.USER, self._now).token
         agent_token = tokens.create(session, "load-agent", Role.AGENT, self._now)
         body = AgentRegister(name="load-host", version="1", devices=[describe("host", "host")])
-        agent_id = devices.register(session, body, agent_token.id, self._now, OFFLINE_AFTER).id
+        agent = devices.register(session, body, agent_token.id, self._now, OFFLINE_AFTER)
         self._supernet()
         self._predictor()
         model_id = search_id = job_id = ""
@@ -99,9 +102,11 @@ class _Filling:
             self._now += timedelta(minutes=1)
             model = self._model(number_now)
             model_id = model.id
-            job_id = self._measured(model_id, agent_id)
+            job_id = self._measured(model_id, agent)
             search_id = self._search(model)
-        return Filled(user, agent_token.token, model_id, search_id, job_id)
+            session.expunge_all()  # it would look through ever more objects
+        admin = self._settings.admin_token_file.read_text().strip()
+        return Filled(admin, user, agent_token.token, model_id, search_id, job_id)
 
     def _supernet(self) -> None:
         file = self._settings.supernets_folder / "load.safetensors"
@@ -153,17 +158,17 @@ class _Filling:
             "history": "x" * 600,
         }
 
-    def _measured(self, model_id: str, agent_id: str) -> str:
+    def _measured(self, model_id: str, agent: Agent) -> str:
         submissions.measure(self._session, model_id, "host", MeasureProtocol(), self._now)
-        lease = leases.grant(self._session, agent_id, ["host"], self._now, 60.0)
+        lease = leases.grant(self._session, agent, ["host"], self._now, 60.0)
         assert lease is not None
         report = Report(lease_id=lease.lease_id, attempt=lease.attempt, outcome="measured", session=measured())
-        measurements.accept(self._session, report, self._now)
+        reports.accept(self._session, report, self._now)
         return lease.job_id
 
     def _search(self, model: Model) -> str:
         request = SearchRequest(device="host", budget=Budget(latency_ms=20.0), supernet="load")
-        accepted = searches.create(self._session, request, self._now, 3)
+        accepted = searches.create(self._session, request, self._now, 3, SERVICE, self._settings.supernets_folder)
         claimed = claims.claim_compute(self._session, "load-worker", (JobKind.SEARCH,), self._now)
         assert claimed is not None
         result = self._result(model).model_dump(mode="json")
@@ -181,7 +186,7 @@ class _Filling:
         ms = self._rng.uniform(1, 90)
         latency = LatencyAnswer(predicted_ms=ms, lower_ms=ms * 0.9, upper_ms=ms * 1.1, confidence=0.9)
         return Candidate(
-            arch=arch_object(arch),
+            arch=self._described[arch.id],
             arch_id=arch.id,
             macs=self._rng.randrange(10**8),
             params=self._rng.randrange(10**7),

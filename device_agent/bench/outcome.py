@@ -67,7 +67,7 @@ def _fault(output: BenchOutput) -> WorkError:
             fault, why = BadModel, f"the model needs {_too_much(output.memory)}: {why}"
         elif fault is BadModel and _was_refused_memory(output.stderr):
             why = f"the model most likely needs {_too_much(output.memory)}: {why}"
-    if fault is DeviceFault and NO_ANSWER in output.stderr:
+    if fault is DeviceFault and (NO_ANSWER in output.stderr or CRASH_NUMBER.search(output.stderr)):
         fault = Unfinished
     return fault(why, log=output.stderr)
 
@@ -84,7 +84,7 @@ def _killed(output: BenchOutput, why: str) -> WorkError:
             )
         return BadModel(
             f"killed by SIGKILL: the model needs more than {_mb(memory.peak_bytes)} MB of memory, and the device has "
-            f"no more: use a smaller model or a smaller input ({why})",
+            "no more: use a smaller model or a smaller input",
             log=output.stderr,
         )
     if number == signal.SIGXFSZ:
@@ -96,7 +96,10 @@ def _killed(output: BenchOutput, why: str) -> WorkError:
             log=output.stderr,
         )
     if number in CRASHES:
-        return Unfinished(f"killed by {ended}: LiteRT crashed on the model: {why}", log=output.stderr)
+        return Unfinished(
+            f"killed by {ended}: LiteRT crashed on the model: copy or convert it again{_reasons(output.stderr)}",
+            log=output.stderr,
+        )
     return DeviceFault(why, log=output.stderr)
 
 
@@ -116,10 +119,15 @@ def _mb(size_bytes: int) -> int:
 
 
 def _why(output: BenchOutput) -> str:
-    """The sentence of android_bench, and after it what LiteRT said; the last errors are the most specific ones."""
+    """The sentence of android_bench, and after it what LiteRT said."""
     sentence = _sentence(output.stderr) or f"android_bench ended with {exit_text(output.returncode)} and no message"
-    reasons = runtime_reasons(output.stderr)[-MAX_REASONS:]
-    return f"{sentence}; LiteRT says: {' / '.join(reasons)}" if reasons else sentence
+    return sentence + _reasons(output.stderr)
+
+
+def _reasons(stderr: str) -> str:
+    """To be appended to a sentence. The last errors are the most specific ones."""
+    reasons = runtime_reasons(stderr)[-MAX_REASONS:]
+    return f"; LiteRT says: {' / '.join(reasons)}" if reasons else ""
 
 
 def _sentence(stderr: str) -> str:

@@ -49,7 +49,7 @@ class Host(Device):
         return self.about
 
     def conditions(self) -> Conditions:
-        return linux_cpu.conditions()
+        return linux_cpu.conditions() | ({} if self.ready() else {"not_ready": "the disk of the agent's home is full"})
 
     def ready(self) -> bool:
         return self.runner.ready()

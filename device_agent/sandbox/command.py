@@ -72,7 +72,7 @@ def launch_command(
         user=sandbox.user.uid if sandbox.user else None,
         group=sandbox.user.gid if sandbox.user else None,
     )
-    return [sys.executable, "-I", "-S", "-c", _START, _ROOT, plan.to_json()]
+    return [sys.executable, "-I", "-S", "-c", _START, _ROOT, *plan.words()]
 
 
 def environment() -> dict[str, str]:

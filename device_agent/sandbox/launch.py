@@ -1,7 +1,8 @@
-"""Gives up what a plan does not allow, and becomes the command of the plan: `python -I -S launch.py PLAN`.
+"""Gives up what a plan does not allow, and becomes the command of the plan; started by `command.launch_command`.
 
-A process of its own, because the agent has threads: code between fork and exec could deadlock there. Ends with
-EXIT_LAUNCH and a sentence on stderr if the command does not start.
+A process of its own, because the agent has threads: code between fork and exec could deadlock there. It imports little,
+to start in little time: no dataclasses, no json. Ends with EXIT_LAUNCH and a sentence on stderr if the command does not
+start.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from device_agent.sandbox import landlock
-from device_agent.sandbox.plan import Limits, Plan, plan_from_json
 from device_agent.sandbox.system import readable_rules
 
 EXIT_LAUNCH = 120
@@ -26,37 +27,38 @@ _PR_SET_NO_NEW_PRIVS = 38
 _FIRST_TO_GO = "1000"
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code, if the command does not start."""
+def main(arguments: Sequence[str]) -> int:
+    """The exit code, if the command does not start. `arguments` are `Plan.words`."""
     try:
-        _become(plan_from_json(arguments[0]))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        end = arguments.index("--")
+        pairs = [word.split("=", 1) for word in arguments[:end]]
+        files = [value for name, value in pairs if name == "file"]
+        _become(arguments[end + 1 :], files, {name: value for name, value in pairs if name != "file"})
+    except (OSError, ValueError, KeyError, IndexError) as error:
         sys.stderr.write(f"{SENTENCE}the benchmark cannot be started ({type(error).__name__}: {error})\n")
     return EXIT_LAUNCH
 
 
-def _become(plan: Plan) -> None:
-    os.chdir(plan.folder)
-    program, words = plan.command[0], plan.command[1:]
+def _become(command: Sequence[str], files: Sequence[str], plan: Mapping[str, str]) -> None:
+    os.chdir(plan["folder"])
+    program, words = command[0], list(command[1:])
     descriptor: int | None = None
-    if plan.user is not None:
+    if "user" in plan:
         descriptor = _passed(program)
-        links = {path: _link(path) for path in plan.files if path in words}
-        words = tuple(links.get(word, word) for word in words)
+        links = {path: _link(path) for path in files if path in words}
+        words = [links.get(word, word) for word in words]
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123  pathlib loads slowly
         file.write(_FIRST_TO_GO)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    if plan.landlock:
-        files = ((path, landlock.RUN if path == program else landlock.READ) for path in plan.files)
-        landlock.restrict((*readable_rules(), *files, (plan.folder, landlock.CHANGE)))
-    if plan.user is not None and plan.group is not None:
-        os.setgroups([])
-        os.setresgid(plan.group, plan.group, plan.group)
-        os.setresuid(plan.user, plan.user, plan.user)
-    _end_with(plan.parent)
+    if "landlock" in plan:
+        rights = ((path, landlock.RUN if path == program else landlock.READ) for path in files)
+        landlock.restrict((*readable_rules(), *rights, (plan["folder"], landlock.CHANGE)))
+    if "user" in plan:
+        _become_user(int(plan["user"]), int(plan["group"]))
+    _end_with(int(plan["parent"]))
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and an ignored signal stays so
         signal.signal(number, signal.SIG_DFL)
-    _apply(plan.limits)
+    _limit(plan)
     os.execve(program if descriptor is None else descriptor, [program, *words], os.environ)
 
 
@@ -74,6 +76,12 @@ def _link(path: str) -> str:
     return name
 
 
+def _become_user(user: int, group: int) -> None:
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+
+
 def _end_with(parent: int) -> None:
     """A change of user clears the signal: call it after that."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -88,19 +96,20 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def _apply(limits: Limits) -> None:
+def _limit(plan: Mapping[str, str]) -> None:
     bounds = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_AS: limits.memory_bytes,
-        resource.RLIMIT_FSIZE: limits.file_bytes,
-        resource.RLIMIT_NOFILE: limits.files,
-        resource.RLIMIT_NPROC: limits.processes,
+        resource.RLIMIT_AS: plan["memory_bytes"],
+        resource.RLIMIT_FSIZE: plan["file_bytes"],
+        resource.RLIMIT_NOFILE: plan["files"],
+        resource.RLIMIT_NPROC: plan.get("processes"),
+        resource.RLIMIT_CORE: "0",
     }
     for which, bound in bounds.items():
         if bound is not None:
-            _lower(which, bound, bound)
+            _lower(which, int(bound), int(bound))
     # Soft below hard: SIGXCPU says why it ends, SIGKILL would not.
-    _lower(resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 5)
+    seconds = int(plan["cpu_seconds"])
+    _lower(resource.RLIMIT_CPU, seconds, seconds + 5)
 
 
 def _lower(which: int, soft: int, hard: int) -> None:
@@ -109,7 +118,3 @@ def _lower(which: int, soft: int, hard: int) -> None:
     if own != resource.RLIM_INFINITY:
         soft, hard = min(soft, own), min(hard, own)
     resource.setrlimit(which, (soft, hard))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

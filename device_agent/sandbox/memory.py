@@ -7,14 +7,17 @@ from pathlib import Path
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+# Many times what a model for phones needs; a machine with more has it for other work.
+MOST_BYTES = 4_000_000_000
 
 
 def default_limit_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
-    """Half of what this process could get: of the machine's memory, or of the least limit of its control groups.
+    """Half of what this process could get, at most MOST_BYTES: of the machine's memory, or of the least limit of its
+    control groups.
 
     It does not depend on what is free now: a model that is refused would be refused again.
     """
-    return min((_machine_bytes(proc), *_group_limits(proc, cgroups))) // 2
+    return min(MOST_BYTES, min((_machine_bytes(proc), *_group_limits(proc, cgroups))) // 2)
 
 
 def oom_kills(proc: Path = PROC) -> int | None:
@@ -36,10 +39,9 @@ def _group_limits(proc: Path, cgroups: Path) -> Iterator[int]:
     for line in _text(proc / "self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            roots: tuple[Path, ...] = (cgroups, cgroups / "unified")
-            name = "memory.max"
+            roots, name = [cgroups, cgroups / "unified"], "memory.max"
         elif "memory" in controllers.split(","):
-            roots, name = (cgroups / "memory",), "memory.limit_in_bytes"
+            roots, name = [cgroups / "memory"], "memory.limit_in_bytes"
         else:
             continue
         for root in roots:

@@ -1,8 +1,7 @@
-"""What the launcher is told, as one word of its command line."""
+"""What the launcher is told, as words of its command line."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 
@@ -34,12 +33,9 @@ class Plan:
     user: int | None
     group: int | None
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-
-def plan_from_json(text: str) -> Plan:
-    """Raises ValueError, KeyError, TypeError if the text is no plan."""
-    values = json.loads(text)
-    lists = {name: tuple(values[name]) for name in ("command", "files")}
-    return Plan(**{**values, **lists, "limits": Limits(**values["limits"])})
+    def words(self) -> list[str]:
+        """NAME=VALUE for what is set, then "--" and the command: the launcher reads that without any module."""
+        values = {"folder": self.folder, "parent": self.parent, "user": self.user, "group": self.group}
+        values |= {"landlock": 1 if self.landlock else None, **asdict(self.limits)}
+        words = [f"{name}={value}" for name, value in values.items() if value is not None]
+        return [*words, *(f"file={path}" for path in self.files), "--", *self.command]

@@ -15,6 +15,8 @@ from elasticvit.accuracy.best_predicted import best_predicted, size_steps
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable, Values
 from elasticvit.accuracy.tabulate import Evaluate, in_processes
+from elasticvit.accuracy.value import Accuracy
+from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Codes
 from elasticvit.costs.cost_table import CostTable
 from elasticvit.errors import DataError
@@ -32,7 +34,7 @@ class Point:
     Attributes:
         arch: canonical JSON.
         search, val: top-1 on the search split, by which it was chosen, and on the validation split.
-        se: standard error of `val`.
+        se: standard error of `val`; lower, upper: its 95 % interval (Wilson).
     """
 
     arch_id: str
@@ -41,6 +43,8 @@ class Point:
     search: float
     val: float
     se: float
+    lower: float | None = None
+    upper: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Front:
         largest_drop_se: the largest amount by which `val` of a point is below that of a smaller one, in standard
             errors.
         best_minus_smallest: difference of `val`, a fraction (-1 to 1).
-        images: number of images that `val` was measured on.
+        images: number of images that `val` was measured on; independent: whether they are known to have trained and
+            chosen nothing.
         steps: number of steps of size; a step has no point where nothing beats the smaller points on `search`.
     """
 
@@ -62,9 +67,10 @@ class Front:
     best_minus_smallest: float
     images: int
     steps: int
+    independent: bool | None = None
 
     @classmethod
-    def of(cls, points: Sequence[Point], images: int, steps: int) -> "Front":
+    def of(cls, points: Sequence[Point], images: int, steps: int, independent: bool | None = None) -> "Front":
         """Raises `DataError` for fewer than two points."""
         if len(points) < 2:
             raise DataError("nothing that was found beats the smallest network; use more --candidates, or train longer")
@@ -77,6 +83,7 @@ class Front:
             float(val.max() - val[0]),
             images,
             steps,
+            independent,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -104,25 +111,29 @@ def front(
     table = AccuracyTable.load(table_path(file), read_supernet_header(file).space)
     predictor = fit_accuracy(table)
     codes = best_predicted(predictor, points, candidates, seed)
-    search = _measured(table, codes, in_processes(file, processes), report)
+    search = _measured(table, codes, in_processes(file, processes, ("search",)), report)
     best = _best_of_steps(table, codes, 0.5 * (search + predictor.predict(codes)), points)
     chosen = undominated(best, search)
     archs = [table.space.decode(code) for code in codes[chosen]]
     macs = CostTable.of_macs(table.space).total(codes)
-    members, images = [], 0
-    for i, accuracy in enumerate(in_processes(file, processes, "val")(archs)):
-        row, val, images = chosen[i], accuracy.value, accuracy.images
-        se = float(np.sqrt(val * (1 - val) / images))
-        members.append(Point(archs[i].id, archs[i].to_json(), int(macs[row]), float(search[row]), val, se))
+    members, told = [], list[Accuracy]()
+    for i, (accuracy,) in enumerate(in_processes(file, processes, ("val",), most_val=None)(archs)):
+        members.append(_point(archs[i], int(macs[chosen[i]]), float(search[chosen[i]]), accuracy))
+        told.append(accuracy)
         report(Step("val", i + 1, len(archs)))
-    return Front.of(members, images, points)
+    return Front.of(members, told[0].images, points, told[0].independent)
+
+
+def _point(arch: Arch, macs: int, search: float, val: Accuracy) -> Point:
+    se = float(np.sqrt(val.value * (1 - val.value) / val.images))
+    return Point(arch.id, arch.to_json(), macs, search, val.value, se, val.lower, val.upper)
 
 
 def _measured(table: AccuracyTable, codes: Codes, evaluate: Evaluate, report: Report) -> Values:
     """Top-1 on the search split, shape (n,); from the accuracy table where it has the code."""
     known = dict(zip(map(tuple, table.codes.tolist()), table.top1.tolist(), strict=True))
     todo = [code for code in codes if tuple(code.tolist()) not in known]
-    for i, accuracy in enumerate(evaluate([table.space.decode(code) for code in todo])):
+    for i, (accuracy,) in enumerate(evaluate([table.space.decode(code) for code in todo])):
         known[tuple(todo[i].tolist())] = accuracy.value
         report(Step("search", i + 1, len(todo)))
     return np.array([known[tuple(code.tolist())] for code in codes])

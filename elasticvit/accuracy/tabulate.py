@@ -6,16 +6,15 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from elasticvit.accuracy.best_predicted import best_predicted
-from elasticvit.accuracy.evaluate import as_trained, recalibrated, top1_of
+from elasticvit.accuracy.evaluate import TOLD_ON, as_trained, card_of, held_out_accuracy, recalibrated
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable
 from elasticvit.accuracy.unfinished_table import UnfinishedTable
@@ -24,7 +23,7 @@ from elasticvit.archs.arch import Arch
 from elasticvit.archs.distinct import distinct
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
-from elasticvit.data.image_set import ImageSet, load_named
+from elasticvit.data.image_set import Held, ImageSet, load_named
 from elasticvit.errors import DataError, PredictorError, StoppedError
 from elasticvit.nn.device import best_device
 from elasticvit.nn.supernet import SuperNet
@@ -34,9 +33,9 @@ from elasticvit.progress import Report, Say, Step, Stop, never, unheard
 EVALUATED = 40
 STEPS = 12
 """Steps of size in which the best predicted sub-networks are searched."""
-Held = Literal["search", "val"]
-Evaluate = Callable[[Sequence[Arch]], Generator[Accuracy, None, None]]
-"""Yields the accuracies of architectures, in their order, as they are measured."""
+BOTH: Sequence[Held] = ("search", "val")
+Evaluate = Callable[[Sequence[Arch]], Generator[tuple[Accuracy, ...], None, None]]
+"""Yields the accuracies of architectures, in their order, as they are measured: of each on every split asked for."""
 
 
 def check_evaluated(n: int) -> None:
@@ -47,28 +46,38 @@ def check_evaluated(n: int) -> None:
         )
 
 
-def here(supernet: SuperNet, data: ImageSet, split: Held = "search") -> Evaluate:
-    """Evaluates in this process, one at a time as they are requested; on the accelerator if there is one."""
-    images, scaled = (data.search if split == "search" else data.val), as_trained(supernet, data)
-    device = best_device()
-    return lambda archs: (top1_of(recalibrated(supernet, arch, data).to(device), images, scaled) for arch in archs)
+def here(supernet: SuperNet, data: ImageSet, splits: Sequence[Held] = BOTH, most_val: int | None = TOLD_ON) -> Evaluate:
+    """Evaluates in this process, one at a time as they are requested; on the accelerator if there is one.
+
+    Args:
+        most_val: maximum number of images of `val`; None for all.
+    """
+    scaled, device, card = as_trained(supernet, data), best_device(), card_of(supernet)
+    most: dict[Held, int | None] = {"search": None, "val": most_val}
+
+    def accuracies(arch: Arch) -> tuple[Accuracy, ...]:
+        net = recalibrated(supernet, arch, data).to(device)
+        return tuple(held_out_accuracy(net, card, scaled, split, most[split]) for split in splits)
+
+    return lambda archs: (accuracies(arch) for arch in archs)
 
 
-def in_processes(file: Path, processes: int, split: Held = "search") -> Evaluate:
-    """Evaluates sub-networks of a file in `processes` processes with one thread each; 1 is this process.
+def in_processes(file: Path, processes: int, splits: Sequence[Held] = BOTH, most_val: int | None = TOLD_ON) -> Evaluate:
+    """Evaluates sub-networks of a file in `processes` processes with one thread each; 1 is this process. Arguments as
+    of `here`.
 
     Raises:
         SupernetFileError, DataError: the file, or the images that its card names, cannot be loaded.
     """
     supernet, data = _loaded(file)
     if processes == 1:
-        return here(supernet, data, split)
+        return here(supernet, data, splits, most_val)
 
-    def evaluate(archs: Sequence[Arch]) -> Generator[Accuracy, None, None]:
+    def evaluate(archs: Sequence[Arch]) -> Generator[tuple[Accuracy, ...], None, None]:
         # Spawned: torch's threads do not survive a fork.
         pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin)
         try:
-            yield from pool.map(_one, [file] * len(archs), archs, [split] * len(archs))
+            yield from pool.map(partial(_one, file, splits, most_val), archs)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -93,7 +102,7 @@ def tabulate(
 
     Args:
         file: the supernet file that holds `supernet`.
-        evaluate: runs the evaluations, by default in this process.
+        evaluate: runs the evaluations, on `search` and on `val`, by default in this process.
         best: maximum number of further sub-networks, those with the best accuracy predicted from the n. Searches return
             such networks, which random ones do not resemble; a predictor fitted without them predicts too little.
         say: gets a sentence if the evaluations of an interrupted call are of another supernet and are discarded.
@@ -136,7 +145,7 @@ def _evaluate_into(table: UnfinishedTable, codes: Codes, evaluate: Evaluate, sta
             if tuple(code) not in done:
                 if stage.stop():
                     raise StoppedError(f"stopped after evaluating {i - 1} of {len(codes)} sub-networks")
-                table.append(code, next(accuracies))
+                table.append(code, *next(accuracies))
             stage.report(Step(stage.name, i, len(codes)))
 
 
@@ -144,7 +153,7 @@ def _rows(table: AccuracyTable, codes: Codes) -> AccuracyTable:
     """An accuracy table with these codes only."""
     kept = set(map(tuple, codes.tolist()))
     rows = np.array([tuple(code) in kept for code in table.codes.tolist()])
-    return replace(table, codes=table.codes[rows], top1=table.top1[rows])
+    return replace(table, codes=table.codes[rows], top1=table.top1[rows], val=table.val[rows])
 
 
 def tabulate_file(
@@ -189,8 +198,8 @@ def _begin() -> None:
     os.nice(5)
 
 
-def _one(file: Path, arch: Arch, split: Held) -> Accuracy:
-    return next(here(*_kept(file), split)([arch]))
+def _one(file: Path, splits: Sequence[Held], most_val: int | None, arch: Arch) -> tuple[Accuracy, ...]:
+    return next(here(*_kept(file), splits, most_val)([arch]))
 
 
 def _loaded(file: Path) -> tuple[LoadedSuperNet, ImageSet]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from elasticvit.accuracy.table import AccuracyTable, append
+from elasticvit.accuracy.table import VAL_IMAGES, AccuracyTable, OnVal, append
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.atomic import write_atomically
@@ -70,10 +70,12 @@ class UnfinishedTable:
         finished = table_path(self.supernet)
         return finished.with_name(f".{finished.name}")
 
-    def append(self, code: Codes, accuracy: Accuracy) -> None:
-        """Add the accuracy of one code, shape (D,), synced to the disk. Raises `PredictorError` for other images."""
+    def append(self, code: Codes, search: Accuracy, val: Accuracy) -> None:
+        """Add the accuracies of one code, shape (D,), on the images that choose and on those that chose nothing; synced
+        to the disk. Raises `PredictorError` for other images."""
+        told = OnVal([val.value], val.images, val.independent)
         header = {DIGEST: self.sha256}
-        append(self.path, self.space, accuracy.images, code[None], [accuracy.value], header)
+        append(self.path, self.space, search.images, code[None], [search.value], header, told)
 
     def load(self) -> AccuracyTable:
         """Raises `PredictorError` if nothing is evaluated yet."""
@@ -106,6 +108,7 @@ class UnfinishedTable:
         try:
             with self.path.open("rb") as file:
                 header = json.loads(file.readline())
-            return header[DIGEST] == self.sha256 and self.load().space == self.space
+            # Earlier versions did not evaluate on `val`.
+            return header[DIGEST] == self.sha256 and VAL_IMAGES in header and self.load().space == self.space
         except (OSError, KeyError, TypeError, ValueError, RecursionError, PredictorError):
             return False

@@ -110,4 +110,4 @@ def trained(arch: str, path: Path) -> Trained:
         data = None
     table = AccuracyTable.load(table_path(path), supernet.space) if table_path(path).is_file() else None
     net = recalibrated(supernet, chosen, data)
-    return Trained(net, supernet, known_accuracy(net, supernet.space, table, data), data)
+    return Trained(net, supernet, known_accuracy(net, supernet.card, supernet.space, table, data), data)

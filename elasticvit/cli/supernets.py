@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from elasticvit.cli.arguments import find_arch
 from elasticvit.cli.console import ArchOption, OutOption, errors, say
 from elasticvit.costs.flops import macs, params
 from elasticvit.moonlit.names import Index, Weights
+
+if TYPE_CHECKING:  # torch is loaded when a command runs
+    from elasticvit.accuracy.value import Accuracy
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -71,14 +74,20 @@ def evaluate(
     archs: Annotated[list[str], typer.Option("--arch", help="A network, named as for `export`; may be repeated.")],
     supernet: Annotated[Path, typer.Option("--supernet", help="The supernet file with the weights.")],
 ) -> None:
-    """Measure the accuracy of sub-networks on the held-out images that the supernet's card names."""
+    """Measure the accuracy of sub-networks on held-out images that the supernet's card names and that chose nothing."""
     from elasticvit.nn.supernet_file import read_card
     from elasticvit.training import run
 
     with errors():
         chosen = [find_arch(arch, read_card(supernet)[0]) for arch in archs]
         measured = run.evaluate(supernet, chosen)
-        say([{"arch_id": a.id, "top1": m.value, "images": m.images} for a, m in zip(chosen, measured, strict=True)])
+        say([{"arch_id": arch.id} | _printed(accuracy) for arch, accuracy in zip(chosen, measured, strict=True)])
+
+
+def _printed(accuracy: "Accuracy") -> dict[str, object]:
+    """`lower` and `upper` are the 95 % interval of `top1`."""
+    values = {name: value for name, value in asdict(accuracy).items() if name not in ("value", "source")}
+    return {"top1": accuracy.value} | values
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Labelled images by name or folder.
 
-Images are kept as bytes, (N, 3, H, W) uint8, and become numbers batch by batch. A set has three splits: `train` fits
-the weights and recalibrates, `search` (held out) is what sub-networks are compared on, `val` is looked at once, for
-the number that is published.
+Images are kept as bytes, (N, 3, H, W) uint8, and become numbers batch by batch. A set has three disjoint splits:
+`train` fits the weights and recalibrates; `search` chooses: sub-networks and quantization recipes are compared on it;
+`val` trains nothing and chooses nothing, so every accuracy that is told is measured on it.
 
 Sets other than the digits are decoded once into files that are mapped into memory (`readers`): rows are read from the
 disk when they are picked, so a set may be larger than memory.
@@ -16,8 +16,9 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from elasticvit.errors import DataError
 from elasticvit.progress import Report
 
 Triple = tuple[float, float, float]
+Held = Literal["search", "val"]
+"""The splits that no weights are fitted to."""
 
 MAX_SIDE = 4096
 """Pixels."""
@@ -54,6 +57,22 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, most: int | None = None) -> Tensor:
+        """Row numbers, rising: all, or `most` that are drawn at random, always the same. Splits that others made may
+        be sorted by class, so that their first rows are no fair sample."""
+        if most is None or most >= len(self):
+            return torch.arange(len(self))
+        drawn = np.random.default_rng(0).permutation(len(self))[:most]
+        return torch.from_numpy(np.sort(drawn))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the labels and of the images; of more than 64 MB of images only every k-th counts."""
+        content = hashlib.sha256(self.labels.numpy().tobytes())
+        for image in self.images[:: max(1, self.images.numel() // 2**26)]:
+            content.update(image.numpy().tobytes())
+        return content.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +104,13 @@ class ImageSet:
         for image in images[:: max(1, images.numel() // 2**28)]:
             digest.update(image.numpy().tobytes())
         return {"classes": json.dumps(self.class_names), "images": f"{tuple(images.shape)} {digest.hexdigest()}"}
+
+    def splits(self) -> dict[str, dict[str, int | str]]:
+        """Which images were what, for the provenance of a supernet: number and digest of each split."""
+        return {
+            name: {"images": len(split), "sha256": split.digest}
+            for name, split in (("train", self.train), ("search", self.search), ("val", self.val))
+        }
 
     def scaled(self, images: Tensor) -> Tensor:
         """Scale images (N, 3, H, W) uint8 to what a network takes, on their device."""

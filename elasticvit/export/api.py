@@ -106,7 +106,7 @@ def export_net(
         output=OutputInfo(name=OUTPUT, classes=arch.classes, names=card.class_names if card else None),
         supernet=SupernetInfo(name=card.name, sha256=supernet_sha256, data=data_name(card)) if card else None,
         terms=card.terms if card else None,
-        accuracy=None if accuracy is None else AccuracyInfo(value=accuracy.value, source=accuracy.source),
+        accuracy=None if accuracy is None else AccuracyInfo.of(accuracy),
         latency=latency,
         versions=versions,
         created_by=f"elasticvit {versions['elasticvit']}",

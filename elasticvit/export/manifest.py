@@ -1,17 +1,18 @@
 """What an exported model is, as JSON beside it.
 
 Nothing in it depends on when or where it was written: exporting the same network again gives the same bytes. Manifests
-of schema version 1 are read as well; what they do not say has its default here.
+of schema versions 1 and 2 are read as well; what they do not say has its default here.
 """
 
 import json
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from elasticvit.accuracy.value import AccuracySource
+from elasticvit.accuracy.value import Accuracy, AccuracySource
 from elasticvit.archs.arch import Arch
 from elasticvit.export.file_kinds import Format
 from elasticvit.export.input_form import InputForm, InputKind, Triple
@@ -67,19 +68,39 @@ class SupernetInfo(_Part):
 
 
 class AccuracyInfo(_Part):
-    """Top-1, 0 to 1, on held-out images: `measured` of this very network, or `predicted` from others of its supernet
-    that were measured, if the images are not available. Of the network in float32; see `Top1Change`."""
+    """Top-1, 0 to 1: `measured` of this very network, or `predicted` from others of its supernet that were measured, if
+    the images are not available. Of the network in float32; see `Top1Change`.
+
+    `images` is the number of images that it was measured on, None where it is predicted or not known. `lower` and
+    `upper` are the 95 % interval. `independent` says whether these images, or those behind the prediction, trained and
+    chose nothing (True) or also chose the network, so that less is to be expected (False); None where it is not known.
+    """
 
     value: float
     source: AccuracySource = "measured"
+    images: Annotated[int, Field(gt=0)] | None = None
+    lower: float | None = None
+    upper: float | None = None
+    independent: bool | None = None
+
+    @classmethod
+    def of(cls, accuracy: Accuracy) -> "AccuracyInfo":
+        return cls.model_validate({**asdict(accuracy), "images": accuracy.images or None})
 
 
 class Top1Change(_Part):
-    """How far this precision moves top-1 from float32's, -1 to 1, with the number of images and their source."""
+    """How far this precision moves top-1 from float32's, -1 to 1, with the number of images and their source.
+
+    `lower` and `upper` are the 95 % interval of the paired difference, None where it is that of other networks;
+    `independent` as in `AccuracyInfo`.
+    """
 
     value: Annotated[float, Field(ge=-1, le=1)]
     images: Annotated[int, Field(gt=0)]
     source: str
+    lower: float | None = None
+    upper: float | None = None
+    independent: bool | None = None
 
 
 class Latency(_Part):
@@ -133,7 +154,7 @@ class Description(_Part):
 class Manifest(Description):
     """The description of one model file."""
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     format: Format = Format.TFLITE
     sha256: str
     size_bytes: int

@@ -8,15 +8,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from elasticvit.accuracy.words import in_words, interval_in_words
 from elasticvit.errors import ExportError
 from elasticvit.export.input_form import InputKind
 from elasticvit.export.manifest import AccuracyInfo, Latency, Manifest
 from elasticvit.export.precision import Precision
 
-_SOURCES = {
-    "measured": "measured on held-out images",
-    "predicted": "predicted from other networks of its supernet that were measured; this network was not",
-}
 _SCALING = {
     InputKind.NORMALISED: "image = ((pixels / 255 - {mean}) / {std}).astype(np.float32)",
     InputKind.PIXELS: "image = pixels.astype(np.float32)  # 0 to 255: the file normalises",
@@ -85,10 +82,12 @@ def _front_matter(manifest: Manifest) -> str:
 
 
 def _is_measured(manifest: Manifest, accuracy: AccuracyInfo) -> bool:
-    """Whether the top-1 of this very file is known: hubs show it as a result."""
+    """Whether the top-1 of this very file was measured on images that chose nothing: hubs show it as a result."""
     change = manifest.top1_change
-    in_this_precision = manifest.precision is Precision.FLOAT32 or (change and change.source.startswith("measured"))
-    return accuracy.source == "measured" and bool(in_this_precision)
+    in_this_precision = manifest.precision is Precision.FLOAT32 or (
+        change and change.source.startswith("measured") and change.independent
+    )
+    return accuracy.source == "measured" and accuracy.independent is True and bool(in_this_precision)
 
 
 def _result(manifest: Manifest, data: str, accuracy: AccuracyInfo) -> dict[str, Any]:
@@ -145,10 +144,11 @@ def _accuracy(manifest: Manifest) -> str:
     if accuracy is None:
         return "Not known."
     in_float32 = "" if manifest.precision is Precision.FLOAT32 else " in float32"
-    text = f"Top-1 {accuracy.value:.1%}{in_float32}, {_SOURCES[accuracy.source]}."
+    text = f"Top-1 {accuracy.value:.1%}{in_float32}, {in_words(accuracy)}."
     if change is not None:
-        text += f" In {manifest.precision} it moves by {100 * change.value:+.2f} points ({change.images:,} images,"
-        text += f" {change.source})."
+        interval = interval_in_words(change.lower, change.upper, "points")
+        text += f" In {manifest.precision} it moves by {100 * change.value:+.2f} points{interval}, {change.source}"
+        text += f" ({change.images:,} images)."
     elif manifest.precision is not Precision.FLOAT32:
         text += f" What {manifest.precision} changes was not measured."
     return text
@@ -215,4 +215,6 @@ def _limits(manifest: Manifest) -> str:
     ]
     if manifest.accuracy is not None and manifest.accuracy.source == "predicted":
         limits.append("Its accuracy is an estimate: evaluate it on your own images.")
+    if manifest.accuracy is not None and not manifest.accuracy.independent:
+        limits.append("Its accuracy is likely too good: evaluate it on images that neither trained nor chose it.")
     return "\n".join(f"- {limit}" for limit in limits)

@@ -250,5 +250,6 @@ def named_recipe(name: str) -> Recipe:
 
 def card(recipe: Recipe, data: ImageSet) -> Card:
     """The card of a supernet of this training recipe, which is in its provenance."""
-    provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__}
+    images = {"images": len(data.train), "splits": data.splits()}
+    provenance = {"recipe": asdict(recipe), **images, "torch": torch.__version__}
     return Card(recipe.name, data.class_names, data.name, data.mean, data.std, data.terms, provenance)

@@ -105,7 +105,7 @@ def train(
 
 
 def evaluate(supernet: Path, archs: Sequence[Arch]) -> list[Accuracy]:
-    """Measure sub-networks of a supernet file on the held-out images that its card names.
+    """Measure sub-networks of a supernet file on `val` of the images that its card names.
 
     Raises:
         SupernetFileError, SpaceError: no such file, or an architecture outside its space.

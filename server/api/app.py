@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from server import logs
 from server.api import handlers, openapi
+from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
 from server.api.hot_reads import HotReads
@@ -26,7 +29,7 @@ from server.api.routes import agents, devices, health, jobs, measurements, model
 from server.api.routes.deps import State
 from server.api.sweeper import upkeep
 from server.api.things import all_things
-from server.api.watch import Watch
+from server.api.watch import watched
 from server.clock import Clock, utc_now
 from server.errors import ServerError
 from server.services import tokens as token_service
@@ -40,14 +43,20 @@ from server.wire.process import exit_with_parent
 
 ROUTERS = (health, searches, models, supernets, jobs, devices, measurements, tokens, agents)
 # More threads than these only wait for each other: reads take the interpreter's lock, writers the database's.
-READ_THREADS, POOL_THREADS = 4, 8
+READ_THREADS, WRITE_THREADS, POOL_THREADS = 4, 4, 8
 
 
 def from_environment() -> FastAPI:
-    """The app of one of several server processes: each makes its own, by the settings of the environment."""
+    """The app of one of several server processes: each makes its own, by the settings of the environment.
+
+    It ends with the process that started it, also with one that ended while this one was still starting.
+    """
+    exit_with_parent()
+    starter = multiprocessing.parent_process()
+    if starter is not None and os.getppid() != starter.pid:
+        raise SystemExit(1)
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_file)
-    exit_with_parent()
     return create_app(settings)
 
 
@@ -57,10 +66,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await run_in_threadpool(prepare, settings, clock)
-        database.hints.listen()
         reads = CapacityLimiter(READ_THREADS)
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
-        things, watch = all_things(database, reads), Watch(database, reads)
+        things = all_things(database, reads)
         uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
 
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
@@ -68,7 +76,10 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                 return token_service.usable(session, digests)
 
         try:
-            async with upkeep(database, clock, settings.sweep_seconds) as sweeper:
+            async with (
+                upkeep(database, clock, settings.sweep_seconds) as sweeper,
+                watched(database, reads, settings.look_seconds) as watch,
+            ):
                 app.state.server = State(
                     settings=settings,
                     database=database,
@@ -80,13 +91,13 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     lists=all_lists(),
                     watch=watch,
                     reads=reads,
+                    writes=CapacityLimiter(WRITE_THREADS),
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,
                     uploads=uploads,
                 )
                 yield
         finally:
-            watch.close()
             things.close()
             uploads.close()
             database.close()
@@ -112,5 +123,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(Exception, handlers.unexpected)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.router.routes.insert(0, Dispatch())
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app

@@ -7,22 +7,19 @@ wait, however many there are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import anyio
 import structlog
 from anyio.to_thread import run_sync
-from sqlalchemy.exc import DBAPIError
 
-from server.errors import ServerError
 from server.services import waits
 from server.store.db import Database
 from server.store.hints import QUEUE, device_topic, job_topic
 
 log = structlog.get_logger()
-LOOK_SECONDS = 3.0
 PAUSE_SECONDS = 0.05  # between two looks, however many hints ask for one
 DEVICE, JOB = device_topic(""), job_topic("")
 
@@ -63,7 +60,7 @@ class Waiting:
 class Watch:
     """Everybody who waits in one app."""
 
-    def __init__(self, database: Database, reads: anyio.CapacityLimiter, look_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, database: Database, reads: anyio.CapacityLimiter, look_seconds: float) -> None:
         self._database, self._reads, self._look_seconds = database, reads, look_seconds
         self._closing = asyncio.Event()
         self._waiting: set[Waiting] = set()
@@ -85,8 +82,8 @@ class Watch:
         for waiting in self._waiting:
             waiting.wake()
 
-    async def look_forever(self, beat: Callable[[], None] = lambda: None) -> None:
-        """Look for lost hints; `beat` is called after each look."""
+    async def look_forever(self) -> None:
+        """Look for lost hints."""
         with self.waiting([QUEUE]) as waiting:
             while not waiting.over:
                 await waiting.within(self._look_seconds)
@@ -94,9 +91,8 @@ class Watch:
                 await asyncio.sleep(PAUSE_SECONDS)
                 try:
                     await self.look()
-                except (DBAPIError, ServerError):
+                except Exception:  # the next look may succeed, and nobody else does this work
                     log.exception("the database does not answer those who wait; trying again")
-                beat()
 
     async def look(self) -> None:
         """Wake those for whom something has changed."""
@@ -115,3 +111,18 @@ class Watch:
         changed = [job_id for job_id, state in states.items() if self._states.get(job_id) != state]
         self._states = states
         return [*map(device_topic, with_jobs), *map(job_topic, changed)]
+
+
+@asynccontextmanager
+async def watched(database: Database, reads: anyio.CapacityLimiter, look_seconds: float) -> AsyncIterator[Watch]:
+    """A watch that receives the hints of other processes, and looks for lost ones, inside the block."""
+    database.hints.listen()
+    watch = Watch(database, reads, look_seconds)
+    looking = asyncio.create_task(watch.look_forever())
+    try:
+        yield watch
+    finally:
+        watch.close()
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking

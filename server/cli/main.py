@@ -69,8 +69,8 @@ def serve(
     _watch(exit_with_parent)
     try:
         settings = load_settings()
-        logs.configure(settings.log_level, settings.log_file)
         serving.check_workers(settings, workers)
+        logs.configure(settings.log_level, settings.log_file)
         # The app does this, too; here a home folder that cannot be used ends the command with one sentence.
         prepare(settings, thorough=True).close()
     except ServerError as error:

@@ -23,6 +23,8 @@ from typing import Any
 import httpx
 import typer
 
+from elasticvit.accuracy.intervals import wilson
+from elasticvit.accuracy.words import in_words, interval_in_words
 from elasticvit.atomic import atomic_folder, remove_part_folders
 from elasticvit.errors import ElasticVitError
 from elasticvit.nn.supernet_header import ENDING
@@ -30,7 +32,7 @@ from server.demo import precisions
 from server.demo.model import ModelCheck, try_model
 from server.demo.precisions import PrecisionError
 from server.settings import Settings, load_settings
-from server.wire import HOST, JobStatus
+from server.wire import HOST, Accuracy, JobStatus
 from server.wire.connect import base_url, http_client
 from server.wire.polling import finished_view
 from server.wire.process import exit_text
@@ -111,7 +113,7 @@ def _show_answer(service: Service, home: Path, budget_ms: float) -> None:
         "measured p50": f"{latency['measured_ms']:.3f} ms at the anchor's reference speed, "
         f"{latency['measured_raw_ms']:.3f} ms raw",
         "verified": str(latency["verified"]).lower(),
-        "accuracy": f"{accuracy['value']:.1%} top-1, {accuracy['source']}, on held-out images of {tried.data}",
+        "accuracy": f"{accuracy['value']:.1%} top-1, {in_words(Accuracy.model_validate(accuracy))}",
         "run here": f"{tried.same} of {tried.images} answers as torch's, in ai_edge_litert",
         "top-1 here": _top1(tried),
         "size": f"{model['size_bytes'] / 1e6:.2f} MB, {model['macs'] / 1e6:.1f} MMACs, arch {model['arch_id']}",
@@ -139,7 +141,8 @@ def undisturbed(search: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _top1(tried: ModelCheck) -> str:
     if tried.top1 is None:
         return f"not known: the images of {tried.data} are not available (set ELASTICVIT_DATA)"
-    return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw"
+    interval = interval_in_words(*wilson(tried.top1, tried.tested))
+    return f"{tried.top1:.1%} of {tried.tested} images that no training or search saw{interval}"
 
 
 def _check(latency: dict[str, Any], tried: ModelCheck, stated: float, terms: str | None, note: str | None) -> None:

@@ -13,13 +13,13 @@ from statistics import median
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, exists
+from sqlalchemy import ColumnElement, exists, or_
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, NotFound
 from server.services import devices, p90
-from server.store.tables import Measurement, Model, OpRow, Profile
+from server.store.tables import Device, Measurement, Model, OpRow, Profile
 from server.wire import (
     MeasurementDetail,
     MeasurementSession,
@@ -49,10 +49,13 @@ class UsableSession:
     profiled: bool
 
 
-def usable(session: Session, profile_id: str, *, supernet: str | None = None) -> list[UsableSession]:
+def usable(
+    session: Session, profile_id: str, *, supernet: str | None = None, device: str | None = None
+) -> list[UsableSession]:
     """The sessions that a predictor of this device profile may be fitted to, oldest first.
 
-    Stable ones, not emulated, with the anchor, of float32 models with an arch: float32 is what predictors predict.
+    Stable ones, not emulated, with the anchor, of float32 models with an arch: float32 is what predictors predict. With
+    `device`, only those that it can trust.
     """
     profiled = exists().where(col(OpRow.measurement_id) == col(Measurement.id))
     times = (Measurement.p50_raw_ms, Measurement.p90_raw_ms, Measurement.anchor_p50_ms)
@@ -67,6 +70,7 @@ def usable(session: Session, profile_id: str, *, supernet: str | None = None) ->
             col(Measurement.anchor_p50_ms).is_not(None),
             col(Model.arch_id).is_not(None),
             col(Model.precision) == "float32",
+            *_trusted_by(device),
         )
         .order_by(col(Measurement.id))
     )
@@ -97,15 +101,19 @@ def usable(session: Session, profile_id: str, *, supernet: str | None = None) ->
     ]
 
 
-def fix_anchor_reference(session: Session, profile_id: str) -> float:
-    """The device profile's anchor reference in ms; the first call fixes it as the median of the anchor p50s so far.
+def fix_anchor_reference(session: Session, profile_id: str, device: str | None = None) -> float:
+    """The device profile's anchor reference in ms; the first call fixes it as the median of the anchors so far. With
+    `device`, only of those that it can trust.
 
     Raises BadValue while no usable session measured the anchor.
     """
     profile = devices.get_profile(session, profile_id)
     if profile.anchor_reference_ms is None:
-        measured = session.exec(select(Measurement).where(Measurement.profile_id == profile_id)).all()
-        anchors = [m.anchor_p50_ms for m in measured if m.anchor_p50_ms is not None and m.stable and not m.emulated]
+        of_profile = col(Measurement.profile_id) == profile_id
+        measured = session.exec(select(Measurement).where(of_profile)).all()
+        trusted = set(session.exec(select(Measurement.id).where(of_profile, *_trusted_by(device))).all())
+        usable = [m for m in measured if m.id in trusted and m.stable and not m.emulated]
+        anchors = [m.anchor_p50_ms for m in usable if m.anchor_p50_ms is not None]
         if not anchors:
             raise BadValue("no stable measurement with the anchor yet: measure on this device first")
         profile.anchor_reference_ms = median(anchors)
@@ -115,6 +123,16 @@ def fix_anchor_reference(session: Session, profile_id: str) -> float:
             session.add(measurement)
         session.flush()
     return profile.anchor_reference_ms
+
+
+def _trusted_by(device: str | None) -> list[ColumnElement[bool]]:
+    """True for the sessions of the device itself, and of those with the same token: another agent may say of its own
+    device that it has this device profile."""
+    if device is None:
+        return []
+    token_id = select(Device.token_id).where(Device.name == device).scalar_subquery()
+    same_token = select(Device.name).where(col(Device.token_id) == token_id)
+    return [or_(col(Measurement.device) == device, col(Measurement.device).in_(same_token))]
 
 
 def get(session: Session, measurement_id: str) -> Measurement:

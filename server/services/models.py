@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -91,25 +91,26 @@ def exported(session: Session, blobs: Blobs, export_key: str) -> Model | None:
 
 
 def forget_unmeasured(session: Session, supernet: str) -> None:
-    """Let models whose accuracy, or its change by their precision, was not measured be exported again: for a supernet
-    whose images are on this machine now. The models stay."""
+    """Let models whose accuracy, or its change by their precision, was not measured, or only on images that also chose
+    them, be exported again: for a supernet whose images are on this machine now. The models stay."""
     session.execute(update(Model).where(Model.supernet == supernet, *_unmeasured()).values(export_key=None))  # type: ignore[arg-type]
 
 
 def with_unmeasured(session: Session) -> Sequence[Supernet]:
-    """The supernets with exported models whose accuracy, or its change by their precision, was not measured."""
+    """The supernets with exported models that `forget_unmeasured` is for."""
     names = select(Model.supernet).where(*_unmeasured())
     return session.exec(select(Supernet).where(col(Supernet.name).in_(names))).all()
 
 
 def _unmeasured() -> list[ColumnElement[bool]]:
-    source = type_coerce(col(Model.accuracy), JSON)["source"].as_string()
+    accuracy = type_coerce(col(Model.accuracy), JSON)
+    source, chose = accuracy["source"].as_string(), accuracy["independent"].as_boolean().is_(False)
     # A calibration's models are for timing: their accuracy is never measured.
     reusable = [col(Model.export_key).is_not(None), col(Model.source) != "calibration"]
     change = type_coerce(col(Model.manifest), JSON)["top1_change", "source"].as_string()
     unmeasured = or_(change.is_(None), not_(change.startswith("measured")))
     quantised = and_(col(Model.precision) != "float32", unmeasured)
-    return [*reusable, or_(source.is_(None), source != "measured", quantised)]
+    return [*reusable, or_(source.is_(None), source != "measured", chose, quantised)]
 
 
 def converted_file(session: Session, model_id: str, format: str) -> ModelFile | None:
@@ -265,8 +266,10 @@ def summaries(session: Session, model_ids: Sequence[str]) -> dict[str, ModelView
 
 
 def wire_accuracy(accuracy: value.Accuracy | None) -> Accuracy:
-    """An accuracy as HTTP and the database hold it: both fields are None where nothing is known."""
-    return Accuracy() if accuracy is None else Accuracy(value=accuracy.value, source=accuracy.source)
+    """An accuracy as HTTP and the database hold it: all fields are None where nothing is known."""
+    if accuracy is None:
+        return Accuracy()
+    return Accuracy.model_validate({**asdict(accuracy), "images": accuracy.images or None})
 
 
 def view(model: Model) -> ModelView:

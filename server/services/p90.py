@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
+from elasticvit.errors import PredictorError
 from elasticvit.latency.tail import FEWEST_SAMPLES
 from server.services.statistics import Figures, figures
 from server.store.tables import Measurement
@@ -27,10 +29,18 @@ def judge_old(session: Session, profile_id: str) -> None:
     """Judge the sessions of a device profile that a version stored which did not judge p90s."""
     unknown = (Measurement.profile_id == profile_id, col(Measurement.p90_stable).is_(None))
     for row in session.exec(select(Measurement).where(*unknown)).all():
-        measured = figures(MeasurementSession.model_validate(row.session))
-        judge(row, measured, [] if row.stable else [row.unstable_reason or "its rounds differ too much"])
+        _judge_old(row)
         session.add(row)
     session.flush()
+
+
+def _judge_old(row: Measurement) -> None:
+    try:
+        measured = figures(MeasurementSession.model_validate(row.session))
+    except (ValidationError, PredictorError):
+        row.p90_stable, row.p90_unstable_reason = False, "the stored session is not within the bounds of this version"
+    else:
+        judge(row, measured, [] if row.stable else [row.unstable_reason or "its rounds differ too much"])
 
 
 def told_raw_ms(row: Measurement) -> float | None:

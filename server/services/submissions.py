@@ -14,15 +14,15 @@ from elasticvit.archs.arch import Arch
 from elasticvit.archs.published import PUBLISHED
 from elasticvit.errors import ArchError, SpaceError
 from server.errors import BadValue, NotFound
-from server.services import accuracy_drop, askers, devices, jobs, joining, models, spaces, supernets
+from server.services import accuracy_drop, askers, devices, jobs, joining, models, quick_measure, spaces, supernets
 from server.services.askers import Asker
 from server.services.export_key import export_key
+from server.services.quick_measure import MEASURE_PRIORITY
 from server.services.storable import storable
 from server.store.blobs import Blobs
 from server.store.tables import Job, Model, Supernet
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol, SubnetRequest
 
-MEASURE_PRIORITY = 5
 # A reason may quote what was sent.
 MAX_REASON_CHARS = 1000
 UNKNOWN_ACCURACY = (
@@ -38,6 +38,9 @@ def submit(session: Session, request: JobRequest, now: datetime, max_attempts: i
     long.
     """
     assert request.device is not None
+    plan = quick_measure.Plan.of(request)
+    if plan is not None and (quick := quick_measure.queue(session, plan, now, max_attempts, asker)) is not None:
+        return quick
     device = devices.get(session, request.device)
     if request.kind is JobKind.MEASURE:
         assert request.model_id is not None

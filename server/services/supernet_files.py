@@ -44,7 +44,7 @@ def add(database: Database, file: Path, name: str | None, folder: Path, now: dat
         DiskFull, ReadOnlyHome.
     """
     name = file.stem if name is None else name
-    _check(file, name)
+    check(file, name)
     with database.read() as session:
         supernets.check_free(session, name, file_sha256(file))
     return register(database, bring(file, folder, name), now)
@@ -52,7 +52,7 @@ def add(database: Database, file: Path, name: str | None, folder: Path, now: dat
 
 def register(database: Database, file: Path, now: datetime) -> Supernet:
     """Register a file of the supernets folder under its name there, as it is now. Raises BadValue."""
-    header = _check(file, file.stem)
+    header = check(file, file.stem)
     with database.write() as session:
         return supernets.register(
             session,
@@ -102,6 +102,19 @@ def not_served(session: Session, folder: Path) -> list[str]:
         return [*(f"{aside / note.stem} ({note.read_text('utf-8', 'replace').strip()})" for note in notes), *left]
     except OSError as error:
         return [f"{aside} ({error.strerror})", *left]
+
+
+def check(file: Path, name: str) -> SupernetHeader:
+    """The header of a file that can be served under this name. Raises BadValue."""
+    if not re.match(NAME_PATTERN, name):
+        raise BadValue(f"'{name}' cannot be a supernet's name: give one of letters, digits and ._:-")
+    header = describe(file)
+    try:
+        storable([header.card, header.space.name])
+    except BadValue as error:
+        raise BadValue(f"{file} has a damaged header: {error.detail}") from error
+    check_table(file, header.space)
+    return header
 
 
 def check_table(file: Path, space: Space) -> Path:
@@ -161,18 +174,6 @@ def _set_aside(file: Path, why: str) -> str:
 
 def _why(error: BaseException) -> str:
     return error.detail if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"[:MAX_WHY_CHARS]
-
-
-def _check(file: Path, name: str) -> SupernetHeader:
-    if not re.match(NAME_PATTERN, name):
-        raise BadValue(f"'{name}' cannot be a supernet's name: give one of letters, digits and ._:-")
-    header = describe(file)
-    try:
-        storable([header.card, header.space.name])
-    except BadValue as error:
-        raise BadValue(f"{file} has a damaged header: {error.detail}") from error
-    check_table(file, header.space)
-    return header
 
 
 def _provenance(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,15 +44,25 @@ from server.errors import (
 )
 from server.store.hints import Hints, hinted
 from server.store.part_files import part_file
+from server.store.sqlite_file import follow
 from server.wire.text import plain_value
 
 log = structlog.get_logger()
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0
+# A server that went away without a word is noticed after a while, and does not hang what waits for it for ever.
+POSTGRES_LIMITS = {
+    "connect_timeout": 10,  # s
+    "keepalives_idle": 15,  # s
+    "keepalives_interval": 5,  # s
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
 MIGRATION_LOCK = 7_205_531  # any constant: the key of this server's advisory lock in PostgreSQL
 SHORT = ("SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_READ", "SQLITE_IOERR_CORRUPTFS")
 DAMAGED = ("not a database", "malformed", "no such table", "no such column", "could not decode")
 NO_TABLE = ("42P01", "42703")  # SQLSTATE: undefined table, undefined column
+AWAY = ("57P01", "57P02", "57P03", "08000", "08001", "08003", "08006")  # shutting down, starting, no connection
 CONFLICTS = ("40001", "40P01")  # SQLSTATE: serialization failure, deadlock
 
 
@@ -113,12 +123,13 @@ def make_engine(url: str) -> Engine:
         raise SettingsError("ELASTICVIT_DATABASE_URL is not a database URL such as sqlite:////path/farm.db") from error
     if parsed.get_backend_name() == "postgresql":
         driver = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(driver, pool_pre_ping=True, pool_size=10, **JSON)
+        return create_engine(driver, pool_pre_ping=True, pool_size=10, connect_args=POSTGRES_LIMITS, **JSON)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise SettingsError("ELASTICVIT_DATABASE_URL must be a sqlite:///FILE or a postgresql:// URL")
     engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=30, **JSON)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    follow(engine, Path(parsed.database))
     return engine
 
 
@@ -235,9 +246,16 @@ def from_database_error(error: DBAPIError) -> ServerError:
         return ReadOnlyHome(
             f"the database cannot be written ({error.orig}): set ELASTICVIT_HOME to a folder you may write"
         )
+    return _unavailable(error)
+
+
+def _unavailable(error: DBAPIError) -> Unavailable:
+    state, first = getattr(error.orig, "sqlstate", None), str(error.orig).partition("\n")[0]
     if state in CONFLICTS:
         return Unavailable("another transaction changed the same rows at the same time: nothing was changed, try again")
-    return Unavailable(f"the database refused the transaction, try again: {error.orig}")
+    if error.connection_invalidated or state in AWAY or "connection" in first:
+        return Unavailable(f"the database is away ({first}): try again, requests go through as soon as it is back")
+    return Unavailable(f"the database refused the transaction, try again: {first}")
 
 
 def from_json(text: str | bytes) -> Any:  # noqa: ANN401

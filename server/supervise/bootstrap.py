@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from elasticvit import pretrained
+from elasticvit.errors import ElasticVitError
 from elasticvit.export.api import anchor
 from elasticvit.nn.supernet_header import ENDING
 from elasticvit.pretrained.prepare import prepare_default
@@ -36,10 +37,7 @@ def prepare_home(settings: Settings, say: Say, clock: Clock = utc_now) -> None:
     database = prepare(settings, clock)
     say("building the benchmark program")
     build_benchmark()
-    for sentence in supernet_files.set_damaged_aside(settings.supernets_folder):
-        say(sentence)
-    file, is_made = default_supernet(database, settings, say)
-    register_supernets(database, settings.supernets_folder, file, say, clock, is_made=is_made)
+    prepare_supernets(settings, database, say, clock)
     keep_anchor(database, Blobs(settings.blobs_folder), clock, say)
     ensure_agent_token(database, agent_token_file(settings), clock)
     database.close()
@@ -76,6 +74,26 @@ def default_supernet(database: Database, settings: Settings, say: Say) -> tuple[
     return prepare_default(folder, say, name=settings.supernet), is_made
 
 
+def prepare_supernets(settings: Settings, database: Database, say: Say, clock: Clock) -> None:
+    """Make and register the default supernet, and register the others of the home folder.
+
+    Damaged files are set aside first. A default that was served before and is damaged now is reported: the service
+    starts, and /readyz says what is missing. Raises ElasticVitError, BadValue for one that never was.
+    """
+    folder, name = settings.supernets_folder, settings.supernet or pretrained.default_name()
+    for sentence in supernet_files.set_damaged_aside(folder):
+        say(sentence)
+    try:
+        file, is_made = default_supernet(database, settings, say)
+        register_supernets(database, folder, file, say, clock, is_made=is_made)
+    except (ElasticVitError, BadValue) as error:
+        with database.read() as session:
+            if session.get(Supernet, name) is None:
+                raise
+        say(f"the default supernet {name} cannot be served now: {error}")
+        register_others(database, folder, folder / f"{name}{ENDING}", say, clock)
+
+
 def register_supernets(
     database: Database, folder: Path, default: Path, say: Say, clock: Clock, *, is_made: bool = False
 ) -> None:
@@ -90,6 +108,11 @@ def register_supernets(
         say(f"supernet '{default.stem}' has other weights than before; models that came from those stay as they are")
     with database.write() as session:
         supernets.make_default(session, default.stem)
+    register_others(database, folder, default, say, clock)
+
+
+def register_others(database: Database, folder: Path, default: Path, say: Say, clock: Clock) -> None:
+    """Register all supernet files of the home folder but the default. Those that cannot be served are reported."""
     for file in sorted(folder.glob(f"*{ENDING}")):
         if file == default or file.name.startswith("."):
             continue
@@ -114,6 +137,8 @@ def register_supernet(database: Database, file: Path, clock: Clock) -> None:
         raise BadValue(damage.sentence)
     if row is None or row.table_sha256 != table_sha256(file):
         supernet_files.register(database, file, clock())
+    else:
+        supernet_files.check(file, file.stem)  # its accuracy table may be damaged since
 
 
 def keep_anchor(database: Database, blobs: Blobs, clock: Clock, say: Say = unheard) -> None:

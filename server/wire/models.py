@@ -19,11 +19,18 @@ Download = Literal["tflite", OtherFormat, "manifest", "card"]
 class Accuracy(Answer):
     """Top-1 as a fraction (0 to 1); `source` is `measured`, `predicted`, or None when it is unknown.
 
-    It is predicted from the supernet's accuracy table when the server does not have the images.
+    It is predicted from the supernet's accuracy table when the server does not have the images. `lower` and `upper` are
+    its 95 % interval, `images` the number of images that it was measured on. `independent` is true if these images, or
+    those behind the prediction, trained and chose nothing; false if they also chose the network, so that less is to be
+    expected on others; null if that is not known.
     """
 
     value: float | None = None
     source: Literal["measured", "predicted"] | None = None
+    images: int | None = None
+    lower: float | None = None
+    upper: float | None = None
+    independent: bool | None = None
 
 
 class SubnetRequest(Request):

@@ -28,7 +28,7 @@ def make_farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
         clock = clock or Clock()
         home = tmp_path / "home"
         # The sweep is called by hand, and conversions are waited for: nothing depends on the speed of the machine.
-        waits = {"lease_seconds": 60, "sweep_seconds": 3600, "convert_wait_seconds": 600}
+        waits = {"lease_seconds": 60, "sweep_seconds": 3600, "look_seconds": 3600, "convert_wait_seconds": 600}
         chosen: dict[str, Any] = {"home": home, **waits, **settings}
         app = create_app(Settings(**chosen), clock)
         client = TestClient(app, raise_server_exceptions=False)

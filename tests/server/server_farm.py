@@ -197,10 +197,10 @@ class Farm:
     def supernet(self, name: str = "digits") -> str:
         """A supernet file that is known; what is in it does not matter to this package."""
         file = self.home / "supernets" / f"{name}.safetensors"
-        header = b'{"__metadata__":{"space":"small"}}'
+        header = b'{"__metadata__":{"space":"paper"}}'
         file.write_bytes(len(header).to_bytes(8, "little") + header)
         with self.database.write() as session:
-            supernets.register(session, name=name, file=file, now=self.clock(), space="small", classes=10)
+            supernets.register(session, name=name, file=file, now=self.clock(), space="paper", classes=10)
         return name
 
     def predictor(self, supernet: str = "digits", smallest_ms: float = 1.0, device: str = "host") -> str:

@@ -132,6 +132,6 @@ def _supernet(folder: Path) -> Path:
     # The smallest of many, since evaluating large ones takes seconds each.
     codes = np.unique(space.sample(np.random.default_rng(SEED), 50 * EVALUATED), axis=0)
     codes = codes[np.argsort(CostTable.of_macs(space).total(codes))][:EVALUATED]
-    top1 = [accuracy_of(net, space.decode(code), images).value for code in codes]
+    top1 = [accuracy_of(net, space.decode(code), images, "search").value for code in codes]
     append(folder / "digits.accuracy.jsonl", space, len(images.search), codes, top1)
     return file

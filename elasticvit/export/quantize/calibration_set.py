@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elasticvit.accuracy.evaluate import as_trained
-from elasticvit.data.image_set import ImageSet
+from elasticvit.accuracy.independence import val_is_apart
+from elasticvit.data.image_set import Held, ImageSet
 from elasticvit.export.input_form import InputForm
 from elasticvit.nn.net import sized
 from elasticvit.nn.supernet_file import LoadedSuperNet
@@ -25,18 +26,23 @@ TOGETHER = 32
 class HeldOut:
     """Images (N, 3, H, W) of any side and their classes (N,); `name` of the image set.
 
-    `scaled` makes what networks see of some of them: they may be bytes, and as floats more than memory holds.
+    `scaled` makes what networks see of some of them: they may be bytes, and as floats more than memory holds. `rows`
+    are the numbers of the images that the classes are of, None for all. `independent` says whether they chose nothing
+    (`elasticvit.accuracy.value`).
     """
 
     images: Tensor
     labels: Tensor
     name: str
     scaled: Callable[[Tensor], Tensor] = lambda images: images
+    rows: Tensor | None = None
+    independent: bool | None = None
 
     def batches(self, side: int, form: InputForm) -> Iterator[NDArray[Any]]:
         """What a file of that form is given, (B, side, side, 3), in order."""
-        for batch in torch.split(self.images, TOGETHER):
-            yield as_taken(self.scaled(batch), side, form)
+        rows = torch.arange(len(self.labels)) if self.rows is None else self.rows
+        for batch in torch.split(rows, TOGETHER):
+            yield as_taken(self.scaled(self.images[batch]), side, form)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,13 +54,14 @@ class CalibrationSet:
 
 
 def calibration_set_of(
-    supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HELD_OUT
+    supernet: LoadedSuperNet, data: ImageSet | None, held_out: int = HELD_OUT, split: Held = "val"
 ) -> CalibrationSet | None:
     """The images for the networks of a supernet; None if its file carries none and there is no data.
 
     Args:
         data: the image set that the supernet's card names, if it is available.
-        held_out: the number of images, of the search split, on which top-1 is measured.
+        held_out: maximum number of images on which top-1 is measured.
+        split: `val` to tell what a precision changes, `search` to choose a recipe by it.
     """
     images = None if data is None else as_trained(supernet, data)
     if supernet.calibration is not None:
@@ -65,9 +72,11 @@ def calibration_set_of(
         return None
     if images is None:
         return CalibrationSet(calibration)
-    split = images.search
+    held = images.search if split == "search" else images.val
     name = supernet.card.data.rstrip("/").rpartition("/")[2]
-    return CalibrationSet(calibration, HeldOut(split.images[:held_out], split.labels[:held_out], name, images.scaled))
+    apart = split == "val" and val_is_apart(supernet.card, images)
+    rows = held.rows(held_out)
+    return CalibrationSet(calibration, HeldOut(held.images, held.labels[rows], name, images.scaled, rows, apart))
 
 
 def random_calibration_set(side: int, seed: int = 0) -> CalibrationSet:

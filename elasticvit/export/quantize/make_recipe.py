@@ -80,6 +80,6 @@ def _calibration_set(supernet: "LoadedSuperNet") -> "CalibrationSet | None":
     from elasticvit.export.quantize.calibration_set import calibration_set_of
 
     try:
-        return calibration_set_of(supernet, load_named(supernet.card.data))
+        return calibration_set_of(supernet, load_named(supernet.card.data), split="search")
     except DataError:
         return calibration_set_of(supernet, None)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from elasticvit.accuracy.intervals import newcombe_paired
 from elasticvit.errors import ExportError
 from elasticvit.export.graph.ops import Graph
 from elasticvit.export.input_form import InputForm
@@ -26,6 +28,11 @@ LARGEST_DIFFERENCE: Mapping[Precision, float] = {
     Precision.INT8: 0.5,
 }
 COMPARED = 16
+_WHICH: Mapping[bool | None, str] = {
+    True: "images that were used for no choice,",
+    False: "images that also chose this network,",
+    None: "images of which it is not known whether they also chose this network,",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,11 +97,7 @@ def try_precision(
     distance = difference(exact, data, precision, side, calibration_set or random_calibration_set(side), form)
     change = None
     if calibration_set is not None and calibration_set.held_out is not None:
-        value = top1_change(exact, data, side, calibration_set.held_out, form)
-        images = len(calibration_set.held_out.labels)
-        change = Top1Change(
-            value=value, images=images, source=f"measured on held-out images of {calibration_set.held_out.name}"
-        )
+        change = top1_change(exact, data, side, calibration_set.held_out, form)
     elif supernet_sha256 is not None:
         change = _change_of_others(recipe, precision, supernet_sha256)
     if change is not None and max_accuracy_drop is not None and -change.value > max_accuracy_drop:
@@ -118,6 +121,8 @@ def _change_of_others(recipe: QuantizationRecipe, precision: Precision, supernet
         value=-drop,
         images=images,
         source=f"mean of {len(drops)} other networks of {recipe.evaluated_on['supernet']} (recipe {recipe.id})",
+        # The recipe says what becomes int8 in mixed int8 only: it was chosen on these images, the others were not.
+        independent=False if precision is Precision.DYNAMIC_INT8 else None,
     )
 
 
@@ -189,13 +194,29 @@ def difference(
     return relative
 
 
-def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
-    """A file's top-1 less the float32 file's, -1 to 1, on held-out images."""
-    return top1(data, side, held_out, form) - top1(exact, side, held_out, form)
+def top1_change(exact: bytes, data: bytes, side: int, held_out: HeldOut, form: InputForm) -> Top1Change:
+    """A file's top-1 less the float32 file's on the same held-out images, with the interval of a paired difference."""
+    before, after = is_right(exact, side, held_out, form), is_right(data, side, held_out, form)
+    counts = [int(which.sum()) for which in (before & after, before & ~after, ~before & after, ~before & ~after)]
+    lower, upper = newcombe_paired(*counts)
+    return Top1Change(
+        value=(counts[2] - counts[1]) / len(before),
+        images=len(before),
+        source=f"measured on {_WHICH[held_out.independent]} of {held_out.name}",
+        lower=lower,
+        upper=upper,
+        independent=held_out.independent,
+    )
 
 
 def top1(data: bytes, side: int, held_out: HeldOut, form: InputForm) -> float:
     """The fraction of held-out images that a file classifies correctly. Raises `ExportError` if LiteRT refuses it."""
+    return float(is_right(data, side, held_out, form).mean())
+
+
+def is_right(data: bytes, side: int, held_out: HeldOut, form: InputForm) -> NDArray[np.bool_]:
+    """For each held-out image whether a file classifies it correctly. Raises `ExportError` if LiteRT refuses it."""
     interpreter = load_tflite(data)
     answers = [run(interpreter, images).argmax(1) for images in held_out.batches(side, form)]
-    return float((np.concatenate(answers) == held_out.labels.numpy()).mean())
+    right: NDArray[np.bool_] = np.concatenate(answers) == held_out.labels.numpy()
+    return right

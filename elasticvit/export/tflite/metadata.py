@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 from ai_edge_litert import schema_py_generated as schema
 from pydantic import ValidationError
 
+from elasticvit.accuracy.words import in_words
 from elasticvit.errors import ExportError
 from elasticvit.export.manifest import Description
 from elasticvit.export.precision import Precision
@@ -155,7 +156,7 @@ def _summary(description: Description) -> str:
     if description.accuracy is not None:
         accuracy = description.accuracy
         in_float32 = "" if description.precision is Precision.FLOAT32 else " in float32"
-        text += f" Top-1 {accuracy.value:.1%} ({accuracy.source}){in_float32}."
+        text += f" Top-1 {accuracy.value:.1%}{in_float32}, {in_words(accuracy)}."
     return text
 
 

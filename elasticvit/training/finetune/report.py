@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elasticvit.accuracy.evaluate import EVALUATED_TOGETHER, evaluate, top1_of
+from elasticvit.accuracy.evaluate import EVALUATED_TOGETHER, evaluate, held_out_accuracy
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.data.image_set import ImageSet
 from elasticvit.errors import DataError
@@ -32,8 +32,9 @@ class NetworkReport:
     """One network, top-1 as fractions (0 to 1).
 
     `probe` is that of a linear probe on the features of the base, `search` that of the network, both on the images held
-    out for search; `val` is the number to publish, `train` that on the first training images. The errors are standard
-    errors (`standard_error`).
+    out for search; `val` is the number to publish, on images that chose nothing, with its 95 % interval `val_lower` to
+    `val_upper` (Wilson); `train` is that on the first training images. The errors are standard errors
+    (`standard_error`).
     """
 
     probe: float
@@ -42,6 +43,8 @@ class NetworkReport:
     search_error: float
     val: float
     val_error: float
+    val_lower: float | None = None
+    val_upper: float | None = None
 
     def doubts(self) -> Iterator[str]:
         """Warnings, a sentence each."""
@@ -61,8 +64,9 @@ def report_on(net: Net, data: ImageSet, probe: float) -> NetworkReport:
     """Accuracies of a network in eval mode, on training and on held-out images."""
     first = slice(COMPARED)
     train = evaluate(net, data.train.images[first], data.train.labels[first], scaled=data.scaled)
-    search, val = (top1_of(net, split, data) for split in (data.search, data.val))
-    return NetworkReport(probe, train, search.value, standard_error(search), val.value, standard_error(val))
+    search, val = held_out_accuracy(net, None, data, "search"), held_out_accuracy(net, None, data, "val")
+    errors = standard_error(search), standard_error(val)
+    return NetworkReport(probe, train, search.value, errors[0], val.value, errors[1], val.lower, val.upper)
 
 
 def standard_error(accuracy: Accuracy) -> float:

@@ -107,7 +107,7 @@ def finetune(
         run = Run(base, file_sha256(supernet), data, out, options, report, stop)
         done = run.whole() if arch is None else run.single(arch)
     doubts = [f"{network}: {doubt}" for network, measured in done.networks.items() for doubt in measured.doubts()]
-    for warning in filter(None, [few_held(data), *doubts]):
+    for warning in [*few_held(data), *doubts]:
         sys.stderr.write(f"elasticvit: {warning}\n")
     return done
 
@@ -194,9 +194,8 @@ class Run:
             )
         card, measured = self._card(recipe), report_on(recalibrate(net, self._calibration()), self.data, probe)
         if self.out.suffix == MODEL:
-            write_export(
-                export_net(net, card, accuracy=Accuracy(measured.search, images=len(self.data.search))), self.out
-            )
+            told = Accuracy.measured(measured.val, len(self.data.val), independent=True)
+            write_export(export_net(net, card, accuracy=told), self.out)
         else:
             write_net(net, card, self.out)
         self._checkpoint.unlink(missing_ok=True)

@@ -4,11 +4,13 @@ The paper (section 5.3) fine-tunes single networks, with the settings of GPipe. 
 same way, so that it can be searched for every device and budget; or one network alone.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
+from elasticvit.accuracy.intervals import wilson
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import Space
 from elasticvit.data.image_set import ImageSet
@@ -88,11 +90,16 @@ def all_alike(images: Tensor) -> bool:
     return all(torch.equal(image, images[0]) for image in images)
 
 
-def few_held(data: ImageSet) -> str | None:
-    """A warning if accuracy is measured on fewer than `FEW_HELD` images, else None."""
-    if len(data.search) >= FEW_HELD:
-        return None
-    return f"accuracy is measured on {len(data.search)} held-out images only; each is worth {1 / len(data.search):.1%}"
+def few_held(data: ImageSet) -> Iterator[str]:
+    """Warnings, a sentence each, if networks are compared or told on fewer than `FEW_HELD` images."""
+    if (n := len(data.search)) < FEW_HELD:
+        yield f"networks are compared on {n} held-out images only; each is worth {1 / n:.1%}"
+    if (n := len(data.val)) < FEW_HELD:
+        lower, upper = wilson(0.5, n)
+        yield (
+            f"accuracies are told from {n} images only: 95 % intervals are up to {50 * (upper - lower):.0f} points to"
+            " either side; a folder val with more images makes them narrower"
+        )
 
 
 def listed(names: list[str], max_shown: int = 5) -> str:
@@ -136,7 +143,8 @@ def transfer_recipe(
 def transfer_card(name: str, base: Card, base_sha256: str, recipe: Recipe, data: ImageSet) -> Card:
     """The card of a fine-tuned supernet: its classes and data, the scaling of the base, and the base's provenance."""
     origin = {"name": base.name, "sha256": base_sha256, "data": base.data, "provenance": dict(base.provenance)}
-    provenance = {"recipe": asdict(recipe), "images": len(data.train), "torch": torch.__version__, "base": origin}
+    images = {"images": len(data.train), "splits": data.splits()}
+    provenance = {"recipe": asdict(recipe), **images, "torch": torch.__version__, "base": origin}
     terms = combined_terms(base, data)
     return Card(name, data.class_names, data.name, base.mean, base.std, terms=terms, provenance=provenance)
 

@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import HTTPBearer as BearerScheme
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
 
@@ -25,7 +24,7 @@ from server.settings import Settings
 from server.store.tables import Token
 from server.wire import Role
 
-TOKEN = "token"
+TOKEN, RULE = "token", "rule"  # keys in the state of a scope
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 AGENT_BYTES = 512_000  # 500 devices, each with what it tells of itself
 
@@ -76,6 +75,8 @@ class Rule:
     """None for a route that is open to anybody."""
     max_bytes: int
     is_json: bool
+    route: BaseRoute
+    """Which of the app's routes and routers has it."""
     in_thread: bool
     """Whether the route is a plain function, for which a thread of the pool is needed."""
 
@@ -87,8 +88,10 @@ class AccessTable:
         self._fixed: dict[str, dict[str, Rule]] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], dict[str, Rule]]]] = {}
         by_pattern: dict[str, dict[str, Rule]] = {}
-        for context in iter_route_contexts(list(routes)):
-            path, methods = str(context.path), context.methods or set()
+        for route, context in [(each, context) for each in routes for context in iter_route_contexts([each])]:
+            path, methods = context.path, context.methods or set()
+            if path is None:
+                continue
             if "{" not in path:
                 rules = self._fixed.setdefault(path, {})
             elif path in by_pattern:
@@ -96,7 +99,7 @@ class AccessTable:
             else:
                 rules = by_pattern[path] = {}
                 self._patterns.setdefault(_first(path), []).append((context.path_regex, rules))
-            rules.update(dict.fromkeys(methods, _rule(path, context, settings)))
+            rules.update(dict.fromkeys(methods, _rule(path, route, context, settings)))
 
     def find(self, path: str) -> Mapping[str, Rule] | None:
         """The rules of a path by method, None for one that nothing is at."""
@@ -114,12 +117,13 @@ def _first(path: str) -> str:
     return path.split("/", 2)[1] if path.startswith("/") else ""
 
 
-def _rule(path: str, context: Any, settings: Settings) -> Rule:  # noqa: ANN401  a RouteContext shows what its route has
+def _rule(path: str, route: BaseRoute, context: RouteContext, settings: Settings) -> Rule:
     dependant: Dependant | None = getattr(context, "dependant", None)
     allow = _allow(dependant) if dependant is not None else None
     body = allow.body if allow is not None else Body.SMALL
     return Rule(
         path=path,
+        route=route,
         allow=allow,
         max_bytes=limit_bytes(body, settings),
         is_json=getattr(context, "body_field", None) is not None,

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api import handlers
 from server.api.edge import bodies
-from server.api.edge.access import TOKEN, AccessTable, Rule
+from server.api.edge.access import RULE, TOKEN, AccessTable, Rule
 from server.api.edge.admission import Admission
 from server.api.edge.bodies import Departed, Head
 from server.api.edge.json_shape import check_shape
@@ -23,7 +23,7 @@ from server.settings import Settings
 from server.store.db import from_database_error
 from server.store.tables import Token
 
-RULE, DEPARTED = "rule", "departed"  # keys in the scope's state
+DEPARTED = "departed"  # a key in the state of a scope
 
 
 class Gate:
@@ -89,11 +89,11 @@ class Gate:
         return bodies.replayed(body, receive)
 
     async def _run(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
-        if not rule.in_thread:
-            await self.app(scope, receive, send)
-            return
         try:
-            await self._admission.run(self.app, scope, receive, send)
+            if rule.in_thread:
+                await self._admission.run(self.app, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         except Departed:
             scope["state"][DEPARTED] = True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from server.store.tables import Token
 
 MAX_KNOWN = 10_000
-MAX_UNKNOWN = 10_000
+MAX_UNKNOWN = 4000
 MAX_BATCH = 500  # parameters of one query
 
 Lookup = Callable[[Sequence[str]], Mapping[str, Token]]
@@ -42,8 +43,8 @@ class TokenCache:
         self._lookup = lookup
         self._lifetime_seconds = lifetime_seconds
         self._monotonic = monotonic
-        self._known: dict[str, _Entry] = {}
-        self._unknown: dict[str, _Entry] = {}
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
+        self._unknown: OrderedDict[str, _Entry] = OrderedDict()
         self._wanted: dict[str, asyncio.Future[Token | None]] = {}
         self._asking: asyncio.Task[None] | None = None
         self._generation = 0
@@ -92,5 +93,5 @@ class TokenCache:
         self._known.pop(sha256, None)
         self._unknown.pop(sha256, None)
         if len(entries) >= most:
-            del entries[next(iter(entries))]
+            entries.popitem(last=False)
         entries[sha256] = entry

@@ -55,13 +55,10 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
         while True:
             waiting.clear()
             given = None
-            if await run_sync(_has_job, state, body, token.id, limiter=state.reads):
-                # A job is not given to an agent that has gone: it would wait for the lease to run out.
-                given = (
-                    None
-                    if await request.is_disconnected()
-                    else await run_in_threadpool(_granted, state, body, token.id)
-                )
+            # A job is not given to an agent that has gone: it would wait for the lease to run out.
+            has_job = await run_sync(_has_job, state, body, token.id, limiter=state.reads)
+            if has_job and not await request.is_disconnected():
+                given = await run_in_threadpool(_granted, state, body, token.id)
             if given is not None or not await _woken(waiting, request, deadline):
                 return given or Response(status_code=204)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -13,6 +13,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from sqlalchemy import ColumnElement
 
 from server.api.edge.access import Allow, Body
+from server.api.edge.bodies import Departed
 from server.api.edge.token_cache import TokenCache
 from server.api.lists import Lists
 from server.api.metrics import Metrics
@@ -31,6 +32,8 @@ from server.store.hints import Hints
 from server.store.tables import Token
 from server.wire import Accepted, Role
 
+Done = TypeVar("Done")
+
 
 @dataclass
 class State:
@@ -46,6 +49,7 @@ class State:
     lists: Lists
     watch: Watch
     reads: CapacityLimiter
+    writes: CapacityLimiter
     tokens: TokenCache
     sweeper: Sweeper
     uploads: Uploads
@@ -92,7 +96,18 @@ def queued(response: Response, answer: Accepted) -> Accepted:
     return answer
 
 
+async def in_turn(request: Request, limiter: CapacityLimiter, work: Callable[..., Done], *given: object) -> Done:
+    """`work(...)` in a thread, as soon as the limiter has one. Raises Departed instead, if the client has left before
+    its turn: nobody waits for the answer."""
+    waits = limiter.available_tokens <= 0
+    async with limiter:
+        if waits and await request.is_disconnected():
+            raise Departed
+        return await run_sync(work, *given, limiter=CapacityLimiter(1))  # this one is held already
+
+
 async def listed(
+    request: Request,
     state: State,
     summaries: Summaries,
     wanted: Collection[ColumnElement[bool]],
@@ -105,4 +120,4 @@ async def listed(
         with state.database.read() as session:
             return summaries.page(session, wanted, page_token, max_results)
 
-    return Response(await run_sync(page, limiter=state.reads), media_type=JSON_TYPE)
+    return Response(await in_turn(request, state.reads, page), media_type=JSON_TYPE)

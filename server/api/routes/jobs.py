@@ -11,38 +11,47 @@ from server.api.routes.deps import (
     MaxResults,
     PageToken,
     Reader,
+    State,
     TheState,
     UserToken,
+    in_turn,
     listed,
     queued,
 )
-from server.api.things import NOT_MODIFIED, respond
+from server.api.things import JSON_TYPE, NOT_MODIFIED, respond
 from server.api.waits import EVENTS, WaitSeconds, events, settled
-from server.services import askers, idempotency, job_ends, jobs, retries, submissions
+from server.services import askers, idempotency, job_ends, jobs, quick_measure, retries, submissions
 from server.services.askers import Asker
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, JobView, Page
 
 router = APIRouter(tags=["jobs"])
 
 
-@router.post("/jobs", status_code=202)
-def create_job(
-    body: JobRequest, state: TheState, token: UserToken, response: Response, key: IdempotencyHeader = None
-) -> Accepted:
+@router.post("/jobs", status_code=202, response_model=Accepted)
+async def create_job(
+    body: JobRequest, request: Request, state: TheState, token: UserToken, key: IdempotencyHeader = None
+) -> Response:
     """Measure a model on a device, or calibrate a device's predictor. While an equal job of the same user is open, that
     one is the answer; an equal job of another user is done together with it."""
-    now, attempts = state.now, state.settings.max_attempts
     use = idempotency.Use.of(key, token.id, "/jobs", body)
-    asker = Asker.of(token, state.settings)
+    answer = await in_turn(request, state.writes, _created, state, body, use, Asker.of(token, state.settings))
+    return Response(answer.model_dump_json(), status_code=202, headers={"Location": answer.url}, media_type=JSON_TYPE)
+
+
+def _created(state: State, body: JobRequest, use: idempotency.Use, asker: Asker) -> Accepted:
+    now, attempts = state.now, state.settings.max_attempts
+    if use.key is None and (plan := quick_measure.Plan.of(body)) is not None:
+        with state.database.read() as session:
+            own = quick_measure.own_open(session, plan, asker)
+        if own is not None:
+            return own
     with state.database.write() as session:
-        answer = idempotency.accepted(
-            session, use, now, lambda: submissions.submit(session, body, now, attempts, asker)
-        )
-    return queued(response, answer)
+        return idempotency.accepted(session, use, now, lambda: submissions.submit(session, body, now, attempts, asker))
 
 
 @router.get("/jobs", response_model=Page[JobView])
 async def list_jobs(
+    request: Request,
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
@@ -53,7 +62,7 @@ async def list_jobs(
     parent_id: str | None = None,
 ) -> Response:
     wanted = jobs.conditions(kind=kind, status=status, device=device, parent_id=parent_id)
-    return await listed(state, state.lists.jobs, wanted, page_token, max_results)
+    return await listed(request, state, state.lists.jobs, wanted, page_token, max_results)
 
 
 @router.get("/jobs/{job_id}", response_model=JobView, responses=NOT_MODIFIED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from server.api.routes.deps import IfNoneMatch, MaxResults, PageToken, Reader, TheState, listed
 from server.api.things import NOT_MODIFIED, respond
@@ -14,6 +14,7 @@ router = APIRouter(tags=["measurements"])
 
 @router.get("/measurements", response_model=Page[MeasurementView])
 async def list_measurements(
+    request: Request,
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
@@ -23,7 +24,7 @@ async def list_measurements(
     profile_id: str | None = None,
 ) -> Response:
     wanted = measurements.conditions(model_id=model_id, device=device, profile_id=profile_id)
-    return await listed(state, state.lists.measurements, wanted, page_token, max_results)
+    return await listed(request, state, state.lists.measurements, wanted, page_token, max_results)
 
 
 @router.get("/measurements/{measurement_id}", response_model=MeasurementDetail, responses=NOT_MODIFIED)

@@ -88,6 +88,7 @@ async def upload_model(
 
 @router.get("/models", response_model=Page[ModelView])
 async def list_models(
+    request: Request,
     state: TheState,
     _token: Reader,
     page_token: PageToken = None,
@@ -96,7 +97,7 @@ async def list_models(
     arch_id: str | None = None,
 ) -> Response:
     wanted = models.conditions(source, arch_id)
-    return await listed(state, state.lists.models, wanted, page_token, max_results)
+    return await listed(request, state, state.lists.models, wanted, page_token, max_results)
 
 
 @router.get("/models/{model_id}", response_model=ModelView, responses=NOT_MODIFIED)

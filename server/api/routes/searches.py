@@ -50,9 +50,9 @@ def search(
 
 @router.get("/searches", response_model=Page[SearchView])
 async def list_searches(
-    state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
+    request: Request, state: TheState, _token: Reader, page_token: PageToken = None, max_results: MaxResults = 50
 ) -> Response:
-    return await listed(state, state.lists.searches, (), page_token, max_results)
+    return await listed(request, state, state.lists.searches, (), page_token, max_results)
 
 
 @router.get("/searches/{search_id}", response_model=SearchView, responses=NOT_MODIFIED)

@@ -92,11 +92,11 @@ class LoadedSupernet:
         return LoadedSupernet(ServedSupernet(ref), weights)
 
     def known_accuracy(self, net: Net) -> Accuracy | None:
-        """Top-1 of a recalibrated sub-network: from the accuracy table, else measured, else predicted; None without
+        """Top-1 of a recalibrated sub-network, as `elasticvit.accuracy.evaluate.known_accuracy` tells it; None without
         accuracy table and images."""
         served = self.served
         table, predictor = (served.table, served.accuracy) if served.has_table else (None, None)
-        return known_accuracy(net, served.space, table, self.weights.images, predictor)
+        return known_accuracy(net, self.weights.net.card, served.space, table, self.weights.images, predictor)
 
 
 class LoadedSupernets:

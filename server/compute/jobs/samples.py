@@ -58,10 +58,10 @@ def read_samples(task: Task, tools: Tools, served: ServedSupernet, profile_id: s
     Raises BadValue while no usable session has the anchor, SupernetFileError, Stopped, Lost.
     """
     with task.compute.database.write() as session:
-        reference_ms = measurements.fix_anchor_reference(session, profile_id)
+        reference_ms = measurements.fix_anchor_reference(session, profile_id, task.job.device)
         p90.judge_old(session, profile_id)
     with task.compute.database.read() as session:
-        usable = measurements.usable(session, profile_id, supernet=served.name)
+        usable = measurements.usable(session, profile_id, supernet=served.name, device=task.job.device)
         stored = block_rows.stored(session, profile_id)
         unaligned = block_rows.unaligned(session, profile_id, VERSION)
     reader = _Reader(task, tools, served, reference_ms, stored, unaligned)

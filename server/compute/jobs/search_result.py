@@ -47,11 +47,6 @@ class Answer:
     model: Model
     measurement: Measurement | None = None
 
-    @property
-    def top1(self) -> float:
-        """As a fraction (0 to 1), 0 where it is unknown."""
-        return float(self.model.accuracy["value"] or 0.0)
-
     def measured_ms(self, statistic: Statistic) -> float | None:
         """At the anchor's reference speed; None without a measurement, before the device profile has one, and for a p90
         of too few samples."""

@@ -84,6 +84,8 @@ UNPREPARED = "ERROR: Node number 0 (SIGN) failed to prepare.\nERROR: [a.cc:1] Fa
         (4, UNPREPARED, MemoryUse(GIGABYTE, 1, False), BadModel, "^(?!.*1000 MB).*failed to prepare"),
         (8, "", MemoryUse(GIGABYTE, 1, False), BadModel, "the model needs more than 1000 MB"),
         (7, "android_bench: error: LiteRT gave no answer in time: x\n", None, Unfinished, "no answer in time"),
+        (7, "android_bench: error: a run crashed (signal 11)\n", None, Unfinished, "crashed \\(SIGSEGV\\)"),
+        (7, "android_bench: error: run 3 failed (status 3): x\n", None, DeviceFault, "run 3 failed"),
         (120, "sandbox: error: it cannot be started\n", None, InfraFault, "^it cannot be started$"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.bench.leftovers import kill_leftovers
 from server.wire import JobStatus
 from tests.device_agent.agent_farm import PATIENCE_SECONDS, Farm, is_running, wait_until
 
@@ -76,14 +77,33 @@ def test_an_agent_killed_in_the_middle_of_a_job_leaves_nothing_that_stays(agent_
     pid = bench_pid(agent_farm)
     agent.kill()
     agent.wait()
+    wait_until("the end of the orphaned benchmark", lambda: not is_running(pid))
     agent_farm.server.expire(agent_farm.server.jobs["job-1"])
     agent_farm.start()
-    wait_until("the end of the orphaned benchmark", lambda: not is_running(pid))
     go.touch()
     report = agent_farm.wait_for_report()
     assert report.session is not None and report.lease_id == "job-1-lease-2"
     assert agent_farm.files("work") == []
     assert agent_farm.files("cache") == sorted(agent_farm.server.blobs)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("out", ["result.json", "{work}/job-1/result.json"])
+def test_a_benchmark_of_an_earlier_agent_is_ended(tmp_path: Path, out: str) -> None:
+    """Without a kernel that ends it with the agent; older agents named the whole path."""
+    work = tmp_path / "work"
+    (work / "job-1").mkdir(parents=True)
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)", "--out"]
+    left = subprocess.Popen([*sleep, out.format(work=work)], cwd=work / "job-1" if out == "result.json" else tmp_path)
+    other = subprocess.Popen([*sleep, "result.json"], cwd=tmp_path)
+    try:
+        wait_until("both", lambda: all(b"--out" in Path(f"/proc/{p.pid}/cmdline").read_bytes() for p in (left, other)))
+        kill_leftovers(work)
+        assert left.wait(PATIENCE_SECONDS) == -signal.SIGKILL and other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.medium

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,10 +130,19 @@ def test_a_halt_before_the_first_run(real_host: Host, tflite: Path) -> None:
         real_host.measure(lease_of(), Files(model=tflite, anchor=None), cancellation, lambda _: None)
 
 
+def test_a_full_disk_claims_no_job(real_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert real_host.ready() and "not_ready" not in real_host.conditions()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    assert not real_host.ready() and "disk" in real_host.conditions()["not_ready"]
+
+
 def test_the_description_stays_the_same(real_host: Host) -> None:
     again = Host("host", real_host.bench, real_host.runner)
     assert again.describe().profile() == real_host.describe().profile()
     assert real_host.describe().bench_build == real_host.bench.build_id
+    held = Host("host", real_host.bench, real_host.runner, sandbox="landlock+rlimits")
+    assert held.describe().profile() == real_host.describe().profile(), "the same latencies"
+    assert held.describe().properties["sandbox"] == "landlock+rlimits"
 
 
 def test_many_samples_are_thinned_evenly() -> None:

@@ -10,9 +10,9 @@ from elasticvit.accuracy.evaluate import (
     EVALUATED_TOGETHER,
     accuracy_of,
     evaluate,
+    held_out_accuracy,
     recalibrate,
     recalibrated,
-    top1_of,
 )
 from elasticvit.archs.arch import Arch
 from elasticvit.archs.space import small
@@ -115,7 +115,7 @@ def test_images_become_numbers_batch_by_batch() -> None:
     known = digits()
     data = Counted(known.name, known.class_names, known.train, known.search, known.val)
     net = _net().eval()
-    top1_of(net, data.search, data)
+    held_out_accuracy(net, None, data, "search")
     report_on(net, data, linear_probe(net, data))
     assert max(seen) == EVALUATED_TOGETHER < len(data.search)
     assert sum(seen) == 3 * len(data.search) + len(data.val) + min(PROBED, len(data.train)) + COMPARED
@@ -128,10 +128,11 @@ def test_measuring_changes_nothing_in_the_supernet_and_repeats_exactly() -> None
     net, accuracy = recalibrated(supernet, arch, digits()), accuracy_of(supernet, arch, digits())
     accuracy_of(supernet, tiny_space().largest(), digits())
     assert accuracy_of(supernet, arch, digits()) == accuracy
-    assert (accuracy.source, accuracy.images) == ("measured", len(digits().search))
+    assert (accuracy.source, accuracy.images, accuracy.independent) == ("measured", len(digits().val), True)
     assert all(torch.equal(tensor, supernet.state_dict()[name]) for name, tensor in before.items())
     assert not net.training
-    assert evaluate(net, digits().scaled(digits().search.images), digits().search.labels) == accuracy.value
+    assert evaluate(net, digits().scaled(digits().val.images), digits().val.labels) == accuracy.value
+    assert accuracy_of(supernet, arch, digits(), "search").independent is False
 
 
 def test_an_arch_outside_the_space_is_refused() -> None:

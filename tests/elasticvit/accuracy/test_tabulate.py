@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from elasticvit.accuracy.best_predicted import best_predicted
 from elasticvit.accuracy.evaluate import evaluate, recalibrated
 from elasticvit.accuracy.front import Front, Point, front, undominated
+from elasticvit.accuracy.intervals import wilson
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable
 from elasticvit.accuracy.tabulate import STEPS, spread, tabulate_file
@@ -32,7 +33,8 @@ N = 10
 
 def _supernet(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
-    card = Card("tiny", digits().class_names, "digits")
+    provenance = {"splits": digits().splits()}
+    card = Card("tiny", digits().class_names, "digits", provenance=provenance)
     file = folder / "tiny.safetensors"
     save_supernet(file, SuperNet(tiny_space()), card, calibration=digits().train.images[:64])
     return file
@@ -102,7 +104,9 @@ def test_the_best_by_prediction_follow_those_of_all_sizes(tabulated: Path, tmp_p
 def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
     file = _supernet(tmp_path)
     with UnfinishedTable.open(file, tiny_space(), unheard) as first:
-        first.append(tiny_space().encode(tiny_space().smallest()), Accuracy(0.5, "measured", 10))
+        first.append(
+            tiny_space().encode(tiny_space().smallest()), Accuracy.measured(0.5, 10), Accuracy.measured(0.4, 10)
+        )
         known = first.path.read_bytes()
         with pytest.raises(PredictorError, match="another process evaluates"):
             tabulate_file(file, N, 1, silent)
@@ -115,9 +119,11 @@ def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
 def test_a_table_is_of_networks_recalibrated_by_the_carried_images(tabulated: Path) -> None:
     supernet, table, data = load_supernet(tabulated), AccuracyTable.load(table_path(tabulated)), digits()
     assert np.array_equal(table.codes, spread(tiny_space(), N)) and table.images == len(data.search)
+    assert (table.val_images, table.val_independent) == (len(data.val), True)
     for at in (0, 4):
         net = recalibrated(supernet, table.space.decode(table.codes[at]))
         assert evaluate(net, data.scaled(data.search.images), data.search.labels) == table.top1[at]
+        assert evaluate(net, data.scaled(data.val.images), data.val.labels) == table.val[at]
 
 
 @pytest.mark.medium
@@ -130,6 +136,7 @@ def test_a_front_is_measured_on_images_that_chose_nothing(tabulated: Path) -> No
     assert measured.images == len(data.val) and len(chosen) == len(sizes)
     net = recalibrated(load_supernet(tabulated), tiny_space().smallest())
     assert measured.points[0].val == evaluate(net, data.scaled(data.val.images), data.val.labels)
+    assert measured.independent and measured.points[0].lower == wilson(measured.points[0].val, len(data.val))[0]
     assert measured.points[0].search == evaluate(net, data.scaled(data.search.images), data.search.labels)
     with pytest.raises(DataError, match="2 points or more"):
         front(tabulated, points=1)

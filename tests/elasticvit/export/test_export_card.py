@@ -17,7 +17,7 @@ from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import small
 from elasticvit.errors import ExportError
 from elasticvit.export import Exported, InputKind, Manifest, card_path, export_net, write_export
-from elasticvit.export.manifest import Latency, RecipeInfo, Top1Change
+from elasticvit.export.manifest import AccuracyInfo, Latency, RecipeInfo, Top1Change
 from elasticvit.export.model_card import model_card
 from elasticvit.export.precision import Precision
 from elasticvit.nn.net import Net
@@ -60,9 +60,12 @@ def net() -> Net:
     return random_net(small().smallest(), seed=3)
 
 
+APART = Accuracy.measured(0.5, 1000, independent=True)
+
+
 @pytest.fixture(scope="module")
 def exported(net: Net) -> Exported:
-    return export_net(net, CARD, accuracy=Accuracy(0.5), latency=LATENCY)
+    return export_net(net, CARD, accuracy=APART, latency=LATENCY)
 
 
 def _front_matter(card: str) -> dict[str, object]:
@@ -76,7 +79,14 @@ def _int8(manifest: Manifest) -> Manifest:
         update={
             "precision": Precision.DYNAMIC_INT8,
             "recipe": RecipeInfo(name="small", version="1"),
-            "top1_change": Top1Change(value=-0.0012, images=5000, source="measured on held-out images"),
+            "top1_change": Top1Change(
+                value=-0.0012,
+                images=5000,
+                source="measured on images that were used for no choice, of digits",
+                lower=-0.004,
+                upper=0.0016,
+                independent=True,
+            ),
         }
     )
 
@@ -90,9 +100,9 @@ def test_manifests_of_version_1_are_read() -> None:
     assert "predicted from other networks" in model_card(old)
 
 
-def test_manifests_of_version_2(exported: Exported) -> None:
+def test_manifests_of_version_3(exported: Exported) -> None:
     manifest = exported.manifest
-    assert manifest.schema_version == 2 and manifest.latency == LATENCY
+    assert manifest.schema_version == 3 and manifest.latency == LATENCY
     assert manifest.supernet is not None and manifest.supernet.data == "digits"
     for one in (manifest, _int8(manifest)):
         assert Manifest.model_validate_json(one.to_json()) == one
@@ -101,7 +111,7 @@ def test_manifests_of_version_2(exported: Exported) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"schema_version": 3},
+        {"schema_version": 4},
         {"precision": "int4"},
         {"top1_change": {"value": 0.1}},
         {"latency": [{"device": "x", "measured_ms": 0}]},
@@ -126,19 +136,36 @@ def test_front_matter_is_what_hubs_read(exported: Exported) -> None:
 
 def test_a_card_shows_the_measurements(exported: Exported) -> None:
     card = model_card(exported.manifest)
-    assert "Top-1 50.0%, measured on held-out images." in card
+    said = "measured on 1,000 images that were used for no choice (95 % interval 46.9 to 53.1 %)"
+    assert f"Top-1 50.0%, {said}." in card and "too good" not in card
     assert "| pixel4 | p1 | p50 | 2.000 | 1.500 to 2.500 (90% confidence) | 1.900 |" in card
     assert "| host | – | p50 | – | – | 0.700 |" in card
     assert '## Terms\n\nFor research: "no" resale.' in card and exported.manifest.sha256 in card
     assert "kind a, kind b" in card and "random" not in card
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [
+        (Accuracy.measured(0.5, 60, independent=False), "measured on the 60 images that also chose this network"),
+        (Accuracy.measured(0.5, 60), "measured on 60 images of which it is not known whether they also chose"),
+        (Accuracy(0.5), "measured on images of which it is not known whether they also chose"),
+        (Accuracy(0.5, "predicted", independent=False), "measured on images that also chose this network"),
+    ],
+)
+def test_a_card_says_that_less_is_to_be_expected(exported: Exported, accuracy: Accuracy, said: str) -> None:
+    """Hubs get no result that was measured on the images that chose."""
+    manifest = exported.manifest.model_copy(update={"accuracy": AccuracyInfo.of(accuracy)})
+    card = model_card(manifest)
+    assert said in card and "expect less" in card and "Its accuracy is likely too good" in card
+    assert "held-out images" not in card and "model-index" not in _front_matter(card)
+
+
 def test_a_card_of_a_quantised_file(exported: Exported) -> None:
     quantised = _int8(exported.manifest)
     card = model_card(quantised, other_precisions=[exported.manifest])
-    assert (
-        "Top-1 50.0% in float32" in card and "moves by -0.12 points (5,000 images, measured on held-out images)" in card
-    )
+    assert "Top-1 50.0% in float32" in card and "moves by -0.12 points (95 % interval -0.4 to +0.2 points)" in card
+    assert "measured on images that were used for no choice, of digits (5,000 images)." in card
     assert _front_matter(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.4988  # type: ignore[index]
     assert "| dynamic_int8 | 3.68 | -0.12 | 1.900 ms on pixel4, 0.700 ms on host |" in card
     assert "| float32 | 3.68 | 0 |" in card and "the recipe `small`, version 1" in card
@@ -183,5 +210,5 @@ def test_other_formats_have_no_card(exported: Exported) -> None:
 
 
 def test_the_same_export_gives_the_same_card(exported: Exported, net: Net) -> None:
-    again = export_net(net, CARD, accuracy=Accuracy(0.5), latency=LATENCY)
+    again = export_net(net, CARD, accuracy=APART, latency=LATENCY)
     assert model_card(again.manifest) == model_card(exported.manifest)

@@ -122,13 +122,34 @@ def test_accuracy_is_measured_where_it_can_be_and_predicted_elsewhere(made: Tens
     codes = np.unique(space.sample(np.random.default_rng(0), 200), axis=0)
     table = AccuracyTable(space, codes[:12], np.linspace(0.4, 0.6, 12), 100)
     inside, outside = (recalibrated(supernet, space.decode(codes[at])) for at in (3, 20))
-    known = known_accuracy(inside, space, table, digits())
-    assert known == Accuracy(float(table.top1[3]), "measured", 100)
-    measured, predicted = known_accuracy(outside, space, table, digits()), known_accuracy(outside, space, table, None)
-    assert measured is not None and (measured.source, measured.images) == ("measured", len(digits().search))
+    card = supernet.card
+    known = known_accuracy(inside, card, space, table, None)
+    assert known == Accuracy.measured(float(table.top1[3]), 100, independent=False), "these images chose"
+    for net in (inside, outside):
+        measured = known_accuracy(net, card, space, table, digits())
+        assert measured is not None and (measured.source, measured.images) == ("measured", len(digits().val))
+        assert measured.independent is None, "the card does not say which images were what"
+    predicted = known_accuracy(outside, card, space, table, None)
     assert predicted is not None and (predicted.source, predicted.images) == ("predicted", 0)
-    assert predicted.value == pytest.approx(0.5, abs=0.2)
-    assert known_accuracy(outside, space, None, None) is None
+    assert predicted.value == pytest.approx(0.5, abs=0.2) and predicted.independent is False
+    assert known_accuracy(outside, card, space, None, None) is None
+
+
+@pytest.mark.medium
+def test_a_table_with_accuracies_on_images_that_chose_nothing_tells_those(made: Tensor, tmp_path: Path) -> None:
+    supernet, space = _saved(tmp_path, made), tiny_space()
+    codes = np.unique(space.sample(np.random.default_rng(0), 200), axis=0)
+    val = np.linspace(0.3, 0.5, 12)
+    table = AccuracyTable(space, codes[:12], np.linspace(0.4, 0.6, 12), 100, val, 200, val_independent=True)
+    inside, outside = (recalibrated(supernet, space.decode(codes[at])) for at in (3, 20))
+    for data in (None, digits()):
+        known = known_accuracy(inside, supernet.card, space, table, data)
+        assert known == Accuracy.measured(float(val[3]), 200, independent=True)
+    predicted = known_accuracy(outside, supernet.card, space, table, None)
+    assert predicted is not None and predicted.independent is True
+    assert predicted.value == pytest.approx(0.4, abs=0.12), "shifted to what the images say that chose nothing"
+    assert predicted.lower is not None and predicted.upper is not None
+    assert predicted.lower < 0.4 < predicted.upper
 
 
 @pytest.mark.medium

@@ -159,6 +159,7 @@ def test_failures_are_tried_again_unless_the_user_has_to_act(farm: Farm) -> None
         first = farm.report(lease, outcome="failed", failure=gone, log="usb\0 lost")
         assert first.json() == {"job_id": job_id, "status": status, "measurement_id": None}
         assert farm.report(lease, outcome="failed", failure=gone, log="usb\0 lost").status_code == 200
+        farm.clock.pass_seconds(6)  # each further attempt is delayed
     assert farm.ok("GET", f"/jobs/{job_id}")["error"] == gone
     farm.measure_job()
     bad = {"kind": "user", "detail": "the model does not load"}

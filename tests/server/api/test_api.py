@@ -67,7 +67,7 @@ def test_a_finished_search_shows_its_models(ready: Farm) -> None:
 
 
 def test_a_search_can_be_cancelled(ready: Farm) -> None:
-    url = ready.ok("POST", "/search", json=BUDGET)["url"]
+    url = ready.ok("POST", "/search", "user", json=BUDGET)["url"]
     assert ready.ok("POST", f"{url}/cancel", "user")["status"] == "cancelled"
     problem(ready.call("POST", f"{url}/cancel", "user"), 409)
 

@@ -240,3 +240,36 @@ def test_an_upload_of_which_no_macs_are_known_is_only_held_to_what_is_possible(f
     agent_id = farm.agent()
     assert reported(farm, leased(farm, agent_id), session_body(model_ms=0.001)).status_code == 200
     problem(reported(farm, leased(farm, agent_id), session_body(model_ms=1e-5)), 422)
+
+
+@pytest.mark.medium
+def test_a_calibration_trusts_only_sessions_of_its_own_token(any_farm: Farm) -> None:
+    """Another agent may register a device of its own under the same device profile."""
+    farm = any_farm
+    arch = PUBLISHED["S1"]
+    with farm.database.write() as session:
+        file = models.store_bytes(farm.blobs, tiny_tflite(3.0))
+        new = models.NewModel(file, "search", {}, precision="float32", arch=arch)
+        model_id = models.add(session, new, farm.clock()).id
+    agents = {
+        "host": farm.agent(),
+        "twin": farm.agent(devices=("twin",)),
+        "liar": farm.agent("liar", ("liar",), "agent-2"),
+    }
+    reports = {}
+    for device, agent_id in agents.items():
+        role = "agent-2" if device == "liar" else "agent"
+        with farm.database.write() as session:
+            submissions.measure(session, model_id, device, MeasureProtocol(), farm.clock())
+        lease = farm.call("POST", "/leases", role, json={"agent_id": agent_id, "devices": [device]}).json()
+        body = {"lease_id": lease["lease_id"], "attempt": 1, "outcome": "measured"}
+        body["session"] = session_body(device=device, anchor_ms=0.5 if device == "liar" else 1.0)
+        answer = farm.call("POST", f"/leases/{lease['lease_id']}/report", role, json=body)
+        reports[answer.json()["measurement_id"]] = device
+    profile_id = farm.ok("GET", "/devices/liar")["profile_id"]
+    assert profile_id == farm.ok("GET", "/devices/host")["profile_id"]
+    with farm.database.write() as session:
+        rows = measurements.usable(session, profile_id, device="host")
+        assert {reports[row.measurement_id] for row in rows} == {"host", "twin"}
+        assert len(measurements.usable(session, profile_id)) == 3
+        assert measurements.fix_anchor_reference(session, profile_id, "host") == pytest.approx(1.0)

@@ -12,7 +12,7 @@ import pytest
 
 import elasticvit
 from elasticvit.accuracy.table import AccuracyTable, append
-from elasticvit.accuracy.value import Accuracy, AccuracySource
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.arch import Arch
 from server.compute import worker
 from server.compute.exporting.exporter import ChildExporter
@@ -152,7 +152,8 @@ def test_a_new_row_of_the_table_is_used_without_another_load(farm: Farm, superne
     code = table.space.encode(arch)[None]
     append(farm.home / "supernets" / f"{supernet}.accuracy.jsonl", table.space, table.images, code, [0.125])
     model = exported()
-    assert model["accuracy"] == model["manifest"]["accuracy"] == {"value": 0.125, "source": "measured"}
+    assert model["accuracy"] == model["manifest"]["accuracy"]
+    assert (model["accuracy"]["value"], model["accuracy"]["source"]) == (0.125, "measured")
     assert loads == [NOWHERE], "weights and images were loaded once"
 
 
@@ -215,7 +216,7 @@ def test_exports_without_images_are_repeated_on_a_machine_with_images(farm: Farm
 
 @pytest.mark.medium
 def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Farm, tmp_path: Path) -> None:
-    """Also of a network whose accuracy stands in the table."""
+    """Also of a network whose accuracy stands in the table; and its accuracy on images that did not choose it."""
     near = served(farm, supernet_file(tmp_path / "near.safetensors", data="digits"))
     compute = compute_of(farm)
     served_supernet = SupernetCache(compute).get(near)
@@ -229,7 +230,11 @@ def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Fa
     with farm.database.read() as session:
         assert [row.name for row in models.with_unmeasured(session)] == [near]
     warm(compute, LocalExporter(), threading.Event(), Liveness().pulse("warm"))
-    assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing to measure of it"
+    job = ask(farm, near, arch)
+    assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
+    again = farm.ok("GET", farm.ok("GET", job["url"])["result"]["url"])
+    assert whole.accuracy["independent"] is False and again["accuracy"]["independent"] is not False
+    assert ask(farm, near, arch)["status"] == "succeeded", "there is nothing more to measure of it"
     job = ask(farm, near, arch, precision="float16", max_accuracy_drop=1.0)
     assert job["status"] == "queued" and work_off(farm, LocalExporter()) == 1
     model = farm.ok("GET", farm.ok("GET", job["url"])["result"]["url"])
@@ -238,14 +243,17 @@ def test_the_change_by_a_precision_is_measured_on_a_machine_with_images(farm: Fa
         assert models.with_unmeasured(session) == []
 
 
-UNMEASURED: list[tuple[str, AccuracySource | None, str | None, bool]] = [
-    ("float32", "measured", None, True),
-    ("float32", "predicted", None, False),
+ON_DIGITS = "measured on images that were used for no choice, of digits"
+UNMEASURED: list[tuple[str, Accuracy | None, str | None, bool]] = [
+    ("float32", Accuracy.measured(0.5, 10, independent=True), None, True),
+    ("float32", Accuracy.measured(0.5, 10), None, True),
+    ("float32", Accuracy.measured(0.5, 10, independent=False), None, False),
+    ("float32", Accuracy(0.5, "predicted"), None, False),
     ("float32", None, None, False),
-    ("int8", "measured", None, False),
-    ("int8", "measured", "mean of 20 other networks of tiny (recipe small@1)", False),
-    ("int8", "measured", "measured on held-out images of digits", True),
-    ("int8", "predicted", "measured on held-out images of digits", False),
+    ("int8", Accuracy(0.5), None, False),
+    ("int8", Accuracy(0.5), "mean of 20 other networks of tiny (recipe small@1)", False),
+    ("int8", Accuracy(0.5), ON_DIGITS, True),
+    ("int8", Accuracy(0.5, "predicted"), ON_DIGITS, False),
 ]
 
 
@@ -253,13 +261,13 @@ UNMEASURED: list[tuple[str, AccuracySource | None, str | None, bool]] = [
 def test_only_what_was_measured_is_found_again(any_farm: Farm) -> None:
     supernet = any_farm.supernet()
     with any_farm.database.write() as session:
-        for number, (precision, source, change, _) in enumerate(UNMEASURED):
+        for number, (precision, accuracy, change, _) in enumerate(UNMEASURED):
             new = models.NewModel(
                 models.store_bytes(any_farm.blobs, bytes([number])),
                 "subnet",
                 {"top1_change": None if change is None else {"value": 0.0, "images": 1, "source": change}},
                 precision=precision,
-                accuracy=None if source is None else Accuracy(0.5, source),
+                accuracy=accuracy,
                 supernet=supernet,
                 export_key=f"{number}",
             )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from elasticvit.accuracy.evaluate import recalibrated
+from elasticvit.accuracy.intervals import wilson
 from elasticvit.accuracy.table import AccuracyTable, append
 from elasticvit.archs.arch import Arch
 from elasticvit.nn import tensorfile
@@ -161,8 +162,12 @@ def test_without_its_images_a_model_is_recalibrated_by_the_carried_ones(farm: Fa
     predicted = export_subnet(_compute(farm), LocalExporter(), served_supernet, space.decode(code), "subnet")
     assert predicted.accuracy["source"] == "predicted"
     assert predicted.accuracy["value"] == pytest.approx(float(served_supernet.accuracy.predict(code[None])[0]))
+    assert predicted.accuracy["independent"] is False and predicted.accuracy["images"] is None
     measured = export_subnet(_compute(farm), LocalExporter(), served_supernet, space.decode(table.codes[3]), "subnet")
-    assert measured.accuracy == {"value": float(table.top1[3]), "source": "measured"}
+    value = float(table.top1[3])
+    lower, upper = wilson(value, table.images)
+    interval = {"images": table.images, "lower": lower, "upper": upper, "independent": False}
+    assert measured.accuracy == {"value": value, "source": "measured"} | interval, "these images chose"
     for model in (predicted, measured):
         assert model.manifest["accuracy"] == model.accuracy and model.manifest["terms"] == TERMS
         assert models.view(model).terms == TERMS
@@ -180,7 +185,8 @@ def test_with_its_images_accuracy_is_measured(farm: Farm, tmp_path: Path) -> Non
     arch = served_supernet.space.decode(next(code for code in codes if tuple(code) not in known))
     accuracy = loaded.known_accuracy(recalibrated(loaded.weights.net, arch))
     assert accuracy is not None and accuracy.source == "measured" and loaded.weights.images is not None
-    correct = (accuracy.value or 0.0) * len(loaded.weights.images.search)
+    correct = (accuracy.value or 0.0) * len(loaded.weights.images.val)
+    assert accuracy.images == len(loaded.weights.images.val)
     assert correct > 0 and correct == pytest.approx(round(correct), abs=1e-6), "a fraction of whole images"
 
 
@@ -195,7 +201,8 @@ def test_what_is_known_of_a_model_is_what_its_bytes_tell(farm: Farm, tmp_path: P
     value = before.accuracy["value"]
     append(served, table.space, table.images, table.space.encode(arch)[None], [value])
     after = export_subnet(_compute(farm), LocalExporter(), SupernetCache(_compute(farm)).get("far"), arch, "subnet")
-    assert (before.accuracy["source"], after.accuracy) == ("predicted", {"value": value, "source": "measured"})
+    assert before.accuracy["source"] == "predicted"
+    assert (after.accuracy["source"], after.accuracy["value"]) == ("measured", value)
     assert after.id != before.id and after.sha256 != before.sha256
     for model in (before, after):
         assert model.manifest["accuracy"] == model.accuracy
@@ -251,5 +258,5 @@ def test_a_table_may_hold_more_than_it_needs(farm: Farm, tmp_path: Path) -> None
     append(file.with_suffix(".accuracy.jsonl"), table.space, table.images, table.codes[:1], [0.125])
     served_supernet = _served_supernet(farm, file)
     loaded = LoadedSupernet.load(served_supernet.ref)
-    accuracy = loaded.known_accuracy(recalibrated(loaded.weights.net, served_supernet.space.decode(table.codes[0])))
+    accuracy = loaded.served.table.chosen_by(table.codes[0])
     assert accuracy is not None and accuracy.value == 0.125 and accuracy.source == "measured"

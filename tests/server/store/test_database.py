@@ -226,8 +226,8 @@ def test_a_full_disk_is_507_with_nothing_left_behind(farm: Farm) -> None:
 def test_a_full_disk_under_the_database_is_507(farm: Farm) -> None:
     beat = {"name": "host", "state": "idle"}
     body = {"agent_id": farm.agent(), "devices": [beat]}
-    with small_disk(2_000_000):
-        big = {**body, "devices": [{**beat, "state": "busy", "conditions": {"x": "y" * 3_000_000}}]}
+    with small_disk(600_000):
+        big = {**body, "devices": [{**beat, "state": "busy", "conditions": {"x": "y" * 500_000}}]}
         answer = farm.call("POST", "/agents/heartbeat", "agent", json=big)
     problem(answer, 507, "infra")
     assert farm.ok("GET", "/devices/host")["state"] == "idle"

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import qtyping, quantizer
 
 from elasticvit import macs
+from elasticvit.accuracy.intervals import newcombe_paired
 from elasticvit.archs.space import small
 from elasticvit.errors import ExportError
 from elasticvit.export import Exported, export_net
@@ -240,8 +241,11 @@ def test_top1_is_measured_on_held_out_images(net: Net, calibration_set: Calibrat
     exported = export_net(net, CARD, precision=Precision.INT8, calibration_set=calibration_set)
     before, after = (run_tflite(file.tflite, images).argmax(1) == np.arange(200) % 10 for file in (float32, exported))
     change = exported.manifest.top1_change
-    assert change is not None and change.images == 200 and change.source == "measured on held-out images of digits"
+    assert change is not None and change.images == 200 and change.independent is None
+    assert change.source.startswith("measured on images of which it is not known")
     assert change.value == pytest.approx(after.mean() - before.mean())
+    counts = [(a & b).sum() for a, b in ((before, after), (before, ~after), (~before, after), (~before, ~after))]
+    assert (change.lower, change.upper) == newcombe_paired(*map(int, counts))
 
 
 @pytest.mark.medium

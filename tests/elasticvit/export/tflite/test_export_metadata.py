@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from server.services.tflite_upload import describe as checked_by_the_server
 
 NAMES = ("Katze", "köpek", "two\nlines", *"defghij")
 CARD = Card("tiny", NAMES, "/a/private/folder/digits", mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5), terms="no resale")
+ACCURACY = Accuracy.measured(0.5, 1000, independent=True)
 LATENCY = Latency(device="pixel4", predicted_ms=2.0, lower_ms=1.5, upper_ms=2.5, confidence=0.9, measured_ms=1.9)
 
 
@@ -53,7 +55,7 @@ def bare(net: Net) -> bytes:
 
 
 def _exported(net: Net) -> Exported:
-    return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=Accuracy(0.5), latency=(LATENCY,))
+    return export_net(net, CARD, supernet_sha256="ab" * 32, accuracy=ACCURACY, latency=(LATENCY,))
 
 
 def test_a_files_metadata_equals_its_manifest(exported: Exported) -> None:
@@ -71,7 +73,8 @@ def test_the_standard_part(exported: Exported) -> None:
     standard = read_metadata(exported.tflite).standard
     assert standard is not None
     assert (standard["license"], standard["min_parser_version"]) == ("no resale", "1.0.0")
-    assert "Top-1 50.0% (measured)" in standard["description"]
+    said = "measured on 1,000 images that were used for no choice (95 % interval 46.9 to 53.1 %)"
+    assert f"Top-1 50.0%, {said}." in standard["description"]
     (graph,) = standard["subgraph_metadata"]
     (image,), (logits,) = graph["input_tensor_metadata"], graph["output_tensor_metadata"]
     assert (image["name"], logits["name"]) == ("images", "logits")
@@ -266,7 +269,7 @@ def test_describe_command(exported: Exported, bare: bytes, tmp_path: Path) -> No
     description = json.loads(shown)
     assert status == 0
     assert description["arch_id"] == small().smallest().id and description["precision"] == "float32"
-    assert description["accuracy"] == {"value": 0.5, "source": "measured"}
+    assert description["accuracy"] == {**asdict(ACCURACY), "images": 1000}
     assert description["latency"][0]["measured_ms"] == 1.9
     assert description["labels"][0] == "Katze"
     assert description["normalisation"]["std"] == pytest.approx([51.0, 63.75, 127.5])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from elasticvit import load_supernet
 from elasticvit.accuracy.evaluate import accuracy_of
 from elasticvit.accuracy.table import AccuracyTable
+from elasticvit.accuracy.value import Accuracy
 from elasticvit.cli.app import app
 from elasticvit.data.image_set import load_named
 from elasticvit.errors import DataError, StoppedError, SupernetFileError
@@ -73,7 +75,9 @@ def tuned(base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     assert summary["file"] == str(out)
     assert (summary["classes"], summary["train_images"], summary["search_images"]) == (3, 72, 9)
     assert summary["networks"]["largest"]["search"] > 0.6
-    assert "9 held-out images only" in done.stderr
+    assert "9 held-out images only" in done.stderr and "accuracies are told from 9 images only" in done.stderr
+    largest = summary["networks"]["largest"]
+    assert largest["val_lower"] < largest["val"] <= largest["val_upper"]
     return out
 
 
@@ -94,7 +98,10 @@ def test_its_table_holds_what_its_networks_do_on_its_own_data(tuned: Path) -> No
     assert (table.space, table.images, len(table.top1)) == (tiny_space(3), 9, EVALUATED)
     for at in (0, -1):
         arch = table.space.decode(table.codes[at])
-        assert accuracy_of(supernet, arch, load_named(supernet.card.data)).value == table.top1[at]
+        data = load_named(supernet.card.data)
+        assert accuracy_of(supernet, arch, data, "search").value == table.top1[at]
+        told = accuracy_of(supernet, arch, data)
+        assert (told.value, told.images, told.independent) == (table.val[at], table.val_images, True)
 
 
 @pytest.mark.medium
@@ -139,7 +146,8 @@ def test_one_network_alone_becomes_a_model(base: Path, folder: Path, tmp_path: P
     (measured,) = done.networks.values()
     manifest = json.loads((tmp_path / "mine.tflite.manifest.json").read_text())
     assert tuple(manifest["output"]["names"]) == CLASSES and manifest["arch_id"] in done.networks
-    assert manifest["accuracy"] == {"value": measured.search, "source": "measured"} and measured.val > 0.6
+    told = Accuracy.measured(measured.val, done.val_images, independent=True)
+    assert manifest["accuracy"] == asdict(told) and measured.val > 0.6
     assert hashlib.sha256(out.read_bytes()).hexdigest() == manifest["sha256"]
     beside = {f"{out.name}.manifest.json", f"{out.name}.card.md"}
     assert {path.name for path in tmp_path.iterdir()} == {out.name, *beside, "mine.train.jsonl"}

@@ -1,0 +1,152 @@
+"""A farm of agents that wait for jobs: what they cost while nothing happens, and how soon a queued job reaches one.
+
+Every job must be claimed once and leave one measurement; each report is sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.load.client import run_loop
+from benchmarks.load.filling import Filled, describe, measured
+from benchmarks.load.servers import Served
+from benchmarks.load.wire import Wire
+
+SHARED_WIRES = 16
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Farmed:
+    """Latencies in ms, sorted: from the request that queued a job until its agent had the lease."""
+
+    agents: int
+    jobs: int
+    idle_cpu_share: float
+    delivered_ms: list[float]
+    claimed_twice: int
+    lost: int
+    measured_twice: int
+
+    def percentile_ms(self, share: float) -> float:
+        if not self.delivered_ms:
+            return float("inf")
+        return self.delivered_ms[min(len(self.delivered_ms) - 1, int(share * len(self.delivered_ms)))]
+
+
+def farm(served: Served, filled: Filled, agents: int, jobs: int, idle_seconds: float, jobs_a_second: float) -> Farmed:
+    return run_loop(_Farm(served, filled, agents, jobs).run(idle_seconds, jobs_a_second))
+
+
+@dataclass
+class _Farm:
+    served: Served
+    filled: Filled
+    agents: int
+    jobs: int
+    queued_s: dict[str, float] = field(default_factory=dict)
+    leased_s: dict[str, float] = field(default_factory=dict)
+    claims: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    async def run(self, idle_seconds: float, jobs_a_second: float) -> Farmed:
+        self._shared = [Wire(self.served.port, self.filled.agent) for _ in range(SHARED_WIRES)]
+        registered = await asyncio.gather(*(self._register(number) for number in range(self.agents)))
+        served = [asyncio.create_task(self._serve(number, about)) for number, about in enumerate(registered)]
+        beats = [asyncio.create_task(self._beat(number, about)) for number, about in enumerate(registered)]
+        await asyncio.sleep(5.0)
+        before = self.served.usage().cpu_seconds
+        await asyncio.sleep(idle_seconds)
+        idle_share = (self.served.usage().cpu_seconds - before) / idle_seconds
+        await self._queue(jobs_a_second)
+        await self._settle()
+        for task in (*served, *beats):
+            task.cancel()
+        counts = await self._count()
+        delivered = sorted((self.leased_s[job] - at) * 1e3 for job, at in self.queued_s.items() if job in self.leased_s)
+        twice = sum(number > 1 for number in self.claims.values())
+        return Farmed(self.agents, len(self.queued_s), idle_share, delivered, twice, *counts)
+
+    def _wire(self) -> Wire:
+        return random.choice(self._shared)
+
+    async def _register(self, number: int) -> dict[str, Any]:
+        body = {
+            "name": f"load-{number}",
+            "version": "1",
+            "devices": [describe(f"load-{number}").model_dump(mode="json")],
+        }
+        status, answer = await self._wire().call("POST", "/agents/register", body)
+        assert status == 200, answer
+        registered: dict[str, Any] = answer
+        return registered
+
+    async def _beat(self, number: int, about: dict[str, Any]) -> None:
+        body = {"agent_id": about["agent_id"], "devices": [{"name": f"load-{number}", "state": "idle"}]}
+        seconds = about["heartbeat_seconds"]
+        await asyncio.sleep(random.random() * seconds)
+        while True:
+            _status, reply = await self._wire().call("POST", "/agents/heartbeat", body)
+            seconds = reply["heartbeat_seconds"]
+            await asyncio.sleep(seconds)
+
+    async def _serve(self, number: int, about: dict[str, Any]) -> None:
+        wire = Wire(self.served.port, self.filled.agent)
+        wait_seconds = about.get("wait_seconds") or 0.0
+        asked = {"agent_id": about["agent_id"], "devices": [f"load-{number}"]}
+        if wait_seconds:
+            asked["wait_seconds"] = wait_seconds * random.uniform(0.7, 1.0)
+        await asyncio.sleep(random.random() * 2)
+        while True:
+            status, lease = await wire.call("POST", "/leases", asked)
+            if status == 200:
+                self.leased_s[lease["job_id"]] = time.perf_counter()
+                self.claims[lease["job_id"]] += 1
+                await self._report(wire, number, lease)
+            elif not wait_seconds:
+                await asyncio.sleep(about["poll_seconds"])
+
+    async def _report(self, wire: Wire, number: int, lease: dict[str, Any]) -> None:
+        session = measured(f"load-{number}").model_dump(mode="json", exclude_none=True)
+        body = {"lease_id": lease["lease_id"], "attempt": lease["attempt"], "outcome": "measured", "session": session}
+        for _ in range(2):  # the second must change nothing
+            status, answer = await wire.call("POST", f"/leases/{lease['lease_id']}/report", body)
+            assert status == 200, answer
+
+    async def _queue(self, jobs_a_second: float) -> None:
+        wire = Wire(self.served.port, self.filled.admin)
+        for number in range(self.jobs):
+            body = {"kind": "measure", "model_id": self.filled.model_id, "device": f"load-{number % self.agents}"}
+            body["protocol"] = {"runs": 1 + number % 9000}  # type: ignore[assignment]
+            begun_s = time.perf_counter()
+            status, answer = await wire.call("POST", "/jobs", body)
+            assert status == 202, answer
+            self.queued_s[answer["id"]] = begun_s
+            await asyncio.sleep(max(0.0, 1 / jobs_a_second - (time.perf_counter() - begun_s)))
+
+    async def _settle(self) -> None:
+        deadline_s = time.perf_counter() + PATIENCE_SECONDS
+        while len(self.leased_s) < len(self.queued_s) and time.perf_counter() < deadline_s:
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(2.0)  # for the last reports
+
+    async def _count(self) -> tuple[int, int]:
+        """How many jobs have not succeeded, and how many have more than one measurement."""
+        wire = Wire(self.served.port, self.filled.admin)
+        lost = 0
+        for job_id in self.queued_s:
+            _status, job = await wire.call("GET", f"/jobs/{job_id}")
+            lost += job["status"] != "succeeded"
+        of_job: collections.Counter[str] = collections.Counter()
+        token = ""
+        while True:
+            query = f"?max_results=200&page_token={token}" if token else "?max_results=200"
+            _status, page = await wire.call("GET", f"/measurements{query}")
+            of_job.update(item["job_id"] for item in page["items"])
+            token = page["next_page_token"]
+            if token is None:
+                return lost, sum(of_job[job_id] > 1 for job_id in self.queued_s)
