@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
 
+from server.api.edge.gate import DEPARTED
 from server.api.file_body import file_bytes, pieces
 from server.api.routes.deps import (
     Downloader,
@@ -59,7 +61,7 @@ UPLOAD = {
 }
 
 
-@router.post("/models", status_code=201, openapi_extra=UPLOAD)
+@router.post("/models", status_code=201, response_model=ModelView, openapi_extra=UPLOAD)
 async def upload_model(
     request: Request,
     state: TheState,
@@ -67,15 +69,19 @@ async def upload_model(
     response: Response,
     name: Annotated[Name | None, Query()] = None,
     key: IdempotencyHeader = None,
-) -> ModelView:
+) -> ModelView | Response:
     """Upload a .tflite: its bytes as the body, or as `file` of a form. It can then be measured."""
-    async with state.uploads.admitted(token.id) as upload:
-        with state.blobs.draft(state.settings.max_upload_bytes) as draft:
-            async for piece in pieces(file_bytes(request)):
-                upload.add_bytes(len(piece))
-                await run_in_threadpool(draft.write, piece)
-            manifest = await state.uploads.check(draft)
-            view = await run_in_threadpool(_add, state, draft, manifest, name, key, token.id)
+    try:
+        async with state.uploads.admitted(token.id) as upload:
+            with state.blobs.draft(state.settings.max_upload_bytes) as draft:
+                async for piece in pieces(file_bytes(request)):
+                    upload.add_bytes(len(piece))
+                    await run_in_threadpool(draft.write, piece)
+                manifest = await state.uploads.check(draft)
+                view = await run_in_threadpool(_add, state, draft, manifest, name, key, token.id)
+    except ClientDisconnect:  # or it was too slow
+        request.scope["state"][DEPARTED] = True
+        return Response(status_code=400)
     response.headers["Location"] = view.url
     return view
 

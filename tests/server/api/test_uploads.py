@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
+import httpx
 import pytest
 
 from server.api.file_body import FormFile, pieces
 from server.errors import BadValue, Busy
 from server.services.uploads import UploadLimits, Uploads
-from tests.server.server_farm import Farm, problem, tiny_tflite
+from tests.server.server_farm import Farm, on_a_socket, problem, tiny_tflite
 from tests.server.services.hostile_tflite import shared_tflite
 
 
@@ -135,3 +138,18 @@ def test_small_chunks_are_written_together() -> None:
         return [len(piece) async for piece in pieces(chunks())]
 
     assert asyncio.run(run()) == [1 << 18, 1 << 17]
+
+
+@pytest.mark.medium
+def test_uploads_that_stall_hold_up_nobody_else(make_farm: Callable[..., Farm]) -> None:
+    """More of them than there are threads for requests; none of them holds one."""
+    farm = make_farm(max_uploads=120)
+    secret, head = farm.secret("user"), b"POST /models HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n"
+    with on_a_socket(farm) as url, ExitStack() as sockets:
+        for _ in range(60):
+            stalled = sockets.enter_context(socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))))
+            stalled.sendall(head + f"Authorization: Bearer {secret}\r\n\r\n".encode() + b"half of it")
+        headers = {"Authorization": f"Bearer {farm.secret('admin')}"}
+        answer = httpx.post(f"{url}/models", headers=headers, content=tiny_tflite(), timeout=60)
+        assert answer.status_code == 201
+        assert len(httpx.get(f"{url}/models", headers=headers, timeout=60).json()["items"]) == 1
