@@ -8,11 +8,13 @@ begun longest ago, then the oldest job. The service's own work counts as one own
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, update
+import sqlalchemy
+from sqlalchemy import ColumnElement, ScalarSelect, or_, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
 from server.errors import NotFound, StaleLease
@@ -142,8 +144,8 @@ def _claim(
         "progress": None,
         "not_before": None,
     }
-    for priority, owner in _turns(session, where):
-        job_id = _take(session, [*where, col(Job.priority) == priority, _owned_by(owner)], values)
+    for turn in _turns(session, where):
+        job_id = _take(session, [*where, col(Job.priority) == turn.priority, _owned_by(turn.owner)], values)
         if job_id is not None:
             break
     else:
@@ -166,24 +168,45 @@ def _take(session: Session, where: list[ColumnElement[bool]], values: dict[str, 
     return job_id
 
 
-def _turns(session: Session, where: list[ColumnElement[bool]]) -> list[tuple[int, str | None]]:
-    """The priorities and owners of the claimable jobs, in the order in which they are served."""
-    groups = session.execute(
-        select(Job.priority, Job.owner, func.min(Job.id)).where(*where).group_by(col(Job.priority), col(Job.owner))
-    ).all()
-    if len(groups) == 1:
-        return [(groups[0][0], groups[0][1])]
-    served = {owner: _served(session, owner) for owner in {owner for _, owner, _ in groups}}
-    groups = sorted(groups, key=lambda group: (-group[0], *served[group[1]], group[2]))
-    return [(priority, owner) for priority, owner, _ in groups]
+@dataclass(frozen=True)
+class _Turn:
+    """The claimable jobs of one priority and owner: the id of the oldest, and what the owner was given so far."""
+
+    priority: int
+    owner: str | None
+    oldest: str
+    leases: int
+    last: datetime | None
+
+    @property
+    def rank(self) -> tuple[int, int, datetime, str]:
+        return -self.priority, self.leases, self.last or NEVER, self.oldest
 
 
-def _served(session: Session, owner: str | None) -> tuple[int, datetime]:
-    """How many leases an owner's jobs hold, and when work on one was last begun."""
-    is_leased = (col(Job.status).in_(TAKEN), col(Job.lease_expires_at).is_not(None))
-    leased = session.exec(select(func.count()).select_from(Job).where(_owned_by(owner), *is_leased)).one()
-    last = session.exec(select(func.max(Job.started_at)).where(_owned_by(owner))).one()
-    return leased, last or NEVER
+def _turns(session: Session, where: list[ColumnElement[bool]]) -> list[_Turn]:
+    """The claimable jobs by priority and owner, in the order in which they are served."""
+    oldest = func.min(Job.id).label("oldest")
+    grouped = select(Job.priority, Job.owner, oldest).where(*where).group_by(col(Job.priority), col(Job.owner))
+    waiting = grouped.subquery()
+    columns = (waiting.c.priority, waiting.c.owner, waiting.c.oldest, *_leases_and_last(waiting.c.owner))
+    turns = [_Turn(*row) for row in session.execute(sqlalchemy.select(*columns))]
+    if len(turns) > 1 and any(turn.owner is None for turn in turns):
+        # In SQL nobody equals nobody: the service's own work is looked up by itself.
+        leases, last = session.execute(sqlalchemy.select(*_leases_and_last(None))).one()
+        turns = [replace(turn, leases=leases, last=last) if turn.owner is None else turn for turn in turns]
+    return sorted(turns, key=lambda turn: turn.rank)
+
+
+def _leases_and_last(
+    owner: ColumnElement[str | None] | None,
+) -> tuple[ScalarSelect[int], ScalarSelect[datetime | None]]:
+    """How many leases an owner's jobs hold, and when work on one was last begun; each an index lookup."""
+    job = aliased(Job)
+    owned = col(job.owner).is_(None) if owner is None else col(job.owner) == owner
+    is_leased = (col(job.status).in_(TAKEN), col(job.lease_expires_at).is_not(None))
+    leases = sqlalchemy.select(func.count()).select_from(job).where(owned, *is_leased)
+    last = sqlalchemy.select(func.max(job.started_at)).where(owned)
+    return leases.scalar_subquery(), last.scalar_subquery()
 
 
 def _owned_by(owner: str | None) -> ColumnElement[bool]:
