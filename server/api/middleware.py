@@ -9,8 +9,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.edge.access import RULE
-from server.api.edge.gate import DEPARTED
+from server.api.edge.access import DEPARTED, RULE
 from server.api.metrics import Metrics
 
 log = structlog.get_logger()

@@ -24,7 +24,7 @@ from server.settings import Settings
 from server.store.tables import Token
 from server.wire import Role
 
-TOKEN, RULE = "token", "rule"  # keys in the state of a scope
+TOKEN, RULE, DEPARTED = "token", "rule", "departed"  # keys in the state of a scope
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 AGENT_BYTES = 512_000  # 500 devices, each with what it tells of itself
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api import handlers
 from server.api.edge import bodies
-from server.api.edge.access import RULE, TOKEN, AccessTable, Rule
+from server.api.edge.access import DEPARTED, RULE, TOKEN, AccessTable, Rule
 from server.api.edge.admission import Admission
 from server.api.edge.bodies import Departed, Head
 from server.api.edge.json_shape import check_shape
@@ -22,8 +22,6 @@ from server.services import tokens
 from server.settings import Settings
 from server.store.db import from_database_error
 from server.store.tables import Token
-
-DEPARTED = "departed"  # a key in the state of a scope
 
 
 class Gate:

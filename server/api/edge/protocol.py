@@ -20,6 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server.api.edge.access import DEPARTED
 from server.api.edge.bounds import Bounds
 from server.api.edge.connections import Connections, Place
 from server.api.edge.raw_answers import raw_answer
@@ -58,6 +59,17 @@ class BoundedCycle(RequestResponseCycle):
     """One request and its answer. Where the answer is sent before all of the body arrived, the rest is not wanted."""
 
     lingers = False
+    task: asyncio.Task[None] | None = None
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        async def unless_given_up(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  as ASGI has it
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if DEPARTED not in self.scope["state"]:
+                    raise
+
+        await super().run_asgi(unless_given_up)
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start" and self.more_body:
@@ -288,7 +300,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         assert isinstance(cycle, BoundedCycle)
         self.running = cycle
-        super()._start_asgi_task(cycle, app)
+        cycle.task = task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)
@@ -364,9 +378,12 @@ def _pool(server_state: ServerState, bounds: Bounds, loop: asyncio.AbstractEvent
 
 
 def _give_up(cycle: RequestResponseCycle) -> None:
-    """As if its client had gone."""
+    """Its client has gone. A read is stopped wherever it waits, for a thread for example; a change goes on."""
     cycle.disconnected = True
     cycle.message_event.set()
+    if isinstance(cycle, BoundedCycle) and cycle.task is not None and cycle.scope["method"] == "GET":
+        cycle.scope["state"][DEPARTED] = True
+        cycle.task.cancel()
 
 
 def _watch_for_dead_peers(transport: asyncio.Transport) -> None:

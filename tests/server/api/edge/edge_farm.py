@@ -28,6 +28,7 @@ class App:
     seen: list[tuple[str, bytes]] = field(default_factory=list)
     waiting: int = 0
     gone: int = 0
+    stopped: int = 0
     go: threading.Event = field(default_factory=threading.Event)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
@@ -36,8 +37,12 @@ class App:
         path, body = scope["path"], b""
         if path == "/wait":
             self.waiting += 1
-            while not self.go.is_set():
-                await asyncio.sleep(0.01)
+            try:
+                while not self.go.is_set():
+                    await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                self.stopped += 1
+                raise
         if path != "/early":
             while True:
                 message = await receive()

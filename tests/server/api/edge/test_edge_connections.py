@@ -11,6 +11,7 @@ from server.api.edge.bounds import SPARE_CONNECTIONS, Bounds
 from server.api.edge.connections import Connections, Place, address_key
 from tests.server.api.edge.edge_farm import App, eventually, is_open, rest, serving, status
 
+pytestmark = pytest.mark.medium
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 HEALTH, WAIT, OTHER = GET % b"/healthz", GET % b"/wait", GET % b"/x"
 

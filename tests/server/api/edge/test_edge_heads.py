@@ -64,6 +64,7 @@ def test_a_bad_head_is_refused_and_the_connection_closed(server: Server, sent: b
     assert b"application/problem+json" in head and b"connection: close" in head
 
 
+@pytest.mark.medium
 def test_400_mb_of_headers_are_not_read(server: Server) -> None:
     connection = server.say(GET)
     sent = 0
@@ -75,6 +76,7 @@ def test_400_mb_of_headers_are_not_read(server: Server) -> None:
     eventually(lambda: server.connections == 0)
 
 
+@pytest.mark.medium
 def test_trailers_neither_count_as_headers_nor_fill_the_memory(server: Server) -> None:
     begun = POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
     answer = server.ask(begun + b"Host: b\r\nX: y\r\n\r\n" + GET + b"Connection: close\r\n\r\n")

@@ -12,6 +12,7 @@ import pytest
 from tests.server.api.edge.edge_farm import App, Server, eventually, is_open, rest, serving, status
 
 SHORT_SECONDS = 0.4
+pytestmark = pytest.mark.medium
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -82,6 +83,18 @@ def test_a_handler_may_take_longer_than_any_bound(server: Server) -> None:
     assert server.ask() == b""
     server.app.go.set()
     assert rest(waiting).endswith(b"/wait 0") and rest(with_body).endswith(b"/wait 5")
+
+
+def test_a_read_whose_client_left_is_stopped_and_a_change_goes_on(server: Server) -> None:
+    read = server.say(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+    change = server.say(b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+    eventually(lambda: server.app.waiting == 2)
+    read.close()
+    change.close()
+    eventually(lambda: server.app.stopped == 1)
+    server.app.go.set()
+    eventually(lambda: server.app.gone == 1)
+    assert server.app.stopped == 1
 
 
 def test_a_body_that_the_handler_does_not_read_yet_is_not_slow(server: Server) -> None:

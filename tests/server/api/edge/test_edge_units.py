@@ -38,6 +38,7 @@ def real_depth(value: object) -> int:
     return 0
 
 
+@pytest.mark.medium
 @given(VALUES)
 def test_the_depth_of_json_is_found_without_parsing_it(value: object) -> None:
     assert depth(json.dumps(value).encode()) == real_depth(value)
@@ -77,6 +78,7 @@ def token(digest: str) -> Token:
     return Token(id=digest, name="t", role="user", secret_sha256=digest, created_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
+@pytest.mark.medium
 def test_a_flood_of_unknown_tokens_is_a_few_queries() -> None:
     async def flood() -> None:
         stored = Tokens("good")
