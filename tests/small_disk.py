@@ -2,9 +2,12 @@
 
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 
 @contextmanager
@@ -25,3 +28,34 @@ def forbid_writing(folder: Path) -> None:
         folder.symlink_to("/proc/self")  # where not even root may make a file
     else:
         folder.chmod(0o555)
+
+
+@contextmanager
+def small_filesystem(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A filesystem of its own at `folder`, in memory; skips the test where mounting one is not permitted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["-t", "tmpfs", "-o", f"size={size_bytes},mode=755", "tmpfs"]
+    mounted = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no filesystem can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """The filesystem of the folder is full to the last byte inside the block."""
+    fill = folder / "fill"
+    with fill.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        with suppress(OSError):
+            while True:
+                file.write(bytes(1))
+    try:
+        yield
+    finally:
+        fill.unlink()

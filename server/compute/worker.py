@@ -34,7 +34,7 @@ from server.services import claims, host_calibration, job_ends, jobs, lease_expi
 from server.services.home import prepare
 from server.settings import Settings
 from server.store.blobs import Blobs
-from server.store.db import from_database_error
+from server.store.db import Database, from_database_error
 from server.store.hints import Hints
 from server.wire import MAX_DETAIL_CHARS, Failure, JobKind
 from server.wire.liveness import Pulse, Watchdog
@@ -79,8 +79,7 @@ def run(settings: Settings, alone: bool = False) -> None:
     database = prepare(settings)
     compute = Compute(settings, database, Blobs(settings.blobs_folder), utc_now)
     if alone:
-        with database.write() as session:
-            lease_expiry.expire(session, jobs.COMPUTE_KINDS, utc_now())
+        _free_jobs_of_the_predecessor(database)
     # Threads that spin while they wait make a busy machine many times slower, and disturb measurements on it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
@@ -92,6 +91,15 @@ def run(settings: Settings, alone: bool = False) -> None:
         exporter.close()
         converter.close()
     database.close()
+
+
+def _free_jobs_of_the_predecessor(database: Database) -> None:
+    """Raises ServerError."""
+    try:
+        with database.write() as session:
+            lease_expiry.expire(session, jobs.COMPUTE_KINDS, utc_now())
+    except DBAPIError as error:
+        raise from_database_error(error) from error
 
 
 def _run(compute: Compute, exporter: ChildExporter, converter: ChildExporter, stop: threading.Event) -> None:

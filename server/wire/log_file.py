@@ -27,8 +27,9 @@ class LogFile:
     def open(self) -> None:
         """Raises OSError, and leaves the descriptors as they are."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            _end_line(file)
             for descriptor in self._descriptors:
                 os.dup2(file, descriptor)
         finally:
@@ -64,3 +65,11 @@ class LogFile:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+
+def _end_line(file: int) -> None:
+    """A process that was killed, or a full disk, may have left the last line torn."""
+    with suppress(OSError):
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            os.write(file, b"\n")

@@ -113,7 +113,7 @@ def test_a_bad_anchor_is_not_the_users_fault(agent_farm: Farm) -> None:
 @pytest.mark.medium
 def test_a_hanging_benchmark_is_killed(agent_farm: Farm, tmp_path: Path) -> None:
     agent_farm.server.job(agent_farm.model(until=str(tmp_path / "never")), max_secs=0.1)
-    agent_farm.start(BENCH_GRACE_SECONDS="0.5")
+    agent_farm.start(BENCH_GRACE_SECONDS="5")
     kind, detail = failure_of(agent_farm.wait_for_report())
     assert kind == "user" and "was killed" in detail
     assert not is_running(agent_farm.bench_calls()[0]["pid"])

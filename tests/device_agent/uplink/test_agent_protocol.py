@@ -35,6 +35,10 @@ class Side(Protocol):
         """Lose a file."""
         ...
 
+    def pass_delay(self) -> None:
+        """Until a job that failed may be claimed again."""
+        ...
+
 
 class FakeSide:
     def __init__(self, server: FakeServer) -> None:
@@ -53,6 +57,9 @@ class FakeSide:
     def lose(self, sha256: str) -> None:
         del self._server.blobs[sha256]
 
+    def pass_delay(self) -> None:
+        """The fake server has none."""
+
 
 class RealSide:
     def __init__(self, farm: Farm) -> None:
@@ -61,6 +68,9 @@ class RealSide:
     def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:  # noqa: ANN401
         headers = {"Authorization": f"Bearer {token or self._farm.secret('agent')}"}
         return self._farm.client.request(method, path, json=body, headers=headers)
+
+    def pass_delay(self) -> None:
+        self._farm.clock.pass_seconds(10)
 
     def add_job(self) -> None:
         self._farm.measure_job()
@@ -205,6 +215,7 @@ class TestAgentProtocol:
             failure = {"kind": kind, "detail": "it fell off the shelf"}
             answer = report(side, lease, outcome="failed", failure=failure)
             assert answer.json()["status"] == status
+            side.pass_delay()
 
     def test_registering_again_gives_back_the_leases_that_are_not_named(self, side: Side) -> None:
         agent_id = register(side)

@@ -6,13 +6,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from server.compute import worker
+from server.compute.presence import mark_presence
 from server.compute.task import Compute, Task
-from server.services import jobs
+from server.errors import DiskFull
+from server.services import jobs, presence
 from server.settings import Settings, load_settings
 from server.wire import JobKind, JobStatus
 from tests.server.compute.exporting_farm import compute_of
@@ -115,3 +119,57 @@ def test_one_thread_of_a_lane_does_one_job_after_the_other(farm: Farm) -> None:
     with working(compute_of(farm), execute):
         assert statuses(farm, job_ids) == ["succeeded"] * 3
     assert highest == [1]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("what", ["disk", "connection"])
+def test_a_job_that_a_full_disk_or_a_lost_database_stopped_goes_on_and_has_not_failed(
+    what: str, farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "REFUSED_SECONDS", 0.05)
+    refusals = {
+        "disk": DiskFull("no space left"),
+        "connection": OperationalError("SELECT 1", {}, Exception("server closed"), connection_invalidated=True),
+    }
+    job_ids, tries = enqueued(farm, JobKind.SEARCH), list[int]()
+
+    def execute(_task: Task) -> Mapping[str, Any]:
+        tries.append(1)
+        if len(tries) <= 5:
+            raise refusals[what]
+        return {}
+
+    with working(compute_of(farm), execute):
+        assert statuses(farm, job_ids) == ["succeeded"]
+    with farm.database.read() as session:
+        assert jobs.get(session, job_ids[0]).failures == 0 and len(tries) == 6
+
+
+@pytest.mark.medium
+def test_a_lane_that_dies_is_known_by_its_name(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise RuntimeError("no lane survives this")
+
+    monkeypatch.setattr(worker, "run_job", die)
+    compute = compute_of(farm)
+    enqueued(farm, JobKind.CONVERT)
+    with working(compute, lambda _task: {}):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not compute.liveness.wrong() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert compute.liveness.wrong() == ["conversions-0 died of RuntimeError: no lane survives this"]
+
+
+@pytest.mark.medium
+def test_a_worker_marks_that_it_is_alive_while_it_works(farm: Farm) -> None:
+    compute, stop = compute_of(farm, heartbeat_seconds=0.05), threading.Event()
+    marks = compute.liveness.thread("presence", lambda pulse: mark_presence(compute, stop, pulse))
+    marks.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    alive = (0, 0)
+    while alive != (1, 1) and time.monotonic() < deadline:
+        with farm.database.read() as session:
+            alive = presence.seen(session, "worker", farm.clock(), timedelta(seconds=1))
+    stop.set()
+    marks.join()
+    assert alive == (1, 1)

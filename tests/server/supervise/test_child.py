@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,3 +86,18 @@ def test_the_lock_of_a_home_on_a_full_disk_is_held(tmp_path: Path) -> None:
         lock = HomeLock.acquire(tmp_path, 8000)
     lock.release()
     assert (tmp_path / "run.lock").read_text() == ""
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_database_that_is_away_at_a_start_is_a_reason_to_try_again(command: str, tmp_path: Path) -> None:
+    away = {"ELASTICVIT_HOME": str(tmp_path), "ELASTICVIT_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "server.cli", command],
+        env={**os.environ, **away},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert ended.returncode == TRY_AGAIN and "database is away" in ended.stderr and "Traceback" not in ended.stderr

@@ -98,6 +98,13 @@ def test_a_new_file_is_begun_and_the_oldest_goes(descriptor: int, tmp_path: Path
     }
 
 
+def test_a_line_that_another_process_left_torn_is_ended(descriptor: int, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a tor")
+    LogFile(tmp_path / "log", descriptors=(descriptor,)).open()
+    LogStream(told, descriptor).write("whole\n")
+    assert files(tmp_path) == {"log": "a tor\nwhole\n"}
+
+
 def test_two_processes_write_to_one_file(descriptor: int, tmp_path: Path) -> None:
     other = os.dup(descriptor)
     streams = []
