@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
