@@ -20,6 +20,7 @@ from server.wire import DeviceBeat, DeviceState
 from server.wire.liveness import Liveness, Pulse, Watchdog
 
 log = structlog.get_logger()
+LOOK_SECONDS = 0.1
 
 # For one heartbeat, with the reports that it delivers; each call to the server has a limit of its own.
 BEAT_SECONDS = 1800.0
@@ -54,7 +55,8 @@ class Agent:
         for thread in self._threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
         for served in (*self._leaving, *self._present.values()):
-            served.join(max(0.0, deadline_s - time.monotonic()))
+            while served.is_alive and not served.waits and time.monotonic() < deadline_s:
+                served.join(LOOK_SECONDS)
         if self._uplink.registration.registered and time.monotonic() < deadline_s:
             self._say_goodbye(deadline_s - time.monotonic())
 

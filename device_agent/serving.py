@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class ServedDevice:
         self._predecessor = predecessor
         self._busy = False
         self._ready = True
+        self._waits = False
         self._held: str | None = None
         self._spooled: Path | None = None
         # A daemon: a call to a server that hangs must not keep the process from ending.
@@ -76,6 +78,11 @@ class ServedDevice:
 
     def join(self, seconds: float | None) -> None:
         self._thread.join(seconds)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a claim of it waits at the server, which cannot be interrupted and holds nothing."""
+        return self._waits
 
     @property
     def is_alive(self) -> bool:
@@ -122,7 +129,10 @@ class ServedDevice:
                     self._stop.wait(self._uplink.registration.intervals.poll)
 
     def _serve_once(self) -> bool:
-        """Deliver waiting reports, then do one job; False if there was none. Raises ApiError, SettingsError."""
+        """Deliver waiting reports, then do one job; False if there was none, and the next look has to be put off.
+
+        Raises ApiError, SettingsError.
+        """
         registration = self._uplink.registration
         registration.ensure_registered()
         self._uplink.spool.flush(registration.server.report)
@@ -130,9 +140,14 @@ class ServedDevice:
             return False  # another thread is sending it: no claim before it is delivered
         self._release()
         self._see_if_ready()
-        lease = registration.claim(self.name) if self._ready else None
-        if lease is None:
-            return False
+        wait_seconds, begun_s = registration.wait_seconds, time.monotonic()
+        self._waits = wait_seconds > 0
+        try:
+            lease = registration.claim(self.name) if self._ready else None
+        finally:
+            self._waits = False
+        if lease is None:  # after a claim that the server has held, the next one follows at once
+            return 0 < wait_seconds / 2 <= time.monotonic() - begun_s
         self._held = lease.lease_id
         log.info("leased", job=lease.job_id, lease=lease.lease_id, attempt=lease.attempt, device=self.name)
         self._busy = True

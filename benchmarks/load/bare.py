@@ -92,7 +92,7 @@ def _connect(url: str) -> Any:  # noqa: ANN401
         import psycopg
         from psycopg.rows import dict_row
 
-        return psycopg.connect(url, autocommit=True, row_factory=dict_row)  # type: ignore[arg-type]
+        return psycopg.connect(url, autocommit=True, row_factory=dict_row)
     connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode=WAL")

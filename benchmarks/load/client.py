@@ -139,7 +139,7 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
         import uvloop
     except ImportError:
         return asyncio.run(main)
-    return cast(T, uvloop.run(main))
+    return uvloop.run(main)
 
 
 def _send_all(load: Load, sending: Connection) -> None:

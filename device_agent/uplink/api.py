@@ -63,7 +63,9 @@ class Server:
 
     def claim(self, body: LeaseRequest) -> Lease | None:
         """The next job, None when nothing waits. Raises UnknownAgent."""
-        response = self._post("/leases", body, {HTTPStatus.NOT_FOUND: UnknownAgent})
+        # An older server does not know `wait_seconds`, and never asks for it.
+        exclude = set() if body.wait_seconds else {"wait_seconds"}
+        response = self._post("/leases", body, {HTTPStatus.NOT_FOUND: UnknownAgent}, exclude)
         return None if response.status_code == HTTPStatus.NO_CONTENT else _read(response, Lease)
 
     def renew(self, lease_id: str, body: LeaseRenewal) -> LeaseRenewed:

@@ -23,6 +23,8 @@ from server.wire import (
 )
 
 log = structlog.get_logger()
+# Shorter than a request may take, and short enough to see between two waits whether the device is still ready.
+MAX_WAIT_SECONDS = 5.0
 
 # Renewals may fail twice in a row before the lease runs out.
 RENEWALS_PER_LEASE = 3
@@ -30,12 +32,14 @@ RENEWALS_PER_LEASE = 3
 
 @dataclass(frozen=True)
 class Intervals:
-    """Seconds, from the server's last answer. `renew` is how often a lease is renewed, also to hear of its end."""
+    """Seconds, from the server's last answer. `renew` is how often a lease is renewed, also to hear of its end; `wait`
+    is how long a claim may wait for a job, 0 with servers that answer at once."""
 
     heartbeat: float
     poll: float
     lease: float
     renew: float
+    wait: float = 0.0
 
 
 class Registration:
@@ -62,6 +66,11 @@ class Registration:
     @property
     def registered(self) -> bool:
         return self._registered is not None
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a claim waits for a job. Claims take turns, so those of several devices do not wait: they poll."""
+        return self._intervals.wait if len(self._devices) == 1 else 0.0
 
     def set_device(self, about: DeviceDescription) -> None:
         """Serve a device from the next call on; one of its name is replaced."""
@@ -95,7 +104,8 @@ class Registration:
         with self._calls:
             agent_id = self._ensure_registered()
             try:
-                lease = self.server.claim(LeaseRequest(agent_id=agent_id, devices=[device]))
+                asked = LeaseRequest(agent_id=agent_id, devices=[device], wait_seconds=self.wait_seconds)
+                lease = self.server.claim(asked)
             except UnknownAgent as error:
                 self._forget(agent_id, error)
                 return None
@@ -177,7 +187,8 @@ class Backoff:
 def _intervals(answer: AgentRegistered | HeartbeatReply) -> Intervals:
     longest = answer.lease_seconds / RENEWALS_PER_LEASE
     renew = min(answer.renew_seconds or longest, longest)
-    return Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds, renew)
+    wait = min(answer.wait_seconds or 0.0, MAX_WAIT_SECONDS)
+    return Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds, renew, wait)
 
 
 def _version() -> str:

@@ -21,6 +21,7 @@ from server.api import handlers, openapi
 from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
+from server.api.heartbeats import heard
 from server.api.hot_reads import HotReads
 from server.api.lists import all_lists
 from server.api.metrics import Metrics
@@ -37,6 +38,7 @@ from server.services.home import prepare
 from server.services.uploads import UploadLimits, Uploads
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
+from server.store.raw_rows import QueuedFor
 from server.store.tables import Token
 from server.version import VERSION
 from server.wire.process import exit_with_parent
@@ -68,7 +70,8 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         database = await run_in_threadpool(prepare, settings, clock)
         reads = CapacityLimiter(READ_THREADS)
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
-        things = all_things(database, reads)
+        writes = CapacityLimiter(WRITE_THREADS)
+        things, queue = all_things(database, reads), QueuedFor(database)
         uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
 
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
@@ -79,6 +82,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             async with (
                 upkeep(database, clock, settings.sweep_seconds) as sweeper,
                 watched(database, reads, settings.look_seconds) as watch,
+                heard(database, clock, settings.offline_after, writes) as heartbeats,
             ):
                 app.state.server = State(
                     settings=settings,
@@ -91,7 +95,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     lists=all_lists(),
                     watch=watch,
                     reads=reads,
-                    writes=CapacityLimiter(WRITE_THREADS),
+                    writes=writes,
+                    heartbeats=heartbeats,
+                    queue=queue,
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,
                     uploads=uploads,
@@ -99,6 +105,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                 yield
         finally:
             things.close()
+            queue.close()
             uploads.close()
             database.close()
 

@@ -44,12 +44,13 @@ def events(request: Request, watch: Watch, things: Things, thing_id: str, job_id
     """A stream of `status` events: the view as it is now, and at each change, until it is finished."""
     # A client that comes back names the last event that it had, and gets the view only if it changed meanwhile.
     last = request.headers.get("last-event-id")
-    stream = _events(watch, things, thing_id, job_id, f'"{last}"' if last else None)
+    content = stream(watch, things, thing_id, job_id, f'"{last}"' if last else None)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream, media_type=EVENT_TYPE, headers=headers)
+    return StreamingResponse(content, media_type=EVENT_TYPE, headers=headers)
 
 
-async def _events(watch: Watch, things: Things, thing_id: str, job_id: str, sent: str | None) -> AsyncIterator[bytes]:
+async def stream(watch: Watch, things: Things, thing_id: str, job_id: str, sent: str | None) -> AsyncIterator[bytes]:
+    """The bytes of the events. `sent` is the entity tag of the view that the client has."""
     yield f"retry: {RETRY_MS}\n\n".encode()
     with watch.waiting([job_topic(job_id)]) as waiting:
         while not waiting.over:

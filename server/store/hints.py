@@ -22,6 +22,8 @@ COMPUTE = "compute"
 """A compute job was queued."""
 QUEUE = "queue"
 """Something changed that may let queued jobs be claimed, on whichever device."""
+AGENTS = "agents"
+"""An agent was registered, or a device rebound: what is known of them is to be read again."""
 MAX_PAYLOAD_BYTES = 7900  # PostgreSQL takes less than 8000
 Wake = Callable[[], None]
 

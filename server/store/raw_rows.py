@@ -22,6 +22,64 @@ from server.version import VERSION
 SEPARATOR, NULL = "\x1f", "\x00"
 
 
+class Connections:
+    """Connections of the driver, outside of any transaction, for single statements that only read."""
+
+    def __init__(self, database: Database) -> None:
+        self.is_postgres = database.engine.dialect.name == "postgresql"
+        self._url = database.engine.url
+        self._lock = threading.Lock()
+        self._idle: list[Any] = []
+
+    def first(self, statement: str, values: Sequence[object]) -> Sequence[Any] | None:
+        """The first row. Raises one of `driver_errors`."""
+        connection = self._taken()
+        row: Sequence[Any] | None = connection.execute(statement, values).fetchone()
+        with self._lock:
+            self._idle.append(connection)
+        return row
+
+    def close(self) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _taken(self) -> Any:  # noqa: ANN401  a connection of sqlite3 or psycopg
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        if self.is_postgres:
+            import psycopg
+
+            text = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+            return psycopg.connect(text, autocommit=True)
+        # Never waits: while SQLite recovers a file, the caller reads it as usual, in a thread.
+        connection = sqlite3.connect(str(self._url.database), timeout=0, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+
+class QueuedFor:
+    """Whether measuring jobs are queued for devices, answered within microseconds where that can be."""
+
+    def __init__(self, database: Database) -> None:
+        self._connections = Connections(database)
+
+    def is_empty(self, devices: Sequence[str]) -> bool:
+        """True where no job is queued for them; False where one is, and where it is not known without waiting."""
+        if self._connections.is_postgres:
+            return False
+        places = ", ".join("?" * len(devices))
+        statement = f"SELECT 1 FROM job WHERE status = 'queued' AND kind = 'measure' AND device IN ({places}) LIMIT 1"
+        try:
+            return self._connections.first(statement, devices) is None
+        except driver_errors():
+            return False
+
+    def close(self) -> None:
+        self._connections.close()
+
+
 class RawRows:
     """Reads the columns of `tables` that belong to one id; `joined` says how the tables belong together.
 
@@ -29,37 +87,27 @@ class RawRows:
     """
 
     def __init__(
-        self,
-        database: Database,
-        tables: Sequence[type[SQLModel]],
-        joined: str = "",
-        fixed: Collection[str] = (),
+        self, database: Database, tables: Sequence[type[SQLModel]], joined: str = "", fixed: Collection[str] = ()
     ) -> None:
-        self._is_postgres = database.engine.dialect.name == "postgresql"
-        self._database = database
+        self._connections = Connections(database)
         named = ((table, column.name) for table in map(_table, tables) for column in table.columns)
         columns = ", ".join(self._column(table, name) for table, name in named if name not in fixed)
         first = _table(tables[0]).name
-        source = f"{first} {joined}" if joined else first
-        self._statement = f"SELECT {columns} FROM {source} WHERE {first}.id = {'%s' if self._is_postgres else '?'}"
+        place = "%s" if self._connections.is_postgres else "?"
+        self._statement = f"SELECT {columns} FROM {first} {joined} WHERE {first}.id = {place}"
         self._kind = f"{VERSION}{SEPARATOR}{first}"
-        self._lock = threading.Lock()
-        self._idle: list[Any] = []
 
     @property
     def reads_at_once(self) -> bool:
         """Whether `digest` answers within microseconds, so that it needs no thread of its own."""
-        return not self._is_postgres
+        return not self._connections.is_postgres
 
     def digest(self, thing_id: str) -> str | None:
         """The digest of the row as it is now; None without a row, and where it cannot be read now or like this."""
         try:
-            connection = self._taken()
-            row = connection.execute(self._statement, (thing_id,)).fetchone()
-        except _errors():
+            row = self._connections.first(self._statement, (thing_id,))
+        except driver_errors():
             return None  # the caller reads the row as usual, and finds what is wrong
-        with self._lock:
-            self._idle.append(connection)
         return None if row is None else self._of(row)
 
     def digest_in(self, session: Session, thing_id: str) -> str | None:
@@ -68,32 +116,15 @@ class RawRows:
         return None if row is None else self._of(row)
 
     def close(self) -> None:
-        with self._lock:
-            while self._idle:
-                self._idle.pop().close()
+        self._connections.close()
 
     def _column(self, table: Table, name: str) -> str:
         column = f'{table.name}."{name}"'
-        return f"{column}::text" if self._is_postgres and isinstance(table.c[name].type, JSON) else column
+        return f"{column}::text" if self._connections.is_postgres and isinstance(table.c[name].type, JSON) else column
 
     def _of(self, row: Sequence[object]) -> str:
         text = SEPARATOR.join([self._kind, *(NULL if value is None else str(value) for value in row)])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-
-    def _taken(self) -> Any:  # noqa: ANN401  a connection of sqlite3 or psycopg
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        url = self._database.engine.url
-        if self._is_postgres:
-            import psycopg
-
-            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            return psycopg.connect(text, autocommit=True)
-        # Never waits: while SQLite recovers a file, the caller reads it as usual, in a thread.
-        connection = sqlite3.connect(str(url.database), timeout=0, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA query_only=ON")
-        return connection
 
 
 def _table(model: type[SQLModel]) -> Table:
@@ -102,7 +133,7 @@ def _table(model: type[SQLModel]) -> Table:
     return table
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def driver_errors() -> tuple[type[Exception], ...]:
     try:
         import psycopg
     except ImportError:

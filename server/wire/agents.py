@@ -68,6 +68,7 @@ class HeartbeatReply(Answer):
     lease_seconds: float
     renew_seconds: float | None = None
     server_time: UtcTime
+    wait_seconds: float | None = None
 
 
 class BlobRef(Answer):

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
+from server.api.things import JSON_TYPE
 from server.api.watch import Waiting
 from server.errors import BadValue
 from server.services import claims, devices, leases, reports
-from server.store.hints import device_topic
+from server.store.hints import AGENTS, device_topic, hint
 from server.wire import (
     MAX_WAIT_SECONDS,
     AgentRegister,
@@ -31,20 +32,21 @@ from server.wire import (
 )
 
 router = APIRouter(tags=["agents"])
+HEARTBEATS_A_SECOND, POLLS_A_SECOND = 100.0, 200.0  # of all agents that a server process hears
 
 
 @router.post("/agents/register")
 def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> AgentRegistered:
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
-        return AgentRegistered(agent_id=agent.id, wait_seconds=MAX_WAIT_SECONDS, **_intervals(state))
+        hint(session, AGENTS)
+        return AgentRegistered(agent_id=agent.id, **_intervals(state))
 
 
-@router.post("/agents/heartbeat")
-def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> HeartbeatReply:
-    with state.database.write() as session:
-        devices.heartbeat(session, body.agent_id, body.devices, token.id, state.now)
-        return HeartbeatReply(**_intervals(state))
+@router.post("/agents/heartbeat", response_model=HeartbeatReply)
+async def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> Response:
+    await state.heartbeats.hear(body, token.id)
+    return Response(HeartbeatReply(**_intervals(state)).model_dump_json(), media_type=JSON_TYPE)
 
 
 @router.post("/leases", response_model=Lease, responses={204: {"description": "No job is queued"}})
@@ -56,8 +58,7 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
             waiting.clear()
             given = None
             # A job is not given to an agent that has gone: it would wait for the lease to run out.
-            has_job = await run_sync(_has_job, state, body, token.id, limiter=state.reads)
-            if has_job and not await request.is_disconnected():
+            if await _may_claim(state, body, token.id) and not await request.is_disconnected():
                 given = await run_in_threadpool(_granted, state, body, token.id)
             if given is not None or not await _woken(waiting, request, deadline):
                 return given or Response(status_code=204)
@@ -79,6 +80,14 @@ async def _gone(request: Request, waiting: Waiting) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     waiting.wake()
+
+
+async def _may_claim(state: State, body: LeaseRequest, token_id: str) -> bool:
+    """Whether a job may wait for the agent; for one that is known, mostly without a thread. Raises NotFound,
+    Forbidden."""
+    if state.heartbeats.knows(body.agent_id, token_id, body.devices) and state.queue.is_empty(body.devices):
+        return False
+    return await run_sync(_has_job, state, body, token_id, limiter=state.reads)
 
 
 def _has_job(state: State, body: LeaseRequest, token_id: str) -> bool:
@@ -117,11 +126,14 @@ def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Rep
 
 
 def _intervals(state: State) -> dict[str, Any]:
-    settings = state.settings
+    """How often agents are to call; less often where they are many, so that together they do not call more often."""
+    settings, agents = state.settings, len(state.heartbeats)
+    most = max(settings.heartbeat_seconds, settings.offline_after_seconds / 2)
     return {
-        "heartbeat_seconds": settings.heartbeat_seconds,
-        "poll_seconds": settings.poll_seconds,
+        "heartbeat_seconds": min(most, max(settings.heartbeat_seconds, agents / HEARTBEATS_A_SECOND)),
+        "poll_seconds": max(settings.poll_seconds, agents / POLLS_A_SECOND),
         "lease_seconds": settings.lease_seconds,
         "renew_seconds": settings.renew_seconds,
+        "wait_seconds": MAX_WAIT_SECONDS,
         "server_time": state.now,
     }

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement
 from server.api.edge.access import Allow, Body
 from server.api.edge.bodies import Departed
 from server.api.edge.token_cache import TokenCache
+from server.api.heartbeats import Heartbeats
 from server.api.lists import Lists
 from server.api.metrics import Metrics
 from server.api.shared_call import SharedCall
@@ -29,6 +30,7 @@ from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
 from server.store.hints import Hints
+from server.store.raw_rows import QueuedFor
 from server.store.tables import Token
 from server.wire import Accepted, Role
 
@@ -50,6 +52,8 @@ class State:
     watch: Watch
     reads: CapacityLimiter
     writes: CapacityLimiter
+    heartbeats: Heartbeats
+    queue: QueuedFor
     tokens: TokenCache
     sweeper: Sweeper
     uploads: Uploads

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from server.api.routes.deps import Admin, MaxResults, PageToken, Reader, TheState
 from server.services import device_binding, devices, predictors
+from server.store.hints import AGENTS, hint
 from server.wire import DeviceRebind, DeviceView, Page, PredictorView, ProfileView
 
 router = APIRouter(tags=["devices"])
@@ -30,6 +31,7 @@ def rebind_device(name: str, body: DeviceRebind, state: TheState, _token: Admin)
     """Let the agent of another token have the device; see `GET /tokens` for the ids. Its leases are taken back."""
     with state.database.write() as session:
         device = device_binding.rebind(session, name, body.token_id, state.now)
+        hint(session, AGENTS)
         return devices.view(session, device, state.now, state.settings.offline_after)
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from anyio.to_thread import run_sync
 
+from server.api import waits
 from server.api.app import create_app
 from server.services import claims, job_ends, jobs, quick_measure, submissions
 from server.services.askers import SERVICE
@@ -167,21 +169,28 @@ def test_events_follow_a_job_to_its_end(any_farm: Farm) -> None:
         claimed = claims.claim_compute(session, "a-worker", (JobKind.SUBNET,), any_farm.clock())
         assert claimed is not None
 
-    def work() -> None:
+    def go_on() -> None:
         with any_farm.database.write() as session:
             progress = Progress(stage="half", done=1, total=2)
             claims.renew(session, claimed.lease_id, claimed.attempt, any_farm.clock(), 60, progress)
-        time.sleep(0.3)
+
+    def end() -> None:
         with any_farm.database.write() as session:
             job_ends.finish(session, claimed.lease_id, claimed.attempt, {"done": True}, any_farm.clock())
 
-    thread = later(work)
-    answer = any_farm.call("GET", f"/jobs/{job_id}/events", "viewer")
-    thread.join()
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    views = list(events(iter(answer.text.splitlines())))
-    assert [view["status"] for view in views][-1] == "succeeded" and views[-1]["result"] == {"done": True}
-    assert views[0]["status"] in ("leased", "running") and len(views) <= 3
+    async def follow() -> list[dict[str, Any]]:
+        state = any_farm.state
+        stream = waits.stream(state.watch, state.things.jobs, job_id, job_id, None)
+        seen = [await anext(stream) for _ in range(2)]  # how soon to come back, and the job as it is
+        for work in (go_on, end):
+            await run_sync(work)
+            seen.append(await anext(stream))
+        assert [chunk async for chunk in stream] == []
+        return list(events(iter(b"".join(seen).decode().splitlines())))
+
+    views = any_farm.client.portal.call(follow)  # type: ignore[union-attr]
+    assert [view["status"] for view in views] == ["leased", "running", "succeeded"]
+    assert views[1]["progress"]["stage"] == "half" and views[2]["result"] == {"done": True}
 
 
 def test_who_comes_back_to_the_events_gets_only_what_changed(any_farm: Farm) -> None:
@@ -238,3 +247,35 @@ def test_a_measurement_is_queued_alike_by_the_quick_and_the_thorough_way(any_far
 def jobs_row(farm: Farm, job_id: str) -> dict[str, Any]:
     with farm.database.read() as session:
         return session.get_one(Job, job_id).model_dump(exclude={"id"})
+
+
+def test_heartbeats_that_say_nothing_new_are_written_together(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    beat = {"agent_id": agent_id, "devices": [{"name": "host", "state": "busy", "conditions": {"load": 1}}]}
+    any_farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
+    assert any_farm.ok("GET", "/devices/host")["state"] == "busy"  # a change is written at once
+    any_farm.clock.pass_seconds(5)
+    any_farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
+    any_farm.client.portal.call(any_farm.state.heartbeats.flush)  # type: ignore[union-attr]
+    seen = any_farm.ok("GET", "/devices/host")["last_seen_at"]
+    assert seen == any_farm.clock().isoformat().replace("+00:00", "Z")
+    for _ in range(8):  # more than the time after which a device is offline
+        any_farm.clock.pass_seconds(5)
+        any_farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
+    assert any_farm.ok("GET", "/devices/host")["state"] == "busy"
+
+
+def test_a_heartbeat_of_an_agent_that_lost_its_device_is_refused(any_farm: Farm) -> None:
+    first = any_farm.agent("one")
+    beat = {"agent_id": first, "devices": [{"name": "host", "state": "idle"}]}
+    any_farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
+    any_farm.agent("two")  # of the same token: it has the device now
+    problem(any_farm.call("POST", "/agents/heartbeat", "agent", json=beat), 404)
+
+
+def test_heartbeats_of_another_token_are_refused_whatever_is_known(any_farm: Farm) -> None:
+    agent_id = any_farm.agent()
+    beat = {"agent_id": agent_id, "devices": [{"name": "host", "state": "idle"}]}
+    any_farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
+    problem(any_farm.call("POST", "/agents/heartbeat", "agent-2", json=beat), 403)
+    problem(any_farm.call("POST", "/leases", "agent-2", json={"agent_id": agent_id, "devices": ["host"]}), 403)

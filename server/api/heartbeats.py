@@ -1,0 +1,135 @@
+"""Heartbeats that say nothing new are kept in memory, and written together every few seconds: an idle agent's write
+nothing by themselves.
+
+Written at once is what changes a device's state, and what would be overdue. What the database has not seen yet is lost
+with the process; the next heartbeat is as good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import anyio
+import structlog
+from anyio.to_thread import run_sync
+
+from server.clock import Clock
+from server.services import beats, devices
+from server.services.beats import Beat
+from server.store.db import Database
+from server.store.hints import AGENTS
+from server.wire import DeviceState, Heartbeat
+
+log = structlog.get_logger()
+CHUNK = 250  # agents of one transaction
+MOST_SECONDS, LEAST_SECONDS = 4.0, 0.05
+
+
+@dataclass
+class _Known:
+    """An agent as it was written last."""
+
+    token_id: str
+    states: dict[str, DeviceState]
+    written_at: datetime
+
+
+class Heartbeats:
+    """Those of the agents that this process hears. Belongs to the event loop."""
+
+    def __init__(
+        self, database: Database, clock: Clock, offline_after: timedelta, writes: anyio.CapacityLimiter
+    ) -> None:
+        self._database, self._clock, self._writes = database, clock, writes
+        self._overdue = offline_after / 2
+        self._every_seconds = min(MOST_SECONDS, max(LEAST_SECONDS, offline_after.total_seconds() / 5))
+        self._known: dict[str, _Known] = {}
+        self._waiting: dict[str, Beat] = {}
+        self._generation = 0
+
+    def __len__(self) -> int:
+        """How many agents are heard."""
+        return len(self._known)
+
+    def knows(self, agent_id: str, token_id: str, names: list[str]) -> bool:
+        """Whether the agent is registered with this token and these devices."""
+        known = self._known.get(agent_id)
+        return known is not None and known.token_id == token_id and known.states.keys() >= set(names)
+
+    def forget(self) -> None:
+        """Ask the database again from now on: an agent was registered, or a device rebound."""
+        self._generation += 1
+        self._known.clear()
+
+    async def hear(self, body: Heartbeat, token_id: str) -> None:
+        """Raises NotFound for an unknown agent or device, Forbidden for another agent's."""
+        now, states = self._clock(), {beat.name: beat.state for beat in body.devices}
+        known = self._known.get(body.agent_id)
+        if known is not None and known.token_id == token_id and now - known.written_at < self._overdue:
+            if states.items() <= known.states.items():
+                self._waiting[body.agent_id] = Beat(now, body.devices)
+                return
+            states = known.states | states
+        generation = self._generation
+        await run_sync(self._write_one, body, token_id, now, limiter=self._writes)
+        self._waiting.pop(body.agent_id, None)
+        if generation == self._generation:
+            self._known[body.agent_id] = _Known(token_id, states, now)
+
+    async def flush(self) -> None:
+        """Write what waits."""
+        while self._waiting:
+            some = {agent_id: self._waiting.pop(agent_id) for agent_id in list(self._waiting)[:CHUNK]}
+            if not await run_sync(self._write, some, limiter=self._writes):
+                self.forget()
+            for agent_id, beat in some.items():
+                if (known := self._known.get(agent_id)) is not None:
+                    known.written_at = max(known.written_at, beat.at)
+
+    async def flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_seconds)
+            try:
+                await self.flush()
+                self._drop_silent()
+            except Exception:  # the next heartbeats are as good
+                log.exception("heartbeats could not be written; trying again")
+
+    def _drop_silent(self) -> None:
+        now = self._clock()
+        self._known = {key: known for key, known in self._known.items() if now - known.written_at < 2 * self._overdue}
+
+    def _write_one(self, body: Heartbeat, token_id: str, now: datetime) -> None:
+        with self._database.write() as session:
+            devices.heartbeat(session, body.agent_id, body.devices, token_id, now)
+
+    def _write(self, some: dict[str, Beat]) -> bool:
+        with self._database.write() as session:
+            return beats.write(session, some)
+
+
+@asynccontextmanager
+async def heard(
+    database: Database, clock: Clock, offline_after: timedelta, writes: anyio.CapacityLimiter
+) -> AsyncIterator[Heartbeats]:
+    """Heartbeats that are written now and then inside the block, and at its end."""
+    heartbeats, loop = Heartbeats(database, clock, offline_after, writes), asyncio.get_running_loop()
+
+    def forget() -> None:
+        with suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(heartbeats.forget)
+
+    flushing = asyncio.create_task(heartbeats.flush_forever())
+    try:
+        with database.hints.subscribed([AGENTS], forget):
+            yield heartbeats
+    finally:
+        flushing.cancel()
+        with suppress(asyncio.CancelledError):
+            await flushing
+        with suppress(Exception):  # the database may be gone, and the agents go on calling
+            await heartbeats.flush()
