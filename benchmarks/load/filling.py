@@ -38,10 +38,12 @@ from server.wire import (
     Budget,
     Candidate,
     DeviceDescription,
+    DeviceKind,
     JobKind,
     LatencyAnswer,
     MeasurementSession,
     MeasureProtocol,
+    ModelSource,
     OpTime,
     PredictorRef,
     Report,
@@ -135,13 +137,13 @@ class _Filling:
     def _model(self, number: int) -> Model:
         arch = self._archs[number % len(self._archs)]
         data = struct.pack("<q", number) + self._rng.randbytes(1000)
-        source = "anchor" if number == 0 else "search"
+        source: ModelSource = "anchor" if number == 0 else "search"
         new = models.NewModel(
             models.store_bytes(self._blobs, data),
             source,
             self._manifest(arch),
             precision="float32",
-            arch=arch,  # type: ignore[arg-type]
+            arch=arch,
         )
         return models.add(self._session, new, self._now)
 
@@ -195,10 +197,10 @@ class _Filling:
         )
 
 
-def describe(name: str, kind: str = "phone") -> DeviceDescription:
+def describe(name: str, kind: DeviceKind = "phone") -> DeviceDescription:
     """A device as agents describe theirs."""
-    same = {"serial": "s", "model": "A processor", "soc": "a", "os_build": "o", "abi": "x86_64"}
-    return DeviceDescription(name=name, kind=kind, runtime_version="2.3.0", bench_build="b", **same)  # type: ignore[arg-type]
+    same: dict[str, Any] = {"serial": "s", "model": "A processor", "soc": "a", "os_build": "o", "abi": "x86_64"}
+    return DeviceDescription(name=name, kind=kind, runtime_version="2.3.0", bench_build="b", **same)
 
 
 def measured(device: str = "host") -> MeasurementSession:
@@ -208,7 +210,7 @@ def measured(device: str = "host") -> MeasurementSession:
     def run(ns: int) -> BenchRun:
         return BenchRun(samples_ns=[ns + rng.randrange(ns // 100) for _ in range(60)])
 
-    kind = "host" if device == "host" else "phone"
+    kind: DeviceKind = "host" if device == "host" else "phone"
     return MeasurementSession(
         device=describe(device, kind),
         rounds=[Round(model=run(2_000_000), anchor=run(1_000_000)) for _ in range(5)],

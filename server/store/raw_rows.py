@@ -8,15 +8,19 @@ writers forgot.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import threading
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import JSON, Table
 from sqlmodel import Session, SQLModel
 
 from server.store.db import Database
+from server.store.sqlite_file import identity
 from server.version import VERSION
 
 SEPARATOR, NULL = "\x1f", "\x00"
@@ -29,32 +33,38 @@ class Connections:
         self.is_postgres = database.engine.dialect.name == "postgresql"
         self._url = database.engine.url
         self._lock = threading.Lock()
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, tuple[int, int] | None]] = []
 
     def first(self, statement: str, values: Sequence[object]) -> Sequence[Any] | None:
-        """The first row. Raises one of `driver_errors`."""
-        connection = self._taken()
+        """The first row. Raises one of `driver_errors`, also where the file of the database is gone."""
+        place = None if self.is_postgres else identity(Path(str(self._url.database)))
+        connection = self._taken(place)
         row: Sequence[Any] | None = connection.execute(statement, values).fetchone()
         with self._lock:
-            self._idle.append(connection)
+            self._idle.append((connection, place))
         return row
 
     def close(self) -> None:
         with self._lock:
             while self._idle:
-                self._idle.pop().close()
+                self._idle.pop()[0].close()
 
-    def _taken(self) -> Any:  # noqa: ANN401  a connection of sqlite3 or psycopg
+    def _taken(self, place: tuple[int, int] | None) -> Any:  # noqa: ANN401  a connection of sqlite3 or psycopg
+        """A connection to the file that has the name now."""
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                connection, opened = self._idle.pop()
+                if opened == place:
+                    return connection
+                connection.close()
         if self.is_postgres:
             import psycopg
 
             text = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
             return psycopg.connect(text, autocommit=True)
         # Never waits: while SQLite recovers a file, the caller reads it as usual, in a thread.
-        connection = sqlite3.connect(str(self._url.database), timeout=0, isolation_level=None, check_same_thread=False)
+        file = f"file:{quote(os.fsencode(str(self._url.database)))}?mode=rw"
+        connection = sqlite3.connect(file, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA query_only=ON")
         return connection
 

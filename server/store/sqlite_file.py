@@ -32,10 +32,10 @@ def follow(engine: Engine, file: Path) -> None:
     def connected(_connection: object, record: Any) -> None:  # noqa: ANN401 - of the pool, has no public type
         nonlocal made
         made = True
-        record.info[FILE] = _identity(file)
+        record.info[FILE] = identity(file)
 
     def taken(_connection: object, record: Any, _proxy: object) -> None:  # noqa: ANN401
-        if record.info.get(FILE) != _identity(file):
+        if record.info.get(FILE) != identity(file):
             raise DisconnectionError  # the pool connects again
 
     event.listen(engine, "do_connect", before_connecting)
@@ -43,7 +43,8 @@ def follow(engine: Engine, file: Path) -> None:
     event.listen(engine, "checkout", taken)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None without one."""
     try:
         status = file.stat()
     except OSError:

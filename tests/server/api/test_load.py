@@ -229,12 +229,11 @@ def test_a_measurement_is_queued_alike_by_the_quick_and_the_thorough_way(any_far
     assert plan is not None
     work = submissions.DeviceWork(JobKind.MEASURE, "host", plan.payload, plan.model_id, quick_measure.MEASURE_PRIORITY)
     stored = []
-    for way in (
-        lambda session: quick_measure.queue(session, plan, any_farm.clock(), 3, SERVICE),
-        lambda session: submissions.queue_or_join(session, work, any_farm.clock(), 3, SERVICE),
-    ):
+    for quick in (True, False):
         with any_farm.database.write() as session:
-            job_id = way(session).id
+            now = any_farm.clock()
+            way = quick_measure.queue(session, plan, now, 3, SERVICE) if quick else None
+            job_id = (way or submissions.queue_or_join(session, work, now, 3, SERVICE)).id
         stored.append(jobs_row(any_farm, job_id))
         # While it is open the quick way leaves an equal request to the other one, which joins it.
         with any_farm.database.write() as session:
