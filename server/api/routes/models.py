@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
 
-from server.api.edge.gate import DEPARTED
+from server.api.edge.access import DEPARTED
 from server.api.file_body import file_bytes, pieces
 from server.api.routes.deps import (
     Downloader,
