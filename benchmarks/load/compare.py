@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 
@@ -54,9 +55,12 @@ class Comparison:
         return ours / max(median(round.bare_cpu_us for round in self.rounds), 1e-9)
 
     @property
-    def failed(self) -> int:
-        """Answers of the service that were not a success."""
-        return sum(count for round in self.rounds for status, count in round.service.statuses.items() if status >= 300)
+    def failed(self) -> dict[int, int]:
+        """How many answers of the service were no success, by status."""
+        counted: Counter[int] = Counter()
+        for one in self.rounds:
+            counted.update({status: count for status, count in one.service.statuses.items() if status >= 300})
+        return dict(counted)
 
     @property
     def met(self) -> bool:
@@ -82,7 +86,7 @@ class Comparison:
         met = "met" if self.met else "MISSED"
         lines.append(
             f"{self.case.name:24} {'ratio':8}{self.rate_ratio:8.0%} of the requests, p99 x {self.p99_ratio:.2f}, "
-            f"CPU x {self.cpu_ratio:.2f} ({bound}: {met}; refused {self.failed})"
+            f"CPU x {self.cpu_ratio:.2f} ({bound}: {met}; refused {self.failed or 0})"
         )
         return lines
 

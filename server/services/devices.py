@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime, timedelta
 
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
@@ -176,8 +177,13 @@ def ensure_profile(session: Session, key: ProfileKey, now: datetime) -> Profile:
     profile = session.get(Profile, key.id)
     if profile is None:
         profile = Profile(id=key.id, key=key.model_dump(mode="json"), created_at=now)
-        session.add(profile)
-        session.flush()
+        try:
+            with session.begin_nested():
+                session.add(profile)
+                session.flush()
+        except IntegrityError:
+            # Another agent of the same kind of device was faster, where transactions do not wait for each other.
+            profile = session.get_one(Profile, key.id)
     return profile
 
 

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -278,3 +279,10 @@ def test_heartbeats_of_another_token_are_refused_whatever_is_known(any_farm: Far
     any_farm.ok("POST", "/agents/heartbeat", "agent", json=beat)
     problem(any_farm.call("POST", "/agents/heartbeat", "agent-2", json=beat), 403)
     problem(any_farm.call("POST", "/leases", "agent-2", json={"agent_id": agent_id, "devices": ["host"]}), 403)
+
+
+def test_agents_of_a_new_kind_of_device_register_at_once(any_farm: Farm) -> None:
+    any_farm.secret("agent")
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(lambda number: any_farm.agent(f"agent-{number}", (f"phone-{number}",)), range(8)))
+    assert len(set(ids)) == 8 and len(any_farm.ok("GET", "/profiles")["items"]) == 1
