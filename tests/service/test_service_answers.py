@@ -54,14 +54,6 @@ def runs(file: bytes, side: int) -> None:
     assert logits.shape == (1, 10) and np.isfinite(logits).all()
 
 
-def failed(service: Service, url: str) -> str:
-    """Why a job or search failed that has to fail by its user's fault, at its first attempt."""
-    view = service.wait(url)
-    assert view["status"] == "failed" and view["result"] is None and view["error"]["kind"] == "user"
-    assert view.get("attempts", 1) == 1
-    return str(view["error"]["detail"])
-
-
 def subnet(service: Service, arch: object) -> str:
     return str(service.ok("POST", "/subnets", json={"arch": arch})["url"])
 
@@ -170,7 +162,7 @@ def test_an_uploaded_file_is_measured(running: Service) -> None:
     measured = running.ok("GET", f"/measurements/{job['result']['measurement_id']}")
     assert measured["model_id"] == model["id"] and len(measured["session"]["rounds"]) == 2
     reference_ms = running.ok("GET", "/predictors")["items"][0]["anchor_reference_ms"]
-    assert 0 < measured["p50_raw_ms"] <= measured["p90_raw_ms"]
+    assert measured["p50_raw_ms"] > 0 and measured["p90_raw_ms"] is None, "ten samples say nothing of a p90"
     assert measured["p50_ms"] == pytest.approx(measured["p50_raw_ms"] * reference_ms / measured["anchor_p50_ms"])
 
 
@@ -196,8 +188,10 @@ def test_limits_on_size_and_macs_hold_for_the_file(running: Service) -> None:
 
 def test_limits_that_nothing_keeps_are_named(running: Service) -> None:
     budget_ms = running.budget_ms(0.5)
-    assert "max_macs" in failed(running, running.ask(budget_ms, max_macs=1000))
-    assert "max_size_mb" in failed(running, running.ask(budget_ms, max_size_mb=0.001))
+    for limit in ({"max_macs": 1000}, {"max_size_mb": 0.001}):
+        body = {"device": "host", "budget": {"latency_ms": budget_ms}, **limit}
+        refusal = problem(running.call("POST", "/search", json=body), 422)
+        assert next(iter(limit)) in refusal["detail"]
 
 
 @pytest.mark.slow

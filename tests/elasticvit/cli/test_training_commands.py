@@ -32,7 +32,7 @@ def test_training_writes_a_supernet_that_evaluates(tmp_path: Path, capfd: pytest
     assert load_supernet(out).card.provenance["recipe"]["steps"] == 2
     table = AccuracyTable.load(tmp_path / "mine.accuracy.jsonl")
     accuracies = evaluate(out, [small(1000).smallest(), small().largest()])
-    assert [accuracy.value for accuracy in accuracies] == [table.top1[0], table.top1[-1]] and len(table.top1) == 8
+    assert [accuracy.value for accuracy in accuracies] == [table.val[0], table.val[-1]] and len(table.val) == 8
     printed = capfd.readouterr()
     assert "train" in printed.err and "evaluate" in printed.err and not printed.out
 
