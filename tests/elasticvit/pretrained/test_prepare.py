@@ -56,7 +56,7 @@ def test_a_supernet_and_a_table_of_its_networks_appear(prepared: Path) -> None:
     table = AccuracyTable.load(prepared / "tiny.accuracy.jsonl")
     assert (table.space, table.images, len(table.top1)) == (supernet.space, len(digits().search), EVALUATED)
     for at in (0, -1):
-        assert accuracy_of(supernet, table.space.decode(table.codes[at]), digits()).value == table.top1[at]
+        assert accuracy_of(supernet, table.space.decode(table.codes[at]), digits()).value == table.val[at]
 
 
 @pytest.mark.medium
