@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.soak.processes import started_for
+
 KINDS: Mapping[str, str] = {
     "server": "server.cli serve",
     "worker": "server.cli worker",
@@ -65,13 +67,7 @@ class Service:
 
     def processes(self) -> dict[int, str]:
         """Command lines of the living processes that were started for this home, by pid."""
-        wanted = b"ELASTICVIT_HOME=" + os.fsencode(self.home)
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-        return found
+        return started_for(self.home)
 
     def pids(self, kind: str) -> list[int]:
         """Of the processes of one of `KINDS`, oldest first."""

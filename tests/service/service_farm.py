@@ -20,6 +20,8 @@ from typing import Any
 
 import httpx
 
+from benchmarks.soak.processes import started_for
+
 PATIENCE_SECONDS = 90.0
 FINISHED = ("succeeded", "failed", "cancelled")
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
@@ -74,14 +76,7 @@ def without_roots_right_to_write() -> None:
 
 def processes(home: Path) -> dict[int, str]:
     """Command lines of all living processes that were started for a home, by pid; benchmarks included."""
-    wanted = b"ELASTICVIT_HOME=" + os.fsencode(home)
-    command_lines = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                arguments = (folder / "cmdline").read_bytes().split(b"\0")
-                command_lines[int(folder.name)] = b" ".join(arguments).decode().strip()
-    return command_lines
+    return started_for(home)
 
 
 def kill_all(home: Path) -> None:
@@ -132,7 +127,8 @@ def check_nothing_left(home: Path) -> None:
     assert left_behind(home) == []
     assert not is_locked(home)
     assert rows(home, "PRAGMA integrity_check") == [("ok",)]
-    held = "SELECT id, status, lease_expires_at FROM job WHERE status IN ('leased', 'running')"
+    parked = "status = 'running' AND wait_until IS NOT NULL"
+    held = f"SELECT id, status FROM job WHERE status IN ('leased', 'running') AND NOT ({parked})"
     assert rows(home, held) == []
     assert rows(home, "SELECT id, job_id, owner FROM attempt WHERE ended_at IS NULL") == []
 

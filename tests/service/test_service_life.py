@@ -51,7 +51,7 @@ def test_sigterm_ends_all_and_the_next_start_goes_on(start: Callable[..., Servic
     assert service.main.wait(STOP_SECONDS) == 0, service.log_tails()
     check_nothing_left(home)
     job = "SELECT job.status, failures FROM job JOIN search ON job.id = job_id WHERE search.id = ?"
-    assert rows(home, job, url.rsplit("/", 1)[1]) == [("queued", 0)]
+    assert rows(home, job, url.rsplit("/", 1)[1]) == [("running", 0)], "parked, until its session is done"
 
     again = start()
     view = again.wait(url)
