@@ -227,7 +227,8 @@ def test_a_full_disk_under_the_database_is_507(farm: Farm) -> None:
     beat = {"name": "host", "state": "idle"}
     body = {"agent_id": farm.agent(), "devices": [beat]}
     with small_disk(600_000):
-        big = {**body, "devices": [{**beat, "state": "busy", "conditions": {"x": "y" * 500_000}}]}
+        conditions = {str(number): "y" * 19_000 for number in range(24)}
+        big = {**body, "devices": [{**beat, "state": "busy", "conditions": conditions}]}
         answer = farm.call("POST", "/agents/heartbeat", "agent", json=big)
     problem(answer, 507, "infra")
     assert farm.ok("GET", "/devices/host")["state"] == "idle"

@@ -127,12 +127,14 @@ def opening(home: Path) -> list[str]:
     """What a process that opens the home reads: its models, or the name of the error."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from server.errors import ServerError; from server.services import models\n"
+        "from sqlmodel import select\n"
+        "from server import logs; logs.configure('error')\n"
+        "from server.errors import ServerError; from server.store.tables import Model\n"
         "from server.services.home import prepare\n"
         "from server.settings import Settings\n"
         "try:\n"
         "  database = prepare(Settings(home=Path(sys.argv[1])))\n"
-        "  with database.read() as session: print(*[m.id for m in models.listing(session, None, 10).items])\n"
+        "  with database.read() as session: print(*session.exec(select(Model.id)))\n"
         "except ServerError as error: print(type(error).__name__)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(home)], capture_output=True, text=True, check=False)
