@@ -12,12 +12,12 @@ from benchmarks import (
     correlation,
     export,
     latency,
+    reported_accuracy,
     roofline,
     sampling,
     search,
     service_export,
     supernet,
-    told_accuracy,
     training,
 )
 
@@ -32,7 +32,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "search": search.figures,
     "service_export": service_export.figures,
     "supernet": supernet.figures,
-    "told_accuracy": told_accuracy.figures,
+    "reported_accuracy": reported_accuracy.figures,
     "training": training.figures,
 }
 

@@ -21,7 +21,7 @@ def default_limit_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
 
 
 def oom_kills(proc: Path = PROC) -> int | None:
-    """How many processes the kernel has ended because memory ran out, here or in a control group; None: not told."""
+    """How many processes the kernel has ended because memory ran out, here or in a control group; None: unknown."""
     for line in _text(proc / "vmstat").splitlines():
         name, _, value = line.partition(" ")
         if name == "oom_kill" and value.isdigit():

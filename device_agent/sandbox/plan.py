@@ -1,4 +1,4 @@
-"""What the launcher is told, as words of its command line."""
+"""What the launcher is given, as words of its command line."""
 
 from __future__ import annotations
 

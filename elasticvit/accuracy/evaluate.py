@@ -1,6 +1,6 @@
 """Accuracy of sub-networks: recalibrate batch norms, then count correct predictions on held-out images.
 
-Networks are compared on the split `search`. What is told of a network is measured on `val`, which chose nothing
+Networks are compared on the split `search`. What is reported of a network is measured on `val`, which chose nothing
 (`elasticvit.data.image_set`).
 
 Shared weights have the batch norm statistics of the networks trained last, which fit no sub-network. Recalibration is
@@ -31,7 +31,7 @@ BATCH = 128
 EVALUATED_TOGETHER = 32
 RECALIBRATION_IMAGES = 512
 TOLD_ON = 5000
-"""Maximum number of images of `val` that one network is told from: its 95 % interval is ± 1.4 points or less."""
+"""Maximum number of images of `val` that one network is reported from: its 95 % interval is ± 1.4 points or less."""
 
 
 def recalibrate(net: Net, images: Tensor, batch: int = BATCH) -> Net:
@@ -139,8 +139,8 @@ def known_accuracy(
     data: ImageSet | None,
     predictor: AccuracyPredictor | None = None,
 ) -> Accuracy | None:
-    """The accuracy of a recalibrated sub-network, as it is told: measured on `val`, by the accuracy table or here; else
-    measured on `search`, by an accuracy table without `val`; else predicted. None without accuracy table and data.
+    """The accuracy of a recalibrated sub-network, as it is reported: measured on `val`, by the accuracy table or here;
+    else measured on `search`, by an accuracy table without `val`; else predicted. None without accuracy table and data.
 
     Args:
         card, space: of the supernet.
@@ -150,7 +150,7 @@ def known_accuracy(
         PredictorError: the accuracy table is too small to fit a predictor to.
     """
     code = space.encode(net.arch)
-    if table is not None and (accuracy := table.told(code)) is not None:
+    if table is not None and (accuracy := table.reported(code)) is not None:
         return accuracy
     if data is not None:
         return held_out_accuracy(net, card, data, "val", TOLD_ON)

@@ -116,12 +116,12 @@ def front(
     chosen = undominated(best, search)
     archs = [table.space.decode(code) for code in codes[chosen]]
     macs = CostTable.of_macs(table.space).total(codes)
-    members, told = [], list[Accuracy]()
+    members, reported = [], list[Accuracy]()
     for i, (accuracy,) in enumerate(in_processes(file, processes, ("val",), most_val=None)(archs)):
         members.append(_point(archs[i], int(macs[chosen[i]]), float(search[chosen[i]]), accuracy))
-        told.append(accuracy)
+        reported.append(accuracy)
         report(Step("val", i + 1, len(archs)))
-    return Front.of(members, told[0].images, points, told[0].independent)
+    return Front.of(members, reported[0].images, points, reported[0].independent)
 
 
 def _point(arch: Arch, macs: int, search: float, val: Accuracy) -> Point:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
+from elasticvit.accuracy.correction import AS_PREDICTED, Correction, fit_correction
 from elasticvit.accuracy.table import FEWEST_SUBNETS, AccuracyTable, Values
-from elasticvit.accuracy.telling import AS_PREDICTED, Telling, fit_telling
 from elasticvit.accuracy.value import Accuracy
 from elasticvit.archs.space import Codes, Space
 from elasticvit.costs.cost_table import CostTable
@@ -62,7 +62,7 @@ class AccuracyPredictor:
     Attributes:
         bends: increase of the slope at each knot of `bend_at`, logits for twice the MACs; never negative.
         effects: for every position of a code the effect of each choice, logits; never decreasing.
-        telling: corrects what is told of networks that were chosen by these predictions.
+        correction: corrects what is reported of networks that were chosen by these predictions.
     """
 
     space: Space
@@ -71,7 +71,7 @@ class AccuracyPredictor:
     bends: tuple[float, ...]
     effects: tuple[tuple[float, ...], ...] = field(repr=False)
     summary: AccuracySummary
-    telling: Telling = AS_PREDICTED
+    correction: Correction = AS_PREDICTED
 
     @cached_property
     def _macs(self) -> CostTable:
@@ -90,8 +90,8 @@ class AccuracyPredictor:
         return np.asarray(1 / (1 + np.exp(-logits)), np.float64)
 
     def accuracy_of(self, code: Codes) -> Accuracy:
-        """The predicted accuracy of one code (D,), as it is told: corrected for the choice by predictions."""
-        return self.telling.accuracy(float(self.predict(code[None])[0]))
+        """The predicted accuracy of one code (D,), as it is reported: corrected for the choice by predictions."""
+        return self.correction.accuracy(float(self.predict(code[None])[0]))
 
 
 def fit_accuracy(table: AccuracyTable) -> AccuracyPredictor:
@@ -126,8 +126,8 @@ def fit_accuracy(table: AccuracyTable) -> AccuracyPredictor:
     bounds = np.cumsum(table.space.sizes - 1)[:-1]
     effects = tuple((0.0, *np.cumsum(steps).tolist()) for steps in np.split(weights[SIZES:], bounds))
     bends = tuple(map(float, weights[1:SIZES]))
-    telling = fit_telling(table, held_out)
-    return AccuracyPredictor(table.space, offset, float(weights[0]), bends, effects, summary, telling)
+    correction = fit_correction(table, held_out)
+    return AccuracyPredictor(table.space, offset, float(weights[0]), bends, effects, summary, correction)
 
 
 def sizes(space: Space, codes: Codes, macs: CostTable | None = None) -> Values:

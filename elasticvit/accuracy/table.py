@@ -2,7 +2,7 @@
 
 The first line is the header: the format, the space, and the numbers of images. Every other line is a sub-network: its
 code; `top1`, on the images of `search`, by which networks are chosen; and `val`, on images that chose nothing, which is
-what is told of it. Tables of earlier versions, and some lines of others, have no `val`; readers of earlier versions
+what is reported of it. Tables of earlier versions, and some lines of others, have no `val`; readers of earlier versions
 ignore it.
 """
 
@@ -60,7 +60,7 @@ class AccuracyTable:
         if self.images < 1 or self.val_images < 0:
             raise PredictorError("an accuracy table needs a number of images above 0")
 
-    def told(self, code: Codes) -> Accuracy | None:
+    def reported(self, code: Codes) -> Accuracy | None:
         """The accuracy of a code (D,) on images that chose nothing; None where it was not measured."""
         row = self._row(code)
         if row is None or np.isnan(self.val[row]):

@@ -73,9 +73,9 @@ class UnfinishedTable:
     def append(self, code: Codes, search: Accuracy, val: Accuracy) -> None:
         """Add the accuracies of one code, shape (D,), on the images that choose and on those that chose nothing; synced
         to the disk. Raises `PredictorError` for other images."""
-        told = OnVal([val.value], val.images, val.independent)
+        reported = OnVal([val.value], val.images, val.independent)
         header = {DIGEST: self.sha256}
-        append(self.path, self.space, search.images, code[None], [search.value], header, told)
+        append(self.path, self.space, search.images, code[None], [search.value], header, reported)
 
     def load(self) -> AccuracyTable:
         """Raises `PredictorError` if nothing is evaluated yet."""

@@ -2,7 +2,7 @@
 
 Images are kept as bytes, (N, 3, H, W) uint8, and become numbers batch by batch. A set has three disjoint splits:
 `train` fits the weights and recalibrates; `search` chooses: sub-networks and quantization recipes are compared on it;
-`val` trains nothing and chooses nothing, so every accuracy that is told is measured on it.
+`val` trains nothing and chooses nothing, so every accuracy that is reported is measured on it.
 
 Sets other than the digits are decoded once into files that are mapped into memory (`readers`): rows are read from the
 disk when they are picked, so a set may be larger than memory.

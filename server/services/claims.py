@@ -73,9 +73,9 @@ def held_until(
     expires_at = job.lease_expires_at
     if (job.lease_id, job.attempts, job.status) != (lease_id, attempt, JobStatus.RUNNING) or expires_at is None:
         return None
-    is_told = progress is None or job.progress == progress.model_dump()
+    is_stored = progress is None or job.progress == progress.model_dump()
     is_fresh = expires_at - now >= timedelta(seconds=lease_seconds * (1 - USED_BEFORE_WRITE))
-    return expires_at if is_told and is_fresh else None
+    return expires_at if is_stored and is_fresh else None
 
 
 def renew(

@@ -51,7 +51,7 @@ def fail(
     final: bool = False,
 ) -> Job:
     """The attempt failed. The job is queued again, unless the user has to act, all attempts have failed, or the failure
-    is `final`: known to repeat itself. The next attempt begins anew, without a checkpoint.
+    is `final`: known to repeat itself. The next attempt starts over, without a checkpoint.
 
     Raises NotFound, StaleLease.
     """

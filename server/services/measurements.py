@@ -175,8 +175,8 @@ def view(measurement: Measurement) -> MeasurementView:
     shown = {name: getattr(measurement, name) for name in SHOWN}
     lower_ms, upper_ms = p90.interval_ms(measurement)
     judged = {
-        "p90_raw_ms": p90.told_raw_ms(measurement),
-        "p90_ms": p90.told_ms(measurement),
+        "p90_raw_ms": p90.reported_raw_ms(measurement),
+        "p90_ms": p90.reported_ms(measurement),
         "p90_lower_ms": lower_ms,
         "p90_upper_ms": upper_ms,
         "p90_lower_raw_ms": measurement.p90_lower_ms,

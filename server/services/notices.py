@@ -1,4 +1,4 @@
-"""Who is to be told of a changed job: those who wait for it, and those who could do it now."""
+"""Who hears of a changed job: those who wait for it, and those who could do it now."""
 
 from __future__ import annotations
 

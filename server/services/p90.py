@@ -1,6 +1,6 @@
-"""The p90 of stored sessions: whether it is told, whether it can be relied on, and its interval.
+"""The p90 of stored sessions: whether it is reported, whether it can be relied on, and its interval.
 
-The interval is stored in ms of the clock, like `p90_raw_ms`. What few samples do not allow is not told.
+The interval is stored in ms of the clock, like `p90_raw_ms`. What few samples do not allow is not reported.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ def _judge_old(row: Measurement) -> None:
         judge(row, measured, [] if row.stable else [row.unstable_reason or "its rounds differ too much"])
 
 
-def told_raw_ms(row: Measurement) -> float | None:
+def reported_raw_ms(row: Measurement) -> float | None:
     """None where there are too few samples for a p90."""
     return row.p90_raw_ms if row.samples >= FEWEST_SAMPLES else None
 
 
-def told_ms(row: Measurement) -> float | None:
+def reported_ms(row: Measurement) -> float | None:
     """At the anchor's reference speed; None also before the device profile has one."""
     return row.p90_ms if row.samples >= FEWEST_SAMPLES else None
 
 
 def interval_ms(row: Measurement) -> tuple[float | None, float | None]:
-    """Lower and upper bound at the anchor's reference speed; None as `told_ms`, or where there is no interval."""
+    """Lower and upper bound at the anchor's reference speed; None as `reported_ms`, or where there is no interval."""
     if row.p90_ms is None or row.p90_lower_ms is None or row.p90_upper_ms is None:
         return None, None
     speed = row.p90_ms / row.p90_raw_ms

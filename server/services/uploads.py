@@ -109,7 +109,7 @@ class Upload:
     unfinished_bytes: int = 0
 
     def add_bytes(self, size_bytes: int) -> None:
-        """Before so many are written. Raises Busy."""
+        """Before that many bytes are written. Raises Busy."""
         self.uploads.add_bytes(self.user, size_bytes)
         self.unfinished_bytes += size_bytes
 

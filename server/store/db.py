@@ -194,7 +194,7 @@ def _prepare_file(file: Path, in_use: bool) -> None:
     elif in_use and file.stat().st_size == 0:
         raise DamagedDatabase(
             f"the database {file} is empty, though this home folder was in use: put a backup in its place, or remove "
-            "the file to begin anew, with a database that does not know the files of this home"
+            "the file to start with an empty database, which does not know the files of this home"
         )
 
 

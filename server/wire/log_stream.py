@@ -30,7 +30,7 @@ class LogStream:
     """
 
     def __init__(self, dropped: Callable[[int], str], descriptor: int = STDERR, file: LogFile | None = None) -> None:
-        self._told = dropped
+        self._about_dropped = dropped
         self._descriptor = descriptor
         self._file = file
         self._lock = threading.Lock()
@@ -48,7 +48,9 @@ class LogStream:
         """Nothing is buffered."""
 
     def _write(self, text: str) -> None:
-        lines = ("\n" if self._torn else "") + (f"{self._told(self._dropped)}\n" if self._dropped else "") + text
+        lines = (
+            ("\n" if self._torn else "") + (f"{self._about_dropped(self._dropped)}\n" if self._dropped else "") + text
+        )
         data = lines.encode("utf-8", "backslashreplace")
         written = self._put(data)
         if written == len(data):

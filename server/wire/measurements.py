@@ -107,7 +107,7 @@ class MeasurementView(Answer):
     """A stored session. `*_raw_ms` as timed, the others by the anchor, None without a reference.
 
     `stable` is that of the p50. The p90 has an interval (95 %) and a stability of its own: None in sessions of older
-    versions until a calibration judges them. With too few samples, no p90 is told.
+    versions until a calibration judges them. With too few samples, no p90 is reported.
     """
 
     id: str

@@ -194,8 +194,8 @@ class Run:
             )
         card, measured = self._card(recipe), report_on(recalibrate(net, self._calibration()), self.data, probe)
         if self.out.suffix == MODEL:
-            told = Accuracy.measured(measured.val, len(self.data.val), independent=True)
-            write_export(export_net(net, card, accuracy=told), self.out)
+            reported = Accuracy.measured(measured.val, len(self.data.val), independent=True)
+            write_export(export_net(net, card, accuracy=reported), self.out)
         else:
             write_net(net, card, self.out)
         self._checkpoint.unlink(missing_ok=True)

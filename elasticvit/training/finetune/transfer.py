@@ -91,14 +91,14 @@ def all_alike(images: Tensor) -> bool:
 
 
 def few_held(data: ImageSet) -> Iterator[str]:
-    """Warnings, a sentence each, if networks are compared or told on fewer than `FEW_HELD` images."""
+    """Warnings, a sentence each, if networks are compared or reported on fewer than `FEW_HELD` images."""
     if (n := len(data.search)) < FEW_HELD:
         yield f"networks are compared on {n} held-out images only; each is worth {1 / n:.1%}"
     if (n := len(data.val)) < FEW_HELD:
         lower, upper = wilson(0.5, n)
         yield (
-            f"accuracies are told from {n} images only: 95 % intervals are up to {50 * (upper - lower):.0f} points to"
-            " either side; a folder val with more images makes them narrower"
+            f"accuracies are reported from {n} images only: 95 % intervals are up to {50 * (upper - lower):.0f} points "
+            "to either side; a folder val with more images makes them narrower"
         )
 
 

@@ -34,7 +34,7 @@ class Bounds:
 
     @classmethod
     def of(cls, settings: Settings, descriptors: int) -> Bounds:
-        """The bounds of a process that may open so many files."""
+        """The bounds of a process that may open that many files."""
         possible = max((descriptors - RESERVED_DESCRIPTORS) // DESCRIPTORS_A_CONNECTION, MIN_CONNECTIONS)
         most = min(settings.max_connections or MAX_CONNECTIONS, possible)
         return cls(

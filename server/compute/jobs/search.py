@@ -173,8 +173,8 @@ class _Search:
             return [self._answer(chosen, None) for chosen in rounds.newest]
         measured = [answer for answer in self._measured(rounds.all) if isinstance(answer, Answer)]
         found = list({answer.model.id: answer for answer in measured}.values())
-        # Verified answers first; each group stays in the order of the choice. What is told of their accuracy comes from
-        # images that choose nothing, so it does not order them either.
+        # Verified answers first; each group stays in the order of the choice. What is reported of their accuracy comes
+        # from images that choose nothing, so it does not order them either.
         chosen_by = self.served.accuracy.predict(np.stack([answer.code for answer in found]))
         order = sorted(range(len(found)), key=lambda i: (not found[i].verified(self.request), -float(chosen_by[i])))
         return [found[i] for i in order[: self.request.count]]

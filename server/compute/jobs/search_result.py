@@ -52,13 +52,13 @@ class Answer:
         of too few samples."""
         if self.measurement is None:
             return None
-        return self.measurement.p50_ms if statistic == "p50" else p90.told_ms(self.measurement)
+        return self.measurement.p50_ms if statistic == "p50" else p90.reported_ms(self.measurement)
 
     def measured_raw_ms(self, statistic: Statistic) -> float | None:
         """As timed."""
         if self.measurement is None:
             return None
-        return self.measurement.p50_raw_ms if statistic == "p50" else p90.told_raw_ms(self.measurement)
+        return self.measurement.p50_raw_ms if statistic == "p50" else p90.reported_raw_ms(self.measurement)
 
     def instability(self, statistic: Statistic) -> str | None:
         """Why the measurement is not stable in this statistic; None if it is, and without one."""

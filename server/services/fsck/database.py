@@ -24,13 +24,13 @@ def check_file(file: Path) -> Iterator[Finding]:
     if not file.is_file():
         yield Finding(
             f"There is no database {file}: tokens, jobs, searches and measurements are lost",
-            "Put a backup in its place, or start the service to begin anew",
+            "Put a backup in its place, or start the service, which makes an empty one",
         )
         return
     if file.stat().st_size == 0:
         yield Finding(
             f"The database {file} is empty: tokens, jobs, searches and measurements are lost",
-            "Put a backup in its place, or remove the file to begin anew",
+            "Put a backup in its place, or remove the file to start with an empty database",
         )
         return
     try:

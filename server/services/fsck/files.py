@@ -1,4 +1,4 @@
-"""Stored files: every one that the database names is there and has its hash; what nobody names is told."""
+"""Stored files: every one that the database names is there and has its hash; what nobody names is reported."""
 
 from __future__ import annotations
 

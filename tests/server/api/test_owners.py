@@ -212,7 +212,7 @@ class TestLimits:
 
 
 def test_an_agent_asks_often_without_a_write(any_farm: Farm) -> None:
-    """A renewal of a fresh lease changes nothing; a cancelled job is told at once."""
+    """A renewal of a fresh lease changes nothing; a cancelled job is reported at once."""
     answer = any_farm.ok("POST", "/agents/register", "agent", json={"name": "a", "version": "1", "devices": []})
     assert 0 < answer["renew_seconds"] <= 2
     agent_id = any_farm.agent()
@@ -223,10 +223,10 @@ def test_an_agent_asks_often_without_a_write(any_farm: Farm) -> None:
     first = any_farm.ok("POST", path, "agent", json=body)["expires_at"]
     any_farm.clock.pass_seconds(15)
     assert any_farm.ok("POST", path, "agent", json=body)["expires_at"] == first
-    told = any_farm.ok("POST", path, "agent", json=body | {"progress": {"stage": "measuring", "done": 1}})
-    assert told["expires_at"] > first and any_farm.ok("GET", f"/jobs/{job_id}")["progress"]["done"] == 1
+    reported = any_farm.ok("POST", path, "agent", json=body | {"progress": {"stage": "measuring", "done": 1}})
+    assert reported["expires_at"] > first and any_farm.ok("GET", f"/jobs/{job_id}")["progress"]["done"] == 1
     any_farm.clock.pass_seconds(25)
-    assert any_farm.ok("POST", path, "agent", json=body)["expires_at"] > told["expires_at"]
+    assert any_farm.ok("POST", path, "agent", json=body)["expires_at"] > reported["expires_at"]
     any_farm.ok("POST", f"/jobs/{job_id}/cancel")
     problem(any_farm.call("POST", path, "agent", json=body), 409)
     assert any_farm.report(lease, session_body()).status_code == 409

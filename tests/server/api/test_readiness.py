@@ -58,8 +58,8 @@ def test_all_checks_are_listed_with_sentences_for_readers_and_without_for_others
     assert {"admin_token", "supernet", "worker", "database", "disk", "sweeper", "predictors", "supernets"} <= set(named)
     assert all(check["state"] == "ok" and check["detail"] for check in named.values())
     for role in (None, "agent"):
-        told = checks(serving, role)
-        assert set(told) == set(named) and all(check["detail"] is None for check in told.values())
+        reported = checks(serving, role)
+        assert set(reported) == set(named) and all(check["detail"] is None for check in reported.values())
     wrong = serving.client.get("/readyz?verbose", headers={"Authorization": f"Bearer evt_{'0' * 64}"})
     assert wrong.status_code == 200 and all(check["detail"] is None for check in wrong.json()["checks"])
 

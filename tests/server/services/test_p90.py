@@ -1,4 +1,4 @@
-"""The p90 of a session is judged apart from its p50: told only with enough samples, used only where it is stable."""
+"""The p90 of a session is judged apart from its p50: reported with enough samples only, used where it is stable."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_a_session_under_load_is_stable_in_p50_and_not_in_p90(any_farm: Farm) ->
     assert shown["stable"] and shown["p50_ms"] == pytest.approx(1.4, rel=0.05) and shown["p90_ms"] > 5
     assert shown["p90_stable"] is False and "above its p50" in shown["p90_unstable_reason"]
     assert in_manifest(farm, shown["model_id"]) == {"p50"}
-    told = {row.measurement_id: row.p90_raw_ms is not None for row in usable_rows(farm, shown["profile_id"])}
-    assert told == {calm["id"]: True, shown["id"]: False}
+    reported = {row.measurement_id: row.p90_raw_ms is not None for row in usable_rows(farm, shown["profile_id"])}
+    assert reported == {calm["id"]: True, shown["id"]: False}
 
 
 @pytest.mark.medium

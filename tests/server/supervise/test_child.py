@@ -33,7 +33,7 @@ def test_it_waits_longer_each_time_and_never_gives_up(tmp_path: Path) -> None:
     waits = []
     for _ in range(10):
         seconds = end(it, now_s)
-        assert seconds is not None and it.ended(now_s) is None, "one end is told once"
+        assert seconds is not None and it.ended(now_s) is None, "one end is reported once"
         assert not it.is_due(now_s + seconds - 0.1) and it.is_due(now_s + seconds)
         waits.append(seconds)
         now_s += seconds

@@ -24,7 +24,7 @@ CONFIGURE = {
 }
 
 
-def told(count: int) -> str:
+def reported(count: int) -> str:
     return f"{count} dropped"
 
 
@@ -42,7 +42,7 @@ def replace(descriptor: int, path: str | Path, flags: int = os.O_WRONLY | os.O_A
 
 
 def test_lines_that_a_full_disk_refuses_are_counted_and_told_of(descriptor: int, tmp_path: Path) -> None:
-    stream = LogStream(told, descriptor)
+    stream = LogStream(reported, descriptor)
     stream.write("first\n")
     replace(descriptor, "/dev/full")
     stream.write("lost\n")
@@ -54,7 +54,7 @@ def test_lines_that_a_full_disk_refuses_are_counted_and_told_of(descriptor: int,
 
 
 def test_a_line_that_was_torn_ends_before_the_next_one(descriptor: int, tmp_path: Path) -> None:
-    stream = LogStream(told, descriptor)
+    stream = LogStream(reported, descriptor)
     with small_disk(10):
         stream.write("a line that is too long\n")
         stream.write("another\n")
@@ -65,7 +65,7 @@ def test_a_line_that_was_torn_ends_before_the_next_one(descriptor: int, tmp_path
 def test_a_reader_that_stopped_or_is_gone_does_not_stop_the_writer() -> None:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    stream = LogStream(told, writer)
+    stream = LogStream(reported, writer)
     for number in range(3):
         stream.write(f"{number}" * 3000 + "\n")
     assert os.read(reader, 100_000).startswith(b"000")
@@ -77,7 +77,7 @@ def test_a_reader_that_stopped_or_is_gone_does_not_stop_the_writer() -> None:
 
 
 def test_what_no_encoding_holds_is_escaped(descriptor: int, tmp_path: Path) -> None:
-    LogStream(told, descriptor).write("a lone \udc80\n")
+    LogStream(reported, descriptor).write("a lone \udc80\n")
     assert (tmp_path / "log").read_text() == "a lone \\udc80\n"
 
 
@@ -88,7 +88,7 @@ def files(folder: Path) -> dict[str, str]:
 def test_a_new_file_is_begun_and_the_oldest_goes(descriptor: int, tmp_path: Path) -> None:
     file = LogFile(tmp_path / "log", max_bytes=10, kept=3, descriptors=(descriptor,))
     file.open()
-    stream = LogStream(told, descriptor, file)
+    stream = LogStream(reported, descriptor, file)
     for number in range(9):
         stream.write(f"line {number}\n")
     assert files(tmp_path) == {
@@ -101,7 +101,7 @@ def test_a_new_file_is_begun_and_the_oldest_goes(descriptor: int, tmp_path: Path
 def test_a_line_that_another_process_left_torn_is_ended(descriptor: int, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a tor")
     LogFile(tmp_path / "log", descriptors=(descriptor,)).open()
-    LogStream(told, descriptor).write("whole\n")
+    LogStream(reported, descriptor).write("whole\n")
     assert files(tmp_path) == {"log": "a tor\nwhole\n"}
 
 
@@ -111,7 +111,7 @@ def test_two_processes_write_to_one_file(descriptor: int, tmp_path: Path) -> Non
     for one in (descriptor, other):
         file = LogFile(tmp_path / "log", max_bytes=10, kept=3, descriptors=(one,))
         file.open()
-        streams.append(LogStream(told, one, file))
+        streams.append(LogStream(reported, one, file))
     streams[0].write("a long line\n")
     streams[0].write("first\n")  # in a new file
     streams[1].write("second\n")

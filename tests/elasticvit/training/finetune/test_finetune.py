@@ -75,7 +75,7 @@ def tuned(base: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     assert summary["file"] == str(out)
     assert (summary["classes"], summary["train_images"], summary["search_images"]) == (3, 72, 9)
     assert summary["networks"]["largest"]["search"] > 0.6
-    assert "9 held-out images only" in done.stderr and "accuracies are told from 9 images only" in done.stderr
+    assert "9 held-out images only" in done.stderr and "accuracies are reported from 9 images only" in done.stderr
     largest = summary["networks"]["largest"]
     assert largest["val_lower"] < largest["val"] <= largest["val_upper"]
     return out
@@ -100,8 +100,8 @@ def test_its_table_holds_what_its_networks_do_on_its_own_data(tuned: Path) -> No
         arch = table.space.decode(table.codes[at])
         data = load_named(supernet.card.data)
         assert accuracy_of(supernet, arch, data, "search").value == table.top1[at]
-        told = accuracy_of(supernet, arch, data)
-        assert (told.value, told.images, told.independent) == (table.val[at], table.val_images, True)
+        reported = accuracy_of(supernet, arch, data)
+        assert (reported.value, reported.images, reported.independent) == (table.val[at], table.val_images, True)
 
 
 @pytest.mark.medium
@@ -146,8 +146,8 @@ def test_one_network_alone_becomes_a_model(base: Path, folder: Path, tmp_path: P
     (measured,) = done.networks.values()
     manifest = json.loads((tmp_path / "mine.tflite.manifest.json").read_text())
     assert tuple(manifest["output"]["names"]) == CLASSES and manifest["arch_id"] in done.networks
-    told = Accuracy.measured(measured.val, done.val_images, independent=True)
-    assert manifest["accuracy"] == asdict(told) and measured.val > 0.6
+    reported = Accuracy.measured(measured.val, done.val_images, independent=True)
+    assert manifest["accuracy"] == asdict(reported) and measured.val > 0.6
     assert hashlib.sha256(out.read_bytes()).hexdigest() == manifest["sha256"]
     beside = {f"{out.name}.manifest.json", f"{out.name}.card.md"}
     assert {path.name for path in tmp_path.iterdir()} == {out.name, *beside, "mine.train.jsonl"}

@@ -87,8 +87,8 @@ def test_images_that_can_be_learnt_are_not_refused_but_few_are_mentioned() -> No
     assert list(few_held(digits())) == []
     few = _images([0, 0, 1, 1], [0, 1], 2)
     check_images(few)
-    compared, told = few_held(few)
-    assert "each is worth 50.0%" in compared and "95 % intervals are up to" in told
+    compared, reported = few_held(few)
+    assert "each is worth 50.0%" in compared and "95 % intervals are up to" in reported
 
 
 def test_a_recipe_fits_the_number_of_images() -> None:

@@ -112,7 +112,7 @@ class StandInExporter:
 
     top1_change: float | None = None
     archs: list[Arch] = field(default_factory=list)
-    told: Callable[[Arch], float] = top1
+    reported: Callable[[Arch], float] = top1
 
     def run(self, order: Any, watch: Any) -> Any:  # noqa: ANN401
         assert isinstance(order, ExportTflite) and order.recalibrate
@@ -121,7 +121,7 @@ class StandInExporter:
         self.archs.append(order.arch)
         change = None if self.top1_change is None else {"value": self.top1_change, "images": 9, "source": "measured"}
         manifest: dict[str, Any] = {"latency": [], "terms": "for tests", "top1_change": change}
-        return ExportedFile(order.arch.to_json().encode(), manifest, Accuracy(value=self.told(order.arch)), False)
+        return ExportedFile(order.arch.to_json().encode(), manifest, Accuracy(value=self.reported(order.arch)), False)
 
 
 @dataclass(frozen=True)
@@ -338,9 +338,9 @@ def test_several_verified_answers_stay_in_order_of_accuracy(setting: Setting) ->
 def test_what_is_told_of_answers_does_not_order_them(setting: Setting) -> None:
     """It comes from images that choose nothing: by them the best of several would look better than it is."""
     task = setting.task(lambda model, _key: measured(model, 0.9 * setting.budget_ms), verify=True, count=4)
-    answers = setting.run(task, StandInExporter(told=lambda arch: 1 - top1(arch)))["models"]
+    answers = setting.run(task, StandInExporter(reported=lambda arch: 1 - top1(arch)))["models"]
     values = [answer["accuracy"]["value"] for answer in answers]
-    assert len(values) == 4 and values == sorted(values), "the smallest told first, which was predicted the best"
+    assert len(values) == 4 and values == sorted(values), "the smallest reported first, which was predicted the best"
 
 
 @pytest.mark.medium

@@ -1,4 +1,4 @@
-"""From predictions that choose networks to what is told of the networks that were chosen.
+"""From predictions that choose networks to what is reported of the networks that were chosen.
 
 A predictor is fitted to accuracies on the images of `search`, and networks are chosen by it. The best prediction is
 too high on average: those images may be easier than others, and chance is a part of what made it the best. Both are
@@ -24,11 +24,11 @@ differences are not exaggerated."""
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class Correction:
     """Told logit = offset + slope · predicted logit.
 
     Attributes:
-        spread: standard deviation of accuracies around what is told of networks left out of the fit, 0 to 1.
+        spread: standard deviation of accuracies around what is reported of networks left out of the fit, 0 to 1.
         images: number of images that the accuracies were measured on; 0 where it is not known.
         independent: as of `Accuracy`.
     """
@@ -39,12 +39,12 @@ class Telling:
     images: int = 0
     independent: bool | None = None
 
-    def told(self, predicted: Values) -> Values:
+    def reported(self, predicted: Values) -> Values:
         """Fractions (0 to 1) from predicted ones."""
         return np.asarray(1 / (1 + np.exp(-(self.offset + self.slope * logit(predicted)))), np.float64)
 
     def accuracy(self, predicted: float) -> Accuracy:
-        """What is told of a network whose prediction is that fraction.
+        """What is reported of a network whose prediction is that fraction.
 
         The interval holds both errors: that of counting a finite number of images, which all networks share, and that
         of the prediction.
@@ -58,11 +58,11 @@ class Telling:
         return Accuracy(value, "predicted", 0, self.independent, *bounds)
 
 
-AS_PREDICTED = Telling()
+AS_PREDICTED = Correction()
 
 
-def fit_telling(table: AccuracyTable, held_out: Values) -> Telling:
-    """Fit to the accuracies of `val` in a table; without any, predictions are told as they are, as not independent.
+def fit_correction(table: AccuracyTable, held_out: Values) -> Correction:
+    """Fit to the accuracies of `val` in a table; without any, predictions are reported as they are, as not independent.
 
     Args:
         held_out: predictions of the table's networks, each without its own row, fractions (0 to 1), shape (n,).
@@ -70,14 +70,14 @@ def fit_telling(table: AccuracyTable, held_out: Values) -> Telling:
     measured = ~np.isnan(table.val)
     if not measured.any():
         spread = float(np.sqrt(np.mean(np.square(table.top1 - held_out))))
-        return Telling(0.0, 1.0, spread, table.images, independent=False)
+        return Correction(0.0, 1.0, spread, table.images, independent=False)
     val, x = table.val[measured], logit(held_out[measured])
     # Half a correct and half a wrong image more keep the logit of 0 and 1 finite.
     y = logit((val * table.val_images + 0.5) / (table.val_images + 1))
     slope = float(np.clip(_slope(x, y), FLATTEST, 1.0))
-    line = Telling(float(y.mean() - slope * x.mean()), slope)
-    spread = float(np.sqrt(np.mean(np.square(val - line.told(held_out[measured])))))
-    return Telling(line.offset, slope, spread, table.val_images, table.val_independent)
+    line = Correction(float(y.mean() - slope * x.mean()), slope)
+    spread = float(np.sqrt(np.mean(np.square(val - line.reported(held_out[measured])))))
+    return Correction(line.offset, slope, spread, table.val_images, table.val_independent)
 
 
 def logit(fractions: Values) -> Values:

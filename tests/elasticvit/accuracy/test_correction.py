@@ -1,4 +1,4 @@
-"""What is told of networks that predictions chose, against what is true of them."""
+"""What is reported of networks that predictions chose, against what is true of them."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from elasticvit.accuracy.correction import FLATTEST, Correction
 from elasticvit.accuracy.predictor import fit_accuracy
 from elasticvit.accuracy.table import AccuracyTable, OnVal, append
-from elasticvit.accuracy.telling import FLATTEST, Telling
 from elasticvit.archs.space import PRESETS, Codes
 from elasticvit.costs.cost_table import CostTable
 
@@ -40,11 +40,11 @@ def test_what_is_told_of_the_best_is_true_of_it() -> None:
     for seed in range(8):
         predictor = fit_accuracy(_table(np.random.default_rng(seed), MANY))
         best = everybody[int(predictor.predict(everybody).argmax())]
-        told = predictor.accuracy_of(best)
+        reported = predictor.accuracy_of(best)
         truth = float(_true(best[None])[0])
-        assert told.source == "predicted" and told.images == 0 and told.independent is True
-        assert told.lower is not None and told.upper is not None and told.lower < truth < told.upper
-        errors.append(told.value - truth)
+        assert reported.source == "predicted" and reported.images == 0 and reported.independent is True
+        assert reported.lower is not None and reported.upper is not None and reported.lower < truth < reported.upper
+        errors.append(reported.value - truth)
         untold.append(float(predictor.predict(best[None])[0]) - truth)
     assert abs(np.mean(errors)) < 0.02
     assert np.mean(untold) > 0.06
@@ -53,9 +53,9 @@ def test_what_is_told_of_the_best_is_true_of_it() -> None:
 def test_a_table_without_them_says_that_its_images_chose() -> None:
     predictor = fit_accuracy(_table(np.random.default_rng(0), 0))
     code = SMALL.encode(SMALL.largest())
-    told = predictor.accuracy_of(code)
-    assert told.independent is False
-    assert told.value == pytest.approx(float(predictor.predict(code[None])[0]))
+    reported = predictor.accuracy_of(code)
+    assert reported.independent is False
+    assert reported.value == pytest.approx(float(predictor.predict(code[None])[0]))
 
 
 def test_the_order_of_networks_stays_that_of_the_choice() -> None:
@@ -65,21 +65,21 @@ def test_the_order_of_networks_stays_that_of_the_choice() -> None:
     codes = SMALL.sample(rng, 200)
     for one in (table, shuffled):
         predictor = fit_accuracy(one)
-        assert FLATTEST <= predictor.telling.slope <= 1
+        assert FLATTEST <= predictor.correction.slope <= 1
         chosen = predictor.predict(codes)
-        told = np.array([predictor.accuracy_of(code).value for code in codes])
-        assert np.all(np.diff(told[np.argsort(chosen)]) >= 0)
+        reported = np.array([predictor.accuracy_of(code).value for code in codes])
+        assert np.all(np.diff(reported[np.argsort(chosen)]) >= 0)
 
 
 def test_an_interval_is_wide_for_few_images_and_for_bad_predictions() -> None:
     def width(images: int, spread: float) -> float:
-        told = Telling(spread=spread, images=images, independent=True).accuracy(0.8)
-        assert told.lower is not None and told.upper is not None and told.lower < 0.8 < told.upper
-        return told.upper - told.lower
+        reported = Correction(spread=spread, images=images, independent=True).accuracy(0.8)
+        assert reported.lower is not None and reported.upper is not None and reported.lower < 0.8 < reported.upper
+        return reported.upper - reported.lower
 
     assert width(60, 0.0) > 2 * width(600, 0.0) > 0
     assert width(600, 0.05) > 0.19 and width(600, 0.0) < 0.07
-    assert Telling().accuracy(0.8).lower is None, "nothing is known of the images"
+    assert Correction().accuracy(0.8).lower is None, "nothing is known of the images"
 
 
 def test_both_numbers_come_back_from_a_file_that_earlier_versions_read(tmp_path: Path) -> None:
@@ -98,6 +98,6 @@ def test_a_table_may_have_them_of_some_networks_only(tmp_path: Path) -> None:
     table = _table(np.random.default_rng(0), MANY)
     some = np.where(np.arange(40) < 20, table.val, np.nan)
     half = AccuracyTable(SMALL, table.codes, table.top1, FEW, some, MANY, True)
-    assert half.told(table.codes[0]) is not None and half.told(table.codes[39]) is None
+    assert half.reported(table.codes[0]) is not None and half.reported(table.codes[39]) is None
     assert half.chosen_by(table.codes[39]) is not None
     assert fit_accuracy(half).accuracy_of(table.codes[39]).independent is True

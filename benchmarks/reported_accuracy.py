@@ -1,10 +1,10 @@
-"""Whether the accuracy that is told of a chosen network is true of it, on few photographs of one's own.
+"""Whether the accuracy that is reported of a chosen network is true of it, on few photographs of one's own.
 
 The candidates are 40 sub-networks of the supernet that ships, each with a linear classifier for the 5 classes of
 `flowers` in place of its last layer: what fine-tuning does, in seconds instead of minutes. The 750 photographs are
-divided at random, again and again: 480 fit the classifiers, 60 choose a network, 60 tell its accuracy, and 150 are kept
-apart from all. Before, the images that chose were those that told. Needs `flowers` under ELASTICVIT_DATA, and about two
-minutes of one core.
+divided at random, again and again: 480 fit the classifiers, 60 choose a network, 60 measure its accuracy, and 150 are
+kept apart from all. Before, the images that chose also measured it. Needs `flowers` under ELASTICVIT_DATA, and about
+two minutes of one core.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Answer:
-    """A chosen network: its accuracy as it was told before, as it is told now, and on the photographs kept apart."""
+    """A chosen network: its accuracy as reported before, as reported now, and on the photographs kept apart."""
 
     before: Accuracy
     now: Accuracy
@@ -43,7 +43,7 @@ class Answer:
 
 
 def figures() -> dict[str, object]:
-    """Mean of told less kept apart, in points, and how often 95 % intervals told and the truth agree."""
+    """Mean of reported less kept apart, in points, and how often 95 % intervals reported and the truth agree."""
     file = pretrained.shipped(pretrained.DEFAULT)
     if file is None:
         return {"supernet": "none ships in this revision"}
@@ -112,7 +112,7 @@ def _right(features: Tensor, labels: Tensor, train: Tensor) -> Bools:
 
 
 def _answer(table: AccuracyTable, row: int, apart: Bools) -> Answer:
-    before, now = table.chosen_by(table.codes[row]), table.told(table.codes[row])
+    before, now = table.chosen_by(table.codes[row]), table.reported(table.codes[row])
     assert before is not None and now is not None
     return Answer(before, now, Accuracy.measured(float(apart[row].mean()), APART, independent=True))
 
@@ -129,6 +129,6 @@ def _points(differences: list[float]) -> float:
     return round(100 * float(np.mean(differences)), 2)
 
 
-def _within(told: Accuracy, apart: Accuracy) -> bool:
-    assert told.lower is not None and told.upper is not None
-    return told.lower <= apart.value <= told.upper
+def _within(reported: Accuracy, apart: Accuracy) -> bool:
+    assert reported.lower is not None and reported.upper is not None
+    return reported.lower <= apart.value <= reported.upper
