@@ -17,7 +17,7 @@ from tests.service.conftest import copy
 from tests.service.service_farm import HTTP, Service, check_nothing_left, rows, wait_until
 from tests.small_disk import filled, small_filesystem
 
-SPARE_BYTES = 80_000_000
+SPARE_BYTES = 250_000_000  # an agent claims no job with less than 64 MB
 FULL_SECONDS = 10.0
 
 
