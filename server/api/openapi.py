@@ -36,7 +36,10 @@ def document(app: FastAPI) -> dict[str, Any]:
     """The document of an app, made once."""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        made["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        schemas = made["components"]["schemas"]
+        schemas["Problem"] = Problem.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
         for path, item in made["paths"].items():
             for method in _METHODS:
                 if method in item:
@@ -48,8 +51,9 @@ def document(app: FastAPI) -> dict[str, Any]:
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     for status in _problems(path, method, operation):
         problem = {"description": TITLES[status], "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}}}
-        # What a route says itself stays: /readyz answers 503 with what it waits for.
-        operation["responses"].setdefault(str(status), problem)
+        # What a route says itself stays, such as the 503 of /readyz. The framework's own 422 is not ours.
+        if status == 422 or str(status) not in operation["responses"]:
+            operation["responses"][str(status)] = problem
 
 
 def _problems(path: str, method: str, operation: dict[str, Any]) -> Iterator[int]:

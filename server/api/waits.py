@@ -18,8 +18,10 @@ from server.wire import MAX_WAIT_SECONDS
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 2000
 EVENT_TYPE = "text/event-stream"
+EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "id", "data")}}
+"""Of `status`, `data` is the job or search as JSON."""
 EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {EVENT_TYPE: {"schema": {"type": "string"}}}, "description": "Server-sent events"}
+    200: {"content": {EVENT_TYPE: {"schema": EVENT}}, "description": "Server-sent events"}
 }
 WaitSeconds = Annotated[
     float,

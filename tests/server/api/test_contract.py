@@ -43,7 +43,7 @@ def test_nothing_that_is_sent_breaks_the_contract(
         command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json"]
         command += ["--header", f"Authorization: Bearer {farm.secret('admin')}", "--checks", ",".join(CHECKS)]
         command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-time", str(MAX_SECONDS)]
-        command += ["--seed", "1", "--workers", "2", "--no-color", "--continue-on-failure"]
+        command += ["--request-timeout", "60", "--seed", "1", "--workers", "2", "--no-color", "--continue-on-failure"]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
         )
