@@ -45,8 +45,9 @@ class Heartbeats:
         self, database: Database, clock: Clock, offline_after: timedelta, writes: anyio.CapacityLimiter
     ) -> None:
         self._database, self._clock, self._writes = database, clock, writes
-        self._overdue = offline_after / 2
         self._every_seconds = min(MOST_SECONDS, max(LEAST_SECONDS, offline_after.total_seconds() / 5))
+        # Later than that, the next flush could come too late. Heartbeats of many agents come every `offline_after` / 2.
+        self._overdue = offline_after - timedelta(seconds=1.5 * self._every_seconds)
         self._known: dict[str, _Known] = {}
         self._waiting: dict[str, Beat] = {}
         self._generation = 0
