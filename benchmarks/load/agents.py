@@ -19,6 +19,8 @@ from benchmarks.load.wire import Wire
 
 SHARED_WIRES = 16
 PATIENCE_SECONDS = 60.0
+# Until all have sent their first heartbeats, of which each is written by itself.
+SETTLE_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class _Farm:
         registered = await asyncio.gather(*(self._register(number) for number in range(self.agents)))
         served = [asyncio.create_task(self._serve(number, about)) for number, about in enumerate(registered)]
         beats = [asyncio.create_task(self._beat(number, about)) for number, about in enumerate(registered)]
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(SETTLE_SECONDS)
         before = self.served.usage().cpu_seconds
         await asyncio.sleep(idle_seconds)
         idle_share = (self.served.usage().cpu_seconds - before) / idle_seconds
