@@ -19,7 +19,7 @@ from server.wire import MAX_DETAIL_CHARS, Failure, Report, Reported
 log = structlog.get_logger()
 
 Send = Callable[[Report], Reported]
-# A report on which the server fails so often, over so long, is set aside: it would fail for ever.
+# A report is set aside after this many server errors over this time: it would fail for ever.
 MAX_FAULTS = 20
 FAULT_SECONDS = 3600.0
 

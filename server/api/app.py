@@ -90,7 +90,6 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     blobs=Blobs(settings.blobs_folder),
                     metrics=metrics,
                     clock=clock,
-                    notifier=database.hints,
                     things=things,
                     lists=all_lists(),
                     watch=watch,

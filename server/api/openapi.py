@@ -51,7 +51,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     for status in _problems(path, method, operation):
         problem = {"description": TITLES[status], "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMA}}}}
-        # What a route says itself stays, such as the 503 of /readyz. The framework's own 422 is not ours.
+        # What a route says itself stays, such as the 503 of /readyz. The framework's 422 has another format.
         if status == 422 or str(status) not in operation["responses"]:
             operation["responses"][str(status)] = problem
 

@@ -1,4 +1,4 @@
-"""The sweep: every few seconds a server takes back the leases of the dead, and marks that it is alive itself."""
+"""The sweep: every few seconds a server takes back expired leases, and records that it is alive."""
 
 from __future__ import annotations
 

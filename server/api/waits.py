@@ -25,7 +25,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 }
 WaitSeconds = Annotated[
     float,
-    Query(ge=0, le=MAX_WAIT_SECONDS, description="Wait so long for the end, or for a change from the If-None-Match"),
+    Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the end, or for a change from the If-None-Match"),
 ]
 
 

@@ -26,7 +26,7 @@ from server.wire.liveness import Liveness, Pulse
 log = structlog.get_logger()
 # How soon a cancellation is noticed, whatever the job does.
 LOOK_SECONDS = 1.0
-# A job that is not heard of for so long hangs: its process ends, and another takes the job.
+# A job that gives no sign of life for this long hangs: its process ends, and another takes the job.
 STEP_SECONDS = 1800.0
 RENEW_SECONDS = 300.0
 

@@ -103,10 +103,6 @@ class Hints:
         """Wake those who wait in this process, without telling the others."""
         self._deliver(topics)
 
-    def notify(self) -> None:
-        """Wake the compute workers outside a transaction."""
-        self.after_commit([COMPUTE])
-
     def before_commit(self, session: Session) -> None:
         """PostgreSQL sends what the transaction hinted with its commit."""
         topics = hinted(session)

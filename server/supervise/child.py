@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from server.wire.process import TRY_AGAIN, exit_text
 
-# A process that lived so long resets the count of its failures.
+# A process that ran for this long resets the count of its failures.
 CALM_SECONDS = 60.0
 MAX_FAILURES = 5
 TAIL_BYTES = 65_536

@@ -22,7 +22,7 @@ from server.wire.process import PART_FAILED
 
 log = structlog.get_logger()
 LOOK_SECONDS = 1.0
-# The watchdog was not run for so long: neither were the others, because the process was stopped or the machine slept.
+# A longer gap between two looks means that the process was stopped or the machine slept: no thread is late then.
 PAUSE_SECONDS = 5.0
 FIRST_SECONDS = 300.0
 

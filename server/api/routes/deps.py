@@ -29,7 +29,6 @@ from server.services.uploads import Uploads
 from server.settings import Settings
 from server.store.blobs import Blobs
 from server.store.db import Database
-from server.store.hints import Hints
 from server.store.raw_rows import QueuedFor
 from server.store.tables import Token
 from server.wire import Accepted, Role
@@ -46,7 +45,6 @@ class State:
     blobs: Blobs
     metrics: Metrics
     clock: Clock
-    notifier: Hints
     things: AllThings
     lists: Lists
     watch: Watch

@@ -76,10 +76,10 @@ def _sweeper(state: State) -> Check:
     """Which writes to the database every few seconds, and so knows whether it can be written."""
     last = state.sweeper.last
     if state.sweeper.is_late:
-        return Check("sweeper", "failed", "leases of the dead are not taken back: the sweep hangs")
+        return Check("sweeper", "failed", "expired leases are not taken back: the sweep hangs")
     if last.failures >= MAY_FAIL:
         return Check("database", "failed", f"the database cannot be written: {last.why}")
-    return Check("sweeper", "ok", "leases of the dead are taken back")
+    return Check("sweeper", "ok", "expired leases are taken back")
 
 
 async def _may_read(request: Request, state: State) -> bool:

@@ -167,7 +167,6 @@ async def _converted(state: State, model: Model, format: OtherFormat) -> str:
     if isinstance(file_or_job, ModelFile):
         return file_or_job.sha256
     job_id = file_or_job.id
-    state.notifier.notify()
     deadline = time.monotonic() + state.settings.convert_wait_seconds
     while not await run_in_threadpool(_is_made, state, job_id):
         if time.monotonic() > deadline:

@@ -25,9 +25,9 @@ class Panic(BaseException):
 
 
 ERRORS: Mapping[str, Callable[[], BaseException]] = {
-    "long of ours": lambda: ExportError("x" * (MAX_DETAIL_CHARS + 1)),
-    "empty of ours": lambda: ExportError(""),
-    "blank of ours": lambda: ExportError(" \n "),
+    "long library error": lambda: ExportError("x" * (MAX_DETAIL_CHARS + 1)),
+    "empty library error": lambda: ExportError(""),
+    "blank library error": lambda: ExportError(" \n "),
     "unstorable": lambda: ExportError("a\0b\ud800"),
     "long of the server": lambda: BadValue("y" * 5000),
     "empty of the server": lambda: BadValue(""),
