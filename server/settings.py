@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     look_seconds: float = Field(default=3.0, gt=0, le=3600)
     """How often a server looks for all requests that wait, in case a hint was lost."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=3600)
-    offline_after_seconds: float = Field(default=20.0, gt=0, le=86_400)
+    offline_after_seconds: float = Field(default=30.0, gt=0, le=86_400)
     poll_seconds: float = Field(default=0.5, gt=0, le=3600)
     renew_seconds: float = Field(default=1.0, gt=0, le=3600)
     """How often agents ask whether their lease still holds while they measure; a cancellation reaches them so soon."""

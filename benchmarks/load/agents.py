@@ -16,11 +16,12 @@ from benchmarks.load.client import run_loop
 from benchmarks.load.filling import Filled, describe, measured
 from benchmarks.load.servers import Served
 from benchmarks.load.wire import Wire
+from device_agent.uplink.registration import MAX_WAIT_SECONDS
 
 SHARED_WIRES = 16
 PATIENCE_SECONDS = 60.0
-# Until all have sent their first heartbeats, of which each is written by itself.
-SETTLE_SECONDS = 25.0
+# Until all have sent their first heartbeats, of which each is written by itself, and the waits from before are over.
+SETTLE_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ class _Farm:
 
     async def _serve(self, number: int, about: dict[str, Any]) -> None:
         wire = Wire(self.served.port, self.filled.agent)
-        wait_seconds = about.get("wait_seconds") or 0.0
+        wait_seconds = min(about.get("wait_seconds") or 0.0, MAX_WAIT_SECONDS)  # as the device agent does
         asked = {"agent_id": about["agent_id"], "devices": [f"load-{number}"]}
         if wait_seconds:
-            asked["wait_seconds"] = wait_seconds * random.uniform(0.7, 1.0)
+            asked["wait_seconds"] = wait_seconds
         await asyncio.sleep(random.random() * 2)
         while True:
             status, lease = await wire.call("POST", "/leases", asked)

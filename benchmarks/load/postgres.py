@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MAX_CONNECTIONS = 300  # the bare app takes one for each of its threads, which leaves too few of the usual 100
+
 
 @contextmanager
 def postgres_database() -> Iterator[str]:
@@ -17,6 +19,9 @@ def postgres_database() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="elasticvit-load-postgres-"))
     server = get_server(folder, cleanup_mode="stop")
     try:
+        server.psql(f"alter system set max_connections = {MAX_CONNECTIONS};")
+        server.cleanup()
+        server = get_server(folder, cleanup_mode="stop")
         server.psql("create database load;")
         yield server.get_uri(database="load")
     finally:

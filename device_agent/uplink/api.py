@@ -65,7 +65,9 @@ class Server:
         """The next job, None when nothing waits. Raises UnknownAgent."""
         # An older server does not know `wait_seconds`, and never asks for it.
         exclude = set() if body.wait_seconds else {"wait_seconds"}
-        response = self._post("/leases", body, {HTTPStatus.NOT_FOUND: UnknownAgent}, exclude)
+        response = self._post(
+            "/leases", body, {HTTPStatus.NOT_FOUND: UnknownAgent}, exclude, wait_seconds=body.wait_seconds
+        )
         return None if response.status_code == HTTPStatus.NO_CONTENT else _read(response, Lease)
 
     def renew(self, lease_id: str, body: LeaseRenewal) -> LeaseRenewed:
@@ -94,13 +96,24 @@ class Server:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}", "Accept-Encoding": "identity"}
 
+    def _timeout(self, wait_seconds: float) -> httpx.Timeout:
+        usual = self._client.timeout
+        read_seconds = None if usual.read is None else usual.read + wait_seconds
+        return httpx.Timeout(connect=usual.connect, read=read_seconds, write=usual.write, pool=usual.pool)
+
     def _post(
-        self, path: str, body: BaseModel, special: dict[int, type[ApiError]], exclude: Set[str] = frozenset()
+        self,
+        path: str,
+        body: BaseModel,
+        special: dict[int, type[ApiError]],
+        exclude: Set[str] = frozenset(),
+        wait_seconds: float = 0.0,
     ) -> httpx.Response:
+        """`wait_seconds` is how long the server may hold the request, beyond what any may take."""
         headers = self._headers() | {"Content-Type": "application/json"}
         content = body.model_dump_json(exclude=set(exclude))
         try:
-            response = self._client.post(path, content=content, headers=headers)
+            response = self._client.post(path, content=content, headers=headers, timeout=self._timeout(wait_seconds))
         except httpx.TransportError as error:
             raise _away(error) from error
         if not response.is_success:

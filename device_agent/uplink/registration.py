@@ -23,8 +23,8 @@ from server.wire import (
 )
 
 log = structlog.get_logger()
-# Shorter than a request may take, and short enough to see between two waits whether the device is still ready.
-MAX_WAIT_SECONDS = 5.0
+# Short enough to see between two waits whether the device is still ready.
+MAX_WAIT_SECONDS = 25.0
 
 # Renewals may fail twice in a row before the lease runs out.
 RENEWALS_PER_LEASE = 3

@@ -5,23 +5,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from server import logs
 from server.api import handlers, openapi
+from server.api.batches import Batches
 from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
 from server.api.edge.token_cache import TokenCache
 from server.api.heartbeats import heard
+from server.api.hot_agents import HotAgents
 from server.api.hot_reads import HotReads
 from server.api.lists import all_lists
 from server.api.metrics import Metrics
@@ -33,12 +35,13 @@ from server.api.things import all_things
 from server.api.watch import watched
 from server.clock import Clock, utc_now
 from server.errors import ServerError
+from server.services import quick_measure
 from server.services import tokens as token_service
 from server.services.home import prepare
 from server.services.uploads import UploadLimits, Uploads
 from server.settings import Settings, load_settings
 from server.store.blobs import Blobs
-from server.store.raw_rows import QueuedFor
+from server.store.raw_rows import Connections, QueuedFor
 from server.store.tables import Token
 from server.version import VERSION
 from server.wire.process import exit_with_parent
@@ -71,12 +74,17 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         reads = CapacityLimiter(READ_THREADS)
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
         writes = CapacityLimiter(WRITE_THREADS)
-        things, queue = all_things(database, reads), QueuedFor(database)
+        connections = Connections(database)
         uploads = Uploads(UploadLimits(settings.max_uploads, settings.unfinished_uploads_bytes))
 
         def lookup(digests: Sequence[str]) -> Mapping[str, Token]:
             with database.read() as session:
                 return token_service.usable(session, digests)
+
+        def queue_measuring(wanted: Sequence[quick_measure.Wanted]) -> Sequence[quick_measure.Outcome]:
+            with suppress(IntegrityError), database.write() as session:
+                return quick_measure.queue_all(session, wanted)
+            return [None] * len(wanted)  # one of them cannot be stored: each by itself says why
 
         try:
             async with (
@@ -90,21 +98,21 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     blobs=Blobs(settings.blobs_folder),
                     metrics=metrics,
                     clock=clock,
-                    things=things,
+                    things=all_things(database, connections, reads),
                     lists=all_lists(),
                     watch=watch,
                     reads=reads,
                     writes=writes,
                     heartbeats=heartbeats,
-                    queue=queue,
+                    queue=QueuedFor(connections),
+                    measuring=Batches(queue_measuring, writes),
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,
                     uploads=uploads,
                 )
                 yield
         finally:
-            things.close()
-            queue.close()
+            connections.close()
             uploads.close()
             database.close()
 
@@ -118,6 +126,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat the Host header that anybody may send
     )
     app.add_middleware(HotReads)
+    app.add_middleware(HotAgents)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_exception_handler(ServerError, handlers.server_error)

@@ -8,7 +8,7 @@ with the process; the next heartbeat is as good.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,7 +56,7 @@ class Heartbeats:
         """How many agents are heard."""
         return len(self._known)
 
-    def knows(self, agent_id: str, token_id: str, names: list[str]) -> bool:
+    def knows(self, agent_id: str, token_id: str, names: Sequence[str]) -> bool:
         """Whether the agent is registered with this token and these devices."""
         known = self._known.get(agent_id)
         return known is not None and known.token_id == token_id and known.states.keys() >= set(names)
@@ -66,15 +66,23 @@ class Heartbeats:
         self._generation += 1
         self._known.clear()
 
+    def hear_again(self, body: Heartbeat, token_id: str) -> bool:
+        """Whether it says nothing new, so that it was kept for the next flush."""
+        known, now = self._known.get(body.agent_id), self._clock()
+        if known is None or known.token_id != token_id or now - known.written_at >= self._overdue:
+            return False
+        if any(known.states.get(beat.name) != beat.state for beat in body.devices):
+            return False
+        self._waiting[body.agent_id] = Beat(now, body.devices)
+        return True
+
     async def hear(self, body: Heartbeat, token_id: str) -> None:
         """Raises NotFound for an unknown agent or device, Forbidden for another agent's."""
+        if self.hear_again(body, token_id):
+            return
         now, states = self._clock(), {beat.name: beat.state for beat in body.devices}
-        known = self._known.get(body.agent_id)
-        if known is not None and known.token_id == token_id and now - known.written_at < self._overdue:
-            if states.items() <= known.states.items():
-                self._waiting[body.agent_id] = Beat(now, body.devices)
-                return
-            states = known.states | states
+        if self.knows(body.agent_id, token_id, []):
+            states = self._known[body.agent_id].states | states
         generation = self._generation
         await run_sync(self._write_one, body, token_id, now, limiter=self._writes)
         self._waiting.pop(body.agent_id, None)

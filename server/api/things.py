@@ -20,7 +20,7 @@ from starlette.responses import Response
 from server.api.answer_cache import Answer, AnswerCache
 from server.services import jobs, measurements, models, searches
 from server.store.db import Database
-from server.store.raw_rows import RawRows
+from server.store.raw_rows import Connections, RawRows
 from server.store.tables import Job, Measurement, Model, Search
 from server.wire import JobStatus
 
@@ -59,9 +59,6 @@ class Things:
         self._cache.put(made)
         return made
 
-    def close(self) -> None:
-        self._rows.close()
-
     def _made(self, thing_id: str) -> Answer:
         with self._database.read() as session:  # one snapshot: the tag belongs to this very content
             view = self._view(session, thing_id)
@@ -85,20 +82,16 @@ class AllThings:
         """By the first segment of their addresses."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def close(self) -> None:
-        for things in self.by_name.values():
-            things.close()
 
-
-def all_things(database: Database, reads: anyio.CapacityLimiter) -> AllThings:
+def all_things(database: Database, connections: Connections, reads: anyio.CapacityLimiter) -> AllThings:
     """They share one cache, and `reads` bounds the threads that read."""
     cache = AnswerCache(CACHE_BYTES)
     job_fixed = ("result", "payload", "checkpoint")  # a result comes with its finished_at
     rows = {
-        "jobs": RawRows(database, [Job], fixed=job_fixed),
-        "searches": RawRows(database, [Search, Job], "JOIN job ON job.id = search.job_id", (*job_fixed, "request")),
-        "models": RawRows(database, [Model]),
-        "measurements": RawRows(database, [Measurement], fixed=("session",)),
+        "jobs": RawRows(connections, [Job], fixed=job_fixed),
+        "searches": RawRows(connections, [Search, Job], "JOIN job ON job.id = search.job_id", (*job_fixed, "request")),
+        "models": RawRows(connections, [Model]),
+        "measurements": RawRows(connections, [Measurement], fixed=("session",)),
     }
     views: dict[str, View] = {
         "jobs": lambda session, job_id: jobs.view(session, jobs.get(session, job_id)),

@@ -7,6 +7,7 @@ wait, however many there are.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import anyio
 import structlog
 from anyio.to_thread import run_sync
+from starlette.types import Receive
 
 from server.services import waits
 from server.store.db import Database
@@ -50,6 +52,24 @@ class Waiting:
         except TimeoutError:
             return False
         return not self._closing.is_set()
+
+    async def unless_gone(self, receive: Receive, deadline_s: float) -> bool:
+        """The same until a time of the monotonic clock, for a client that is still there; `receive` tells of its
+        departure."""
+        seconds = deadline_s - time.monotonic()
+        if seconds <= 0:
+            return False
+        leaving = asyncio.create_task(self._until_gone(receive))
+        try:
+            return await self.within(seconds) and not leaving.done()
+        finally:
+            leaving.cancel()
+
+    async def _until_gone(self, receive: Receive) -> None:
+        """Ends when the client has left, and ends the wait with it."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.wake()
 
     @property
     def over(self) -> bool:

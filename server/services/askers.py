@@ -33,12 +33,20 @@ SERVICE = Asker()
 
 
 def check_room(session: Session, asker: Asker) -> None:
-    """Raises TooMany for an owner with as many open jobs as allowed; jobs that other jobs queued do not count."""
-    if asker.max_open_jobs is None:
-        return
+    """Raises TooMany for an owner with as many open jobs as allowed."""
+    if asker.max_open_jobs is not None:
+        check_count(asker, open_jobs(session, asker))
+
+
+def open_jobs(session: Session, asker: Asker) -> int:
+    """How many jobs of this owner are not finished; jobs that other jobs queued do not count."""
     mine = (Job.owner == asker.owner, col(Job.status).in_(OPEN), col(Job.parent_id).is_(None))
-    count = session.exec(select(func.count()).select_from(Job).where(*mine)).one()
-    if count >= asker.max_open_jobs:
+    return session.exec(select(func.count()).select_from(Job).where(*mine)).one()
+
+
+def check_count(asker: Asker, count: int) -> None:
+    """Raises TooMany if an owner with `count` open jobs may have no further one."""
+    if asker.max_open_jobs is not None and count >= asker.max_open_jobs:
         raise TooMany(
             f"{count} of your jobs are not finished, and a user may have {asker.max_open_jobs}: wait for some of them, "
             "or cancel some (GET /jobs, POST /jobs/{id}/cancel)"

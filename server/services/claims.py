@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, ScalarSelect, or_, update
+from sqlalchemy import ColumnElement, ScalarSelect, Select, bindparam, or_, update
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, col, func, select
 
 from server.errors import NotFound, StaleLease
@@ -44,7 +46,8 @@ def waiting(
     session: Session, kinds: Collection[JobKind], devices: Collection[str] | None = None, *, now: datetime
 ) -> bool:
     """Whether a claim could succeed: a cheap read, so that idle polling writes nothing."""
-    return session.exec(select(Job.id).where(*_claimable(kinds, devices, now)).limit(1)).first() is not None
+    asked = _asked(kinds, devices)
+    return session.execute(_any_claimable(asked.of_devices), asked.values(now)).first() is not None
 
 
 def claim_compute(
@@ -55,14 +58,14 @@ def claim_compute(
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
 ) -> Claimed | None:
     """Take the next compute job, None when no job is queued."""
-    return _claim(session, worker_id, _claimable(kinds, None, now), now, lease_seconds)
+    return _claim(session, worker_id, _asked(kinds), now, lease_seconds)
 
 
 def claim_device(
     session: Session, agent_id: str, devices: Collection[str], now: datetime, lease_seconds: float
 ) -> Claimed | None:
     """Take the next measuring job for one of an agent's devices, None when no job is queued."""
-    return _claim(session, agent_id, _claimable((JobKind.MEASURE,), devices, now), now, lease_seconds)
+    return _claim(session, agent_id, _asked((JobKind.MEASURE,), devices), now, lease_seconds)
 
 
 def held_until(
@@ -119,33 +122,72 @@ def change_held(
     job_changed(session, job)
 
 
-def _claimable(kinds: Collection[JobKind], devices: Collection[str] | None, now: datetime) -> list[ColumnElement[bool]]:
+@dataclass(frozen=True)
+class _Asked:
+    """Which jobs a claim is for; `devices` is None for work of the compute workers."""
+
+    kinds: tuple[str, ...]
+    devices: tuple[str, ...] | None
+
+    @property
+    def of_devices(self) -> bool:
+        return self.devices is not None
+
+    def values(self, now: datetime, **more: object) -> dict[str, Any]:
+        """What the parameters of the statements stand for."""
+        return {"kinds": self.kinds, "now": now, **({"devices": self.devices} if self.of_devices else {}), **more}
+
+
+def _asked(kinds: Collection[JobKind], devices: Collection[str] | None = None) -> _Asked:
+    return _Asked(tuple(kind.value for kind in kinds), None if devices is None else tuple(devices))
+
+
+# The statements are built once each: for one of these that takes ten times as long as the database does.
+def _claimable(of_devices: bool) -> list[ColumnElement[bool]]:
     where = [
         col(Job.status) == JobStatus.QUEUED.value,
-        col(Job.kind).in_([kind.value for kind in kinds]),
+        col(Job.kind).in_(bindparam("kinds", expanding=True)),
         col(Job.same_as).is_(None),
-        or_(col(Job.not_before).is_(None), col(Job.not_before) <= now),
+        or_(col(Job.not_before).is_(None), col(Job.not_before) <= bindparam("now")),
     ]
-    if devices is not None:
-        where += [col(Job.device).in_(list(devices)), undisturbed()]
+    if of_devices:
+        where += [col(Job.device).in_(bindparam("devices", expanding=True)), undisturbed()]
     return where
 
 
-def _claim(
-    session: Session, holder: str, where: list[ColumnElement[bool]], now: datetime, lease_seconds: float
-) -> Claimed | None:
+@cache
+def _any_claimable(of_devices: bool) -> Select[Any]:
+    return sqlalchemy.select(col(Job.id)).where(*_claimable(of_devices)).limit(1)
+
+
+@cache
+def _taking(of_devices: bool, has_owner: bool) -> ReturningUpdate[Any]:
+    """Changes the oldest such job; none that another transaction has locked."""
+    mine = col(Job.owner) == bindparam("of_owner") if has_owner else col(Job.owner).is_(None)
+    where = [*_claimable(of_devices), col(Job.priority) == bindparam("of_priority"), mine]
+    # skip_locked lets PostgreSQL's claimers pass each other; SQLite has one writer at a time and ignores it.
+    oldest = select(Job.id).where(*where).order_by(col(Job.id)).limit(1).with_for_update(skip_locked=True)
+    take = update(Job).where(col(Job.id) == oldest.scalar_subquery(), col(Job.status) == JobStatus.QUEUED.value)
+    taken = take.values(
+        status=JobStatus.LEASED.value,
+        attempts=Job.attempts + 1,
+        lease_id=bindparam("lease"),
+        lease_expires_at=bindparam("expires_at"),
+        progress=None,
+        not_before=None,
+    )
+    return taken.returning(col(Job.id))
+
+
+def _claim(session: Session, holder: str, asked: _Asked, now: datetime, lease_seconds: float) -> Claimed | None:
     lease_id = new_id("lease", now)
     expires_at = now + timedelta(seconds=lease_seconds)
-    values = {
-        "status": JobStatus.LEASED.value,
-        "attempts": Job.attempts + 1,
-        "lease_id": lease_id,
-        "lease_expires_at": expires_at,
-        "progress": None,
-        "not_before": None,
-    }
-    for turn in _turns(session, where):
-        job_id = _take(session, [*where, col(Job.priority) == turn.priority, _owned_by(turn.owner)], values)
+    for turn in _turns(session, asked, now):
+        values = asked.values(now, lease=lease_id, expires_at=expires_at, of_priority=turn.priority)
+        if turn.owner is not None:
+            values["of_owner"] = turn.owner
+        taking = _taking(asked.of_devices, turn.owner is not None)
+        job_id: str | None = session.execute(taking, values).scalar_one_or_none()
         if job_id is not None:
             break
     else:
@@ -156,16 +198,6 @@ def _claim(
     session.flush()
     job_changed(session, job)
     return Claimed(job=job, lease_id=lease_id, attempt=job.attempts, expires_at=expires_at)
-
-
-def _take(session: Session, where: list[ColumnElement[bool]], values: dict[str, Any]) -> str | None:
-    """The id of the oldest such job, changed; None if there is none that no other transaction has locked."""
-    # skip_locked lets PostgreSQL's claimers pass each other; SQLite has one writer at a time and ignores it.
-    oldest = select(Job.id).where(*where).order_by(col(Job.id)).limit(1).with_for_update(skip_locked=True)
-    is_queued = col(Job.status) == JobStatus.QUEUED.value
-    take = update(Job).where(col(Job.id) == oldest.scalar_subquery(), is_queued).values(values)
-    job_id: str | None = session.execute(take.returning(col(Job.id))).scalar_one_or_none()
-    return job_id
 
 
 @dataclass(frozen=True)
@@ -183,16 +215,26 @@ class _Turn:
         return -self.priority, self.leases, self.last or NEVER, self.oldest
 
 
-def _turns(session: Session, where: list[ColumnElement[bool]]) -> list[_Turn]:
-    """The claimable jobs by priority and owner, in the order in which they are served."""
+@cache
+def _waiting_by_owner(of_devices: bool) -> Select[Any]:
     oldest = func.min(Job.id).label("oldest")
-    grouped = select(Job.priority, Job.owner, oldest).where(*where).group_by(col(Job.priority), col(Job.owner))
-    waiting = grouped.subquery()
+    grouped = select(Job.priority, Job.owner, oldest).where(*_claimable(of_devices))
+    waiting = grouped.group_by(col(Job.priority), col(Job.owner)).subquery()
     columns = (waiting.c.priority, waiting.c.owner, waiting.c.oldest, *_leases_and_last(waiting.c.owner))
-    turns = [_Turn(*row) for row in session.execute(sqlalchemy.select(*columns))]
+    return sqlalchemy.select(*columns)
+
+
+@cache
+def _of_the_service() -> Select[int, datetime | None]:
+    """In SQL nobody equals nobody: the service's own work is looked up by itself."""
+    return sqlalchemy.select(*_leases_and_last(None))
+
+
+def _turns(session: Session, asked: _Asked, now: datetime) -> list[_Turn]:
+    """The claimable jobs by priority and owner, in the order in which they are served."""
+    turns = [_Turn(*row) for row in session.execute(_waiting_by_owner(asked.of_devices), asked.values(now))]
     if len(turns) > 1 and any(turn.owner is None for turn in turns):
-        # In SQL nobody equals nobody: the service's own work is looked up by itself.
-        leases, last = session.execute(sqlalchemy.select(*_leases_and_last(None))).one()
+        leases, last = session.execute(_of_the_service()).one()
         turns = [replace(turn, leases=leases, last=last) if turn.owner is None else turn for turn in turns]
     return sorted(turns, key=lambda turn: turn.rank)
 
@@ -207,7 +249,3 @@ def _leases_and_last(
     leases = sqlalchemy.select(func.count()).select_from(job).where(owned, *is_leased)
     last = sqlalchemy.select(func.max(job.started_at)).where(owned)
     return leases.scalar_subquery(), last.scalar_subquery()
-
-
-def _owned_by(owner: str | None) -> ColumnElement[bool]:
-    return col(Job.owner).is_(None) if owner is None else col(Job.owner) == owner

@@ -1,19 +1,21 @@
-"""POST /jobs for a measurement, the work that is queued most: few statements, and no objects of rows.
+"""POST /jobs for measurements, the work that is queued most: many at once, few statements, and no objects of rows.
 
 `submissions.submit` does the same and more: it says what is wrong, and joins the jobs of others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import bindparam, insert, text
 from sqlmodel import Session
 
+from server.errors import BadValue, TooMany
 from server.services import askers, joining
-from server.services.alone import alone
+from server.services.alone import all_alone
 from server.services.askers import Asker
 from server.services.jobs import OPEN
 from server.store.hints import device_topic, hint, job_topic
@@ -22,16 +24,16 @@ from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtoco
 
 MEASURE_PRIORITY = 5
 PLAIN_PROTOCOL = MeasureProtocol()
-# Made once: to build a statement takes longer than to run it. A row without a job says only that device and model are
-# there. The empty text keeps planners from the index by status, where the open jobs of a busy device are many; those of
-# one key are few.
-LOOK = text(
-    "SELECT job.id, job.status, job.owner "
-    "FROM device CROSS JOIN model LEFT JOIN job ON job.parent_id IS NULL AND job.key = :key "
-    f"AND job.status || '' IN ({', '.join(repr(status.value) for status in OPEN)}) "
-    "WHERE device.name = :device AND model.id = :model_id ORDER BY job.id"
-)
+# Made once: to build a statement takes longer than to run it. The empty text keeps planners from the index by status,
+# where the open jobs of a busy device are many; those of one key are few.
+EQUAL = text(
+    "SELECT key, id, status, owner FROM job WHERE parent_id IS NULL AND key IN :values "
+    f"AND status || '' IN ({', '.join(repr(status.value) for status in OPEN)}) ORDER BY id"
+).bindparams(bindparam("values", expanding=True))
+DEVICES = text("SELECT name FROM device WHERE name IN :values").bindparams(bindparam("values", expanding=True))
+MODELS = text("SELECT id FROM model WHERE id IN :values").bindparams(bindparam("values", expanding=True))
 INSERT = insert(Job.__table__)  # type: ignore[attr-defined]
+Outcome = Accepted | BadValue | TooMany | None
 
 
 @dataclass(frozen=True)
@@ -55,49 +57,102 @@ class Plan:
         return cls(request.device, request.model_id, protocol, payload, key)
 
 
-def own_open(session: Session, plan: Plan, asker: Asker) -> Accepted | None:
-    """The asker's own open job with this request, found by one read; None without one."""
-    return next(
-        (_accepted(job.id, job.status) for job in _look(session, plan) if job.id and job.owner == asker.owner), None
-    )
+@dataclass(frozen=True)
+class Wanted:
+    """A plan, who wants it and since when."""
+
+    plan: Plan
+    now: datetime
+    max_attempts: int
+    asker: Asker
 
 
-def queue(session: Session, plan: Plan, now: datetime, max_attempts: int, asker: Asker) -> Accepted | None:
-    """Queue the job, if no equal one is open and nothing is wrong with it; None otherwise.
+def queue(session: Session, wanted: Wanted) -> Accepted | None:
+    """The same for one. Raises BadValue for a session that is too long, TooMany."""
+    (outcome,) = queue_all(session, [wanted])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
-    Raises BadValue for a session that is too long, TooMany.
+
+def queue_all(session: Session, wanted: Sequence[Wanted]) -> list[Outcome]:
+    """Queue a job for each, or find the asker's own open job with the same request.
+
+    BadValue stands for a session that is too long, TooMany for an owner without room, None for all that the thorough
+    way has to look at: an unknown device or model, and work that somebody else has queued.
     """
-    askers.check_session(asker, plan.protocol)
-    alone(session, f"job:{plan.key}")
-    found = _look(session, plan)
-    if not found or found[0].id is not None:
-        return None
-    askers.check_room(session, asker)
-    job_id = new_id("job", now)
-    values = {
-        "id": job_id,
-        "kind": JobKind.MEASURE.value,
-        "status": JobStatus.QUEUED.value,
-        "priority": MEASURE_PRIORITY,
-        "device": plan.device,
-        "model_id": plan.model_id,
-        "key": plan.key,
-        "payload": plan.payload,
-        "attempts": 0,
-        "failures": 0,
-        "max_attempts": max_attempts,
-        "owner": asker.owner,
-        "created_at": now,
-    }
-    session.connection().execute(INSERT, values)
-    hint(session, job_topic(job_id), device_topic(plan.device))
-    return _accepted(job_id, JobStatus.QUEUED.value)
+    all_alone(session, (f"job:{each.plan.key}" for each in wanted))
+    batch = _Batch(session, wanted)
+    outcomes = [batch.outcome(each) for each in wanted]
+    if batch.rows:
+        session.connection().execute(INSERT, batch.rows)
+        hint(session, *batch.topics)
+    return outcomes
 
 
-def _look(session: Session, plan: Plan) -> list[Any]:
-    """The open jobs with this request, or one row without a job; nothing where the device or the model is not known."""
-    place = {"device": plan.device, "model_id": plan.model_id, "key": plan.key}
-    return list(session.connection().execute(LOOK, place))
+class _Batch:
+    """What the database holds before the insert, and the rows to insert."""
+
+    def __init__(self, session: Session, wanted: Sequence[Wanted]) -> None:
+        self._session = session
+        self._devices = {row.name for row in _find(session, DEVICES, (each.plan.device for each in wanted))}
+        self._models = {row.id for row in _find(session, MODELS, (each.plan.model_id for each in wanted))}
+        self._equal: dict[str, dict[str | None, Accepted]] = {}
+        for row in _find(session, EQUAL, (each.plan.key for each in wanted)):
+            self._equal.setdefault(row.key, {}).setdefault(row.owner, _accepted(row.id, row.status))
+        self._open_jobs: dict[str | None, int] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.topics: list[str] = []
+
+    def outcome(self, wanted: Wanted) -> Outcome:
+        plan, asker = wanted.plan, wanted.asker
+        equal = self._equal.setdefault(plan.key, {})
+        if asker.owner in equal:
+            return equal[asker.owner]
+        try:
+            askers.check_session(asker, plan.protocol)
+            if equal or plan.device not in self._devices or plan.model_id not in self._models:
+                return None
+            self._take_room(asker)
+        except (BadValue, TooMany) as refusal:
+            return refusal
+        answer = equal[asker.owner] = self._add(wanted)
+        return answer
+
+    def _take_room(self, asker: Asker) -> None:
+        """Raises TooMany."""
+        if asker.max_open_jobs is None:
+            return
+        if asker.owner not in self._open_jobs:
+            self._open_jobs[asker.owner] = askers.open_jobs(self._session, asker)
+        askers.check_count(asker, self._open_jobs[asker.owner])
+        self._open_jobs[asker.owner] += 1
+
+    def _add(self, wanted: Wanted) -> Accepted:
+        plan, job_id = wanted.plan, new_id("job", wanted.now)
+        self.rows.append(
+            {
+                "id": job_id,
+                "kind": JobKind.MEASURE.value,
+                "status": JobStatus.QUEUED.value,
+                "priority": MEASURE_PRIORITY,
+                "device": plan.device,
+                "model_id": plan.model_id,
+                "key": plan.key,
+                "payload": plan.payload,
+                "attempts": 0,
+                "failures": 0,
+                "max_attempts": wanted.max_attempts,
+                "owner": wanted.asker.owner,
+                "created_at": wanted.now,
+            }
+        )
+        self.topics += (job_topic(job_id), device_topic(plan.device))
+        return _accepted(job_id, JobStatus.QUEUED.value)
+
+
+def _find(session: Session, statement: Any, values: Iterable[str]) -> Iterable[Any]:  # noqa: ANN401  a text with values
+    return session.connection().execute(statement, {"values": sorted(set(values))})
 
 
 def _accepted(job_id: str, status: str) -> Accepted:

@@ -39,8 +39,10 @@ def submit(session: Session, request: JobRequest, now: datetime, max_attempts: i
     """
     assert request.device is not None
     plan = quick_measure.Plan.of(request)
-    if plan is not None and (quick := quick_measure.queue(session, plan, now, max_attempts, asker)) is not None:
-        return quick
+    if plan is not None:
+        wanted = quick_measure.Wanted(plan, now, max_attempts, asker)
+        if (quick := quick_measure.queue(session, wanted)) is not None:
+            return quick
     device = devices.get(session, request.device)
     if request.kind is JobKind.MEASURE:
         assert request.model_id is not None

@@ -27,7 +27,8 @@ SEPARATOR, NULL = "\x1f", "\x00"
 
 
 class Connections:
-    """Connections of the driver, outside of any transaction, for single statements that only read."""
+    """Connections of the driver, outside of any transaction, for single statements that only read: as many as there are
+    threads that read at the same time."""
 
     def __init__(self, database: Database) -> None:
         self.is_postgres = database.engine.dialect.name == "postgresql"
@@ -72,8 +73,8 @@ class Connections:
 class QueuedFor:
     """Whether measuring jobs are queued for devices, answered within microseconds where that can be."""
 
-    def __init__(self, database: Database) -> None:
-        self._connections = Connections(database)
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     def is_empty(self, devices: Sequence[str]) -> bool:
         """True where no job is queued for them; False where one is, and where it is not known without waiting."""
@@ -86,9 +87,6 @@ class QueuedFor:
         except driver_errors():
             return False
 
-    def close(self) -> None:
-        self._connections.close()
-
 
 class RawRows:
     """Reads the columns of `tables` that belong to one id; `joined` says how the tables belong together.
@@ -97,9 +95,9 @@ class RawRows:
     """
 
     def __init__(
-        self, database: Database, tables: Sequence[type[SQLModel]], joined: str = "", fixed: Collection[str] = ()
+        self, connections: Connections, tables: Sequence[type[SQLModel]], joined: str = "", fixed: Collection[str] = ()
     ) -> None:
-        self._connections = Connections(database)
+        self._connections = connections
         named = ((table, column.name) for table in map(_table, tables) for column in table.columns)
         columns = ", ".join(self._column(table, name) for table, name in named if name not in fixed)
         first = _table(tables[0]).name
@@ -124,9 +122,6 @@ class RawRows:
         """The same in the snapshot of a session."""
         row = session.connection().exec_driver_sql(self._statement, (thing_id,)).fetchone()
         return None if row is None else self._of(row)
-
-    def close(self) -> None:
-        self._connections.close()
 
     def _column(self, table: Table, name: str) -> str:
         column = f'{table.name}."{name}"'

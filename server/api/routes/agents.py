@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -10,14 +9,14 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from server.api.hot_agents import DEADLINE
+from server.api.intervals import intervals
 from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
 from server.api.things import JSON_TYPE
-from server.api.watch import Waiting
 from server.errors import BadValue
 from server.services import claims, devices, leases, reports
 from server.store.hints import AGENTS, device_topic, hint
 from server.wire import (
-    MAX_WAIT_SECONDS,
     AgentRegister,
     AgentRegistered,
     Heartbeat,
@@ -32,7 +31,6 @@ from server.wire import (
 )
 
 router = APIRouter(tags=["agents"])
-HEARTBEATS_A_SECOND, POLLS_A_SECOND = 100.0, 200.0  # of all agents that a server process hears
 
 
 @router.post("/agents/register")
@@ -40,19 +38,19 @@ def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> Agent
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
         hint(session, AGENTS)
-        return AgentRegistered(agent_id=agent.id, **_intervals(state))
+        return AgentRegistered(agent_id=agent.id, **intervals(state))
 
 
 @router.post("/agents/heartbeat", response_model=HeartbeatReply)
 async def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> Response:
     await state.heartbeats.hear(body, token.id)
-    return Response(HeartbeatReply(**_intervals(state)).model_dump_json(), media_type=JSON_TYPE)
+    return Response(HeartbeatReply(**intervals(state)).model_dump_json(), media_type=JSON_TYPE)
 
 
 @router.post("/leases", response_model=Lease, responses={204: {"description": "No job is queued"}})
 async def lease(body: LeaseRequest, request: Request, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
     """The next job for one of the idle devices; 204 when none is queued. With `wait_seconds` it waits for one."""
-    deadline = time.monotonic() + body.wait_seconds
+    deadline_s = request.scope["state"].get(DEADLINE) or time.monotonic() + body.wait_seconds
     with state.watch.waiting([device_topic(name) for name in body.devices]) as waiting:
         while True:
             waiting.clear()
@@ -60,26 +58,8 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
             # A job is not given to an agent that has gone: it would wait for the lease to run out.
             if await _may_claim(state, body, token.id) and not await request.is_disconnected():
                 given = await run_in_threadpool(_granted, state, body, token.id)
-            if given is not None or not await _woken(waiting, request, deadline):
+            if given is not None or not await waiting.unless_gone(request.receive, deadline_s):
                 return given or Response(status_code=204)
-
-
-async def _woken(waiting: Waiting, request: Request, deadline: float) -> bool:
-    """Whether to look again: something changed, in time, and the agent is still there."""
-    if deadline <= time.monotonic():
-        return False
-    watching = asyncio.create_task(_gone(request, waiting))
-    try:
-        return await waiting.within(deadline - time.monotonic()) and not watching.done()
-    finally:
-        watching.cancel()
-
-
-async def _gone(request: Request, waiting: Waiting) -> None:
-    """Ends when the client has left, and ends the wait with it."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    waiting.wake()
 
 
 async def _may_claim(state: State, body: LeaseRequest, token_id: str) -> bool:
@@ -123,17 +103,3 @@ def report(lease_id: str, body: Report, state: TheState, token: Reporter) -> Rep
     with state.database.write() as session:
         leases.check_holder(session, lease_id, token.id)
         return reports.accept(session, body, state.now)
-
-
-def _intervals(state: State) -> dict[str, Any]:
-    """How often agents are to call; less often where they are many, so that together they do not call more often."""
-    settings, agents = state.settings, len(state.heartbeats)
-    most = max(settings.heartbeat_seconds, settings.offline_after_seconds / 2)
-    return {
-        "heartbeat_seconds": min(most, max(settings.heartbeat_seconds, agents / HEARTBEATS_A_SECOND)),
-        "poll_seconds": max(settings.poll_seconds, agents / POLLS_A_SECOND),
-        "lease_seconds": settings.lease_seconds,
-        "renew_seconds": settings.renew_seconds,
-        "wait_seconds": MAX_WAIT_SECONDS,
-        "server_time": state.now,
-    }

@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Header, Query, Request, Response
 from sqlalchemy import ColumnElement
 
+from server.api.batches import Batches
 from server.api.edge.access import Allow, Body
 from server.api.edge.bodies import Departed
 from server.api.edge.token_cache import TokenCache
@@ -23,6 +24,7 @@ from server.api.sweeper import Sweeper
 from server.api.things import JSON_TYPE, AllThings
 from server.api.watch import Watch
 from server.clock import Clock
+from server.services import quick_measure
 from server.services.readiness import Check
 from server.services.summaries import Summaries
 from server.services.uploads import Uploads
@@ -52,6 +54,8 @@ class State:
     writes: CapacityLimiter
     heartbeats: Heartbeats
     queue: QueuedFor
+    measuring: Batches[quick_measure.Wanted, Accepted | None]
+    """Queues measuring jobs, many in one transaction."""
     tokens: TokenCache
     sweeper: Sweeper
     uploads: Uploads

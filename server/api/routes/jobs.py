@@ -33,18 +33,18 @@ async def create_job(
 ) -> Response:
     """Measure a model on a device, or calibrate a device's predictor. While an equal job of the same user is open, that
     one is the answer; an equal job of another user is done together with it."""
-    use = idempotency.Use.of(key, token.id, "/jobs", body)
-    answer = await in_turn(request, state.writes, _created, state, body, use, Asker.of(token, state.settings))
+    asker, answer = Asker.of(token, state.settings), None
+    if key is None and (plan := quick_measure.Plan.of(body)) is not None:
+        wanted = quick_measure.Wanted(plan, state.now, state.settings.max_attempts, asker)
+        answer = await state.measuring.answer(wanted, request)
+    if answer is None:
+        use = idempotency.Use.of(key, token.id, "/jobs", body)
+        answer = await in_turn(request, state.writes, _created, state, body, use, asker)
     return Response(answer.model_dump_json(), status_code=202, headers={"Location": answer.url}, media_type=JSON_TYPE)
 
 
 def _created(state: State, body: JobRequest, use: idempotency.Use, asker: Asker) -> Accepted:
     now, attempts = state.now, state.settings.max_attempts
-    if use.key is None and (plan := quick_measure.Plan.of(body)) is not None:
-        with state.database.read() as session:
-            own = quick_measure.own_open(session, plan, asker)
-        if own is not None:
-            return own
     with state.database.write() as session:
         return idempotency.accepted(session, use, now, lambda: submissions.submit(session, body, now, attempts, asker))
 

@@ -60,7 +60,7 @@ def test_another_token_that_takes_the_name_of_an_agent_gets_neither_its_devices_
     farm.measure_job()
     held = farm.lease(agent_id)
     assert held is not None
-    farm.clock.pass_seconds(21)  # offline, while the lease runs
+    farm.clock.pass_seconds(31)  # offline, while the lease runs
     taken = register(farm, OTHER, "beside-host", leases=[held["lease_id"]])
     assert taken.json()["agent_id"] == agent_id
     beat = {"agent_id": agent_id, "devices": [{"name": "host", "state": "idle"}]}

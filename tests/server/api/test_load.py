@@ -229,17 +229,17 @@ def test_a_measurement_is_queued_alike_by_the_quick_and_the_thorough_way(any_far
     plan = quick_measure.Plan.of(body)
     assert plan is not None
     work = submissions.DeviceWork(JobKind.MEASURE, "host", plan.payload, plan.model_id, quick_measure.MEASURE_PRIORITY)
+    wanted = quick_measure.Wanted(plan, any_farm.clock(), 3, SERVICE)
     stored = []
     for quick in (True, False):
         with any_farm.database.write() as session:
-            now = any_farm.clock()
-            way = quick_measure.queue(session, plan, now, 3, SERVICE) if quick else None
-            job_id = (way or submissions.queue_or_join(session, work, now, 3, SERVICE)).id
+            way = quick_measure.queue(session, wanted) if quick else None
+            job_id = (way or submissions.queue_or_join(session, work, wanted.now, 3, SERVICE)).id
         stored.append(jobs_row(any_farm, job_id))
-        # While it is open the quick way leaves an equal request to the other one, which joins it.
+        # While it is open, both ways answer an equal request with it.
         with any_farm.database.write() as session:
-            assert quick_measure.queue(session, plan, any_farm.clock(), 3, SERVICE) is None
-            assert submissions.submit(session, body, any_farm.clock(), 3, SERVICE).id == job_id
+            assert quick_measure.queue(session, wanted) == submissions.submit(session, body, wanted.now, 3, SERVICE)
+            assert submissions.queue_or_join(session, work, wanted.now, 3, SERVICE).id == job_id
         any_farm.ok("POST", f"/jobs/{job_id}/cancel")
     assert stored[0] == stored[1]
 

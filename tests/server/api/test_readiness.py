@@ -69,7 +69,7 @@ def test_a_worker_that_stopped_is_missed_and_one_on_another_machine_counts(servi
     first, second = worker(), worker()
     alive(serving, first)
     assert ready(serving) == (200, [])
-    serving.clock.pass_seconds(30)
+    serving.clock.pass_seconds(31)
     assert ready(serving) == (503, ["worker"])
     assert "worker" in checks(serving)["worker"]["detail"]
     alive(serving, second)
