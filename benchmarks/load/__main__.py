@@ -31,12 +31,15 @@ class Size:
     seconds: float
     agents: int
     jobs: int
+    settle_seconds: float
     idle_seconds: float
     streams: int
 
 
-FULL = Size(filled=150, rounds=3, seconds=2.0, agents=1000, jobs=400, idle_seconds=10.0, streams=500)
-QUICK = Size(filled=5, rounds=1, seconds=0.5, agents=20, jobs=20, idle_seconds=1.0, streams=20)
+FULL = Size(
+    filled=150, rounds=3, seconds=2.0, agents=1000, jobs=400, settle_seconds=40.0, idle_seconds=10.0, streams=500
+)
+QUICK = Size(filled=5, rounds=1, seconds=0.5, agents=20, jobs=20, settle_seconds=2.0, idle_seconds=1.0, streams=20)
 JOBS_A_SECOND = 40.0
 CLAIM_GOAL_MS, CLAIM_FACTOR, IDLE_SHARE, STREAMS_MB = 50.0, 10.0, 0.10, 300.0
 
@@ -88,7 +91,7 @@ def _requests(bare: servers.Served, service: servers.Served, filled: filling.Fil
 def _agents(bare: servers.Served, service: servers.Served, filled: filling.Filled, size: Size) -> tuple[bool, bool]:
     body = b'{"agent_id": "load", "devices": ["host"]}'
     update = run(Load(bare.port, "POST", "/leases", filled.agent, 50, size.seconds, (body,)))
-    farmed = agents.farm(service, filled, size.agents, size.jobs, size.idle_seconds, JOBS_A_SECOND)
+    farmed = agents.farm(service, filled, size.agents, size.jobs, size.settle_seconds, size.idle_seconds, JOBS_A_SECOND)
     bare_ms, p99_ms = update.percentile_ms(0.99), farmed.percentile_ms(0.99)
     say(
         f"{farmed.agents} agents wait: {farmed.idle_cpu_share:.1%} of a core (at most {IDLE_SHARE:.0%}); "

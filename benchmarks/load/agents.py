@@ -20,8 +20,6 @@ from device_agent.uplink.registration import MAX_WAIT_SECONDS
 
 SHARED_WIRES = 16
 PATIENCE_SECONDS = 60.0
-# Until all have sent their first heartbeats, of which each is written by itself, and the waits from before are over.
-SETTLE_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,18 @@ class Farmed:
         return self.delivered_ms[min(len(self.delivered_ms) - 1, int(share * len(self.delivered_ms)))]
 
 
-def farm(served: Served, filled: Filled, agents: int, jobs: int, idle_seconds: float, jobs_a_second: float) -> Farmed:
-    return run_loop(_Farm(served, filled, agents, jobs).run(idle_seconds, jobs_a_second))
+def farm(
+    served: Served,
+    filled: Filled,
+    agents: int,
+    jobs: int,
+    settle_seconds: float,
+    idle_seconds: float,
+    jobs_a_second: float,
+) -> Farmed:
+    """`settle_seconds` pass first, until all agents have sent a heartbeat, of which each first one is written by
+    itself, and the waits from before it are over."""
+    return run_loop(_Farm(served, filled, agents, jobs).run(settle_seconds, idle_seconds, jobs_a_second))
 
 
 @dataclass
@@ -56,12 +64,12 @@ class _Farm:
     leased_s: dict[str, float] = field(default_factory=dict)
     claims: collections.Counter[str] = field(default_factory=collections.Counter)
 
-    async def run(self, idle_seconds: float, jobs_a_second: float) -> Farmed:
+    async def run(self, settle_seconds: float, idle_seconds: float, jobs_a_second: float) -> Farmed:
         self._shared = [Wire(self.served.port, self.filled.agent) for _ in range(SHARED_WIRES)]
         registered = await asyncio.gather(*(self._register(number) for number in range(self.agents)))
         served = [asyncio.create_task(self._serve(number, about)) for number, about in enumerate(registered)]
         beats = [asyncio.create_task(self._beat(number, about)) for number, about in enumerate(registered)]
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(settle_seconds)
         before = self.served.usage().cpu_seconds
         await asyncio.sleep(idle_seconds)
         idle_share = (self.served.usage().cpu_seconds - before) / idle_seconds

@@ -1,4 +1,4 @@
-"""Clients that follow one search by server-sent events: what the server holds for them, and that all see the end."""
+"""Clients that follow one job by server-sent events: what the server holds for them, and that all see the end."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def follow(served: Served, filled: Filled, streams: int) -> Followed:
 
 async def _follow(served: Served, filled: Filled, streams: int) -> Followed:
     admin = Wire(served.port, filled.admin)
-    body = {"device": "host", "budget": {"latency_ms": 30.0}, "supernet": "load"}
-    status, search = await admin.call("POST", "/search", body)
-    assert status == 202, search
+    # Nobody claims it: `host` has no agent here.
+    body = {"kind": "measure", "model_id": filled.model_id, "device": "host", "protocol": {"runs": 1, "rounds": 5}}
+    status, job = await admin.call("POST", "/jobs", body)
+    assert status == 202, job
     before_mb = served.usage().rss_mb
     wires = [Wire(served.port, filled.user) for _ in range(streams)]
-    readers = [await wire.open(f"{search['url']}/events") for wire in wires]
+    readers = [await wire.open(f"{job['url']}/events") for wire in wires]
     more_mb = served.usage().rss_mb - before_mb
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
-    await admin.call("POST", f"{search['url']}/cancel")
+    await admin.call("POST", f"{job['url']}/cancel")
     ends = await asyncio.gather(*(_sees_the_end(reader) for reader in readers))
     seconds = loop.time() - begun_s
     for wire in (*wires, admin):

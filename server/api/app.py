@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from server.api import handlers, openapi
 from server.api.batches import Batches
 from server.api.edge.dispatch import Dispatch
 from server.api.edge.gate import Gate
+from server.api.edge.protocol import END_WAITS
 from server.api.edge.token_cache import TokenCache
 from server.api.heartbeats import heard
 from server.api.hot_agents import HotAgents
@@ -69,7 +71,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     """An app on a home folder; the folder is prepared at startup. `clock` returns the time in UTC."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         database = await run_in_threadpool(prepare, settings, clock)
         reads = CapacityLimiter(READ_THREADS)
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
@@ -110,7 +112,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     sweeper=sweeper,
                     uploads=uploads,
                 )
-                yield
+                yield {END_WAITS: watch.close}
         finally:
             connections.close()
             uploads.close()

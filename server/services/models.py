@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import JSON, ColumnElement, type_coerce, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import defer
@@ -239,13 +240,20 @@ def manifest_bytes(model: Model) -> bytes:
 
 
 def card_bytes(model: Model) -> bytes:
-    """The model's card, written from its manifest. Raises NotFound for an uploaded file."""
+    """The model's card, written from its manifest. Raises NotFound for an uploaded file, and for a manifest that a card
+    cannot be written from, such as one of another version."""
     if model.source == "upload":
         raise NotFound(f"model '{model.id}' was uploaded and has no card: ask for format=manifest")
     from elasticvit.export.manifest import Manifest
     from elasticvit.export.model_card import model_card
 
-    return model_card(Manifest.model_validate(model.manifest)).encode()
+    try:
+        manifest = Manifest.model_validate(model.manifest)
+    except ValidationError as error:
+        raise NotFound(
+            f"model '{model.id}' has no card, since its manifest lacks what a card says: ask for format=manifest"
+        ) from error
+    return model_card(manifest).encode()
 
 
 def sha256(content: bytes) -> str:

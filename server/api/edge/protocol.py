@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +33,7 @@ LINGER_SECONDS, LINGER_BYTES = 5.0, 4_000_000
 WRITE_STEP_BYTES = 16_000
 FRAMING_BYTES_PER_BYTE = 16  # of a chunked body: one byte a chunk takes 5 more
 HEALTH = b"/healthz"
+END_WAITS = "end_waits"  # in the state of the app's lifespan: a function that ends what only waits for an event
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 BAD_REQUEST = "this is no HTTP request: check what sends it"
@@ -119,6 +121,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.unread_bytes = 0
 
     # The connection
+
+    def shutdown(self) -> None:
+        """The server ends: what only waits is answered now, and the rest when it is done."""
+        end_waits: Callable[[], None] | None = self.app_state.get(END_WAITS)
+        if end_waits is not None:
+            end_waits()
+        super().shutdown()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

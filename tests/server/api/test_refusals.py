@@ -287,3 +287,12 @@ def test_unknown_addresses_and_methods_are_problems_too(farm: Farm) -> None:
     problem(farm.call("GET", f"/blobs/{'0' * 64}"), 404)
     problem(farm.call("GET", "/blobs/..%2f..%2fadmin.token"), 404)
     problem(farm.call("GET", "/jobs?max_results=0"), 422)
+
+
+def test_a_model_whose_manifest_is_too_short_for_a_card_has_none(farm: Farm) -> None:
+    farm.anchor()
+    (anchor,) = farm.ok("GET", "/models", params={"source": "anchor"})["items"]
+    where = f"/models/{anchor['id']}/download"
+    document = problem(farm.call("GET", where, params={"format": "card"}), 404)
+    assert "format=manifest" in document["detail"]
+    assert farm.call("GET", where, params={"format": "manifest"}).status_code == 200

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,7 @@ from server.api.edge import serving
 from server.api.edge.bounds import Bounds
 from server.cli.main import app
 from server.settings import Settings
+from tests.server.server_farm import describe
 from tests.service.service_farm import environment, free_port, processes, wait_until
 
 HTTP = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
@@ -163,3 +166,25 @@ def test_nobody_is_believed_where_a_request_comes_from_but_named_proxies(tmp_pat
     config = serving.make_config(settings, Bounds.of(settings, DESCRIPTORS))
     assert config.proxy_headers == bool(proxies)
     assert config.forwarded_allow_ips == list(settings.proxies)
+
+
+@pytest.mark.slow
+def test_an_end_waits_for_nobody_who_only_waits(tmp_path: Path) -> None:
+    """A claim that waits for a job is answered as soon as the server is to end."""
+    with served(tmp_path / "home") as serving_, ThreadPoolExecutor(2) as pool:
+        token = (serving_.home / "admin.token").read_text().strip()
+        url, headers = f"http://127.0.0.1:{serving_.port}", {"Authorization": f"Bearer {token}"}
+        post = partial(httpx.post, headers=headers, timeout=60, trust_env=False)
+        described = {"name": "a", "version": "1", "devices": [describe()]}
+        agent_id = post(f"{url}/agents/register", json=described).json()["agent_id"]
+        asked = {"agent_id": agent_id, "devices": ["host"]}
+        beat = {"agent_id": agent_id, "devices": [{"name": "host", "state": "idle"}]}
+        assert post(f"{url}/agents/heartbeat", json=beat).status_code == 200
+        waiting = [pool.submit(post, f"{url}/leases", json=asked | {"wait_seconds": 30.0}) for _ in range(2)]
+        time.sleep(1.0)
+        assert not any(answer.done() for answer in waiting)
+        begun_s = time.monotonic()
+        serving_.process.send_signal(signal.SIGTERM)
+        assert serving_.process.wait(30) in (0, -signal.SIGTERM)
+        assert time.monotonic() - begun_s < serving.GRACE_SECONDS
+        assert [answer.result().status_code for answer in waiting] == [204, 204]
