@@ -118,7 +118,7 @@ def _assemble(settings: Settings, home: Home) -> Agent:
         max_backoff_seconds=settings.max_backoff_seconds,
     )
     host = Host(settings.host_name, bench, runner, settings.session_seconds, sandbox.summary)
-    return Agent(FixedDevices([host]), uplink)
+    return Agent(FixedDevices([host]), uplink, settings.alive_file)
 
 
 def _sandbox(settings: Settings, bench: Bench, home: Home) -> Sandbox:

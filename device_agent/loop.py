@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from pathlib import Path
 
 import structlog
 
@@ -27,10 +28,12 @@ BEAT_SECONDS = 1800.0
 
 
 class Agent:
-    """Serves the devices of a source from `start` to `stop`; the server may come and go."""
+    """Serves the devices of a source from `start` to `stop`; the server may come and go. `alive_file` is touched while
+    all parts work (`server.wire.liveness`)."""
 
-    def __init__(self, source: DeviceSource, uplink: Uplink) -> None:
+    def __init__(self, source: DeviceSource, uplink: Uplink, alive_file: Path | None = None) -> None:
         self._source = source
+        self._alive_file = alive_file
         self._uplink = uplink
         self._stop = Cancellation()
         self._listed = threading.Event()
@@ -45,7 +48,7 @@ class Agent:
         self._threads = [self._liveness.thread(name, run) for name, run in targets.items()]
         for thread in self._threads:
             thread.start()
-        Watchdog(self._liveness).start()
+        Watchdog(self._liveness, alive_file=self._alive_file).start()
 
     def stop(self, within_seconds: float) -> None:
         """End all work: running benchmarks are killed, leases returned, and the devices reported as offline."""

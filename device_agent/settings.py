@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     exit_with_parent: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: Path | None = None
+    alive_file: Path | None = None
+    """Touched every second while all parts work, for the health check of a container."""
 
     @field_validator("server_url")
     @classmethod

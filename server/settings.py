@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     expect_host: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: Path | None = None
+    alive_file: Path | None = None
+    """The compute worker touches it every second while all its parts work, for the health check of a container."""
     """Where a process writes its log instead of stderr; a new file is begun at 10 MB, and three are kept."""
 
     @field_validator("host")

@@ -59,6 +59,7 @@ def test_containers_are_hardened_and_have_no_default_password() -> None:
         assert not [key for key in service.get("environment", {}) if "PASSWORD" in key and not key.endswith("_FILE")], (
             name
         )
+        assert "healthcheck" in service or service["restart"] == "no", name
     assert [volume.split(":")[0] for volume in compose["services"]["agent"]["volumes"]] == ["agent_token"]
     pinned = r"@sha256:[0-9a-f]{64}$"
     assert re.search(pinned, compose["services"]["database"]["image"])

@@ -84,7 +84,7 @@ def run(settings: Settings, alone: bool = False) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     exporter, converter = ChildExporter(limits_of(settings)), ChildExporter(limits_of(settings), kept=False)
     exporter.start()
-    Watchdog(compute.liveness).start()
+    Watchdog(compute.liveness, alive_file=settings.alive_file).start()
     try:
         _run(compute, exporter, converter, stop)
     finally:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import structlog
@@ -100,10 +101,19 @@ class Liveness:
 
 
 class Watchdog:
-    """A thread that ends the process when something is wrong with a pulse, from `start` until `stop`."""
+    """A thread that ends the process when something is wrong with a pulse, from `start` until `stop`.
 
-    def __init__(self, liveness: Liveness, end: Callable[[], object] = lambda: os._exit(PART_FAILED)) -> None:
+    While all is well it touches `alive_file` every second, from which the health check of a container sees it.
+    """
+
+    def __init__(
+        self,
+        liveness: Liveness,
+        end: Callable[[], object] = lambda: os._exit(PART_FAILED),
+        alive_file: Path | None = None,
+    ) -> None:
         self._liveness = liveness
+        self._alive_file = alive_file
         self._end = end
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -127,3 +137,6 @@ class Watchdog:
                     faulthandler.dump_traceback(file=2, all_threads=True)
                 self._end()
                 return
+            if self._alive_file is not None:
+                with suppress(OSError):  # then the health check fails, and this process works on
+                    self._alive_file.touch()

@@ -6,6 +6,8 @@ import math
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,22 @@ def test_the_watchdog_ends_the_process_once() -> None:
     assert not ended.wait(0.1)
     liveness.pulse("slow", within_seconds=-1)
     assert ended.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.medium
+def test_a_health_check_sees_the_file_of_a_process_that_works_grow_old_when_it_does_not(tmp_path: Path) -> None:
+    liveness, ended, alive = Liveness(), threading.Event(), tmp_path / "alive"
+    watchdog = Watchdog(liveness, ended.set, alive)
+    watchdog.start()
+    deadline_s = time.monotonic() + PATIENCE_SECONDS
+    while not alive.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    liveness.pulse("slow", within_seconds=-1)
+    assert ended.wait(PATIENCE_SECONDS)
+    touched_ns = alive.stat().st_mtime_ns
+    time.sleep(1.5)
+    assert alive.stat().st_mtime_ns == touched_ns
 
 
 @pytest.mark.medium

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 600
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_the_load_benchmark_runs_and_finds_nothing_wrong(database: str) -> None:
     command = [sys.executable, "-m", "benchmarks.load", "--quick", "--database", database]
