@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.api import one_parser
 from tests.server.server_farm import Farm, on_a_socket
 
+REPOSITORY = Path(__file__).parents[3]
 MAX_SECONDS = 80  # of each database; two together stay below three minutes
 PATIENCE_SECONDS = 600
 CHECKS = (
@@ -46,7 +49,13 @@ def test_nothing_that_is_sent_breaks_the_contract(
         command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-time", str(MAX_SECONDS)]
         command += ["--request-timeout", "60", "--seed", "1", "--workers", "2", "--no-color", "--continue-on-failure"]
         done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": one_parser.__name__, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
     assert done.returncode == 0, _what_failed(done.stdout) + done.stderr[-2000:]
 
