@@ -90,7 +90,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
 
         try:
             async with (
-                upkeep(database, clock, settings.sweep_seconds) as sweeper,
+                upkeep(database, clock, settings) as sweeper,
                 watched(database, reads, settings.look_seconds) as watch,
                 heard(database, clock, settings.offline_after, writes) as heartbeats,
             ):

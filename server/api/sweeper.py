@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -15,7 +16,9 @@ from starlette.concurrency import run_in_threadpool
 
 from server.clock import Clock
 from server.errors import ServerError
-from server.services import presence, sweeping
+from server.services import clock_jumps, presence, sweeping
+from server.services.clock_jumps import Jumps, Longest
+from server.settings import Settings
 from server.store.db import Database, from_database_error
 from server.wire.liveness import Liveness, Pulse, Watchdog
 
@@ -38,10 +41,10 @@ class Swept:
 
 
 @asynccontextmanager
-async def upkeep(database: Database, clock: Clock, every_seconds: float) -> AsyncIterator[Sweeper]:
+async def upkeep(database: Database, clock: Clock, settings: Settings) -> AsyncIterator[Sweeper]:
     """The sweeper of a server process, which works inside the block. A watchdog ends the process when the sweeper or
     the event loop is dead or hung."""
-    liveness, sweeper = Liveness(), Sweeper(database, clock, every_seconds)
+    liveness, sweeper = Liveness(), Sweeper(database, clock, settings.sweep_seconds, Longest.of(settings))
     watchdog, thread = Watchdog(liveness), liveness.thread("sweeper", sweeper.run)
     loop = asyncio.create_task(_beat(liveness.pulse("event loop")))
     thread.start()
@@ -64,8 +67,10 @@ async def _beat(pulse: Pulse) -> None:
 class Sweeper:
     """Every server process has one: each change is made once. Nothing but `stop` ends it."""
 
-    def __init__(self, database: Database, clock: Clock, every_seconds: float) -> None:
+    def __init__(self, database: Database, clock: Clock, every_seconds: float, longest: Longest | None = None) -> None:
         self._database = database
+        self._longest = longest or Longest.of(Settings())
+        self._jumps, self._jump = Jumps(), timedelta(0)
         self._clock = clock
         self._every_seconds = every_seconds
         self._stop = threading.Event()
@@ -91,11 +96,17 @@ class Sweeper:
     def sweep(self) -> None:
         """Do what time does to the queue (`server.services.sweeping`), and mark that this process is alive."""
         now = self._clock()
+        self._jump += self._jumps.since_last(now)
         with self._database.write() as session:
             presence.mark(session, self._me, now)
             presence.forget(session, "server", now)
             presence.forget(session, "worker", now)
+            # First, so that nothing expires by a clock that was set.
+            moved = clock_jumps.settle(session, now, self._jump, self._longest)
             done = sweeping.sweep(session, now)
+        self._jump = timedelta(0)
+        if moved:
+            log.warning("the clock was set, or this computer slept: leases and deadlines moved with it", jobs=moved)
         for what, count in done.items():
             log.warning(what, count=count)
 

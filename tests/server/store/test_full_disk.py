@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from server.services import presence
+from server.services.clock_jumps import Jumps
 from tests.server.server_farm import Farm, problem, tiny_tflite
 from tests.small_disk import filled, small_filesystem
 
@@ -77,6 +78,7 @@ def test_leases_that_run_out_meanwhile_are_taken_back_afterwards(farm: Farm) -> 
     lease = farm.lease(agent)
     assert lease is not None
     sweeper = farm.state.sweeper
+    sweeper._jumps = Jumps(lambda: farm.clock().timestamp())  # time passes, the clock is not set
     with filled(farm.home):
         farm.clock.pass_seconds(100)
         fill_the_log_of_the_database(farm)
