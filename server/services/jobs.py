@@ -40,6 +40,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Update
 from sqlalchemy.orm import defer
+from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session, col, func, select
 
 from server.errors import Finished, NotFound
@@ -153,8 +154,10 @@ def get(session: Session, job_id: str) -> Job:
 
 def lock(session: Session, job_id: str) -> None:
     """Let no other transaction change the job or its parent before this one ends, the parent first; SQLite has one
-    writer at a time anyway."""
+    writer at a time anyway. What the session knows of the job is read again."""
     if session.get_bind().dialect.name == "sqlite":
+        if (known := session.identity_map.get(identity_key(Job, job_id))) is not None:
+            session.refresh(known)
         return
     if (parent_id := session.exec(select(Job.parent_id).where(Job.id == job_id)).first()) is not None:
         session.get(Job, parent_id, with_for_update=True, populate_existing=True)

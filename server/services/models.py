@@ -202,9 +202,12 @@ def get(session: Session, model_id: str) -> Model:
     return model
 
 
+ANCHOR = select(Model).where(Model.source == "anchor").order_by(col(Model.id)).limit(1).options(defer(Model.manifest))  # type: ignore[arg-type]
+
+
 def anchor(session: Session) -> Model | None:
     """The fixed model that every session interleaves: the first one of source `anchor`."""
-    return session.exec(select(Model).where(Model.source == "anchor").order_by(col(Model.id)).limit(1)).first()
+    return session.exec(ANCHOR).first()
 
 
 def missing_file(session: Session, sha256: str) -> ServerError:

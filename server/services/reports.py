@@ -29,17 +29,21 @@ def accept(session: Session, report: Report, now: datetime) -> Reported:
     if attempt.report_sha256 is not None:
         raise StaleLease(f"another report on lease '{report.lease_id}' was accepted before: drop this one")
     if report.session is not None:
-        job = _measured(session, attempt, report, report.session, now)
+        job, stored = _measured(session, attempt, report, report.session, now)
     else:
         assert report.failure is not None
+        stored = None
         job = job_ends.fail(session, report.lease_id, report.attempt, report.failure, now, report.log)
     attempt.report_sha256, attempt.log = fingerprint, report.log
     session.add(attempt)
     session.flush()
-    return _reported(session, job, report.lease_id)
+    return Reported(job_id=job.id, status=JobStatus(job.status), measurement_id=stored)
 
 
-def _measured(session: Session, attempt: Attempt, report: Report, measured: MeasurementSession, now: datetime) -> Job:
+def _measured(
+    session: Session, attempt: Attempt, report: Report, measured: MeasurementSession, now: datetime
+) -> tuple[Job, str]:
+    """The finished job and the id of its measurement."""
     measurement_id = new_id("measurement", now)
     # First, though what follows may refuse the report and undo it: a stale report is stale, whatever is in it.
     job = job_ends.finish(session, report.lease_id, report.attempt, {"measurement_id": measurement_id}, now)
@@ -50,7 +54,7 @@ def _measured(session: Session, attempt: Attempt, report: Report, measured: Meas
     model_latency.add_measured(session, row)
     for position, op in enumerate(measured.profile or ()):
         session.add(OpRow(measurement_id=measurement_id, position=position, **op.model_dump()))
-    return job
+    return job, measurement_id
 
 
 def _profile_key(session: Session, attempt: Attempt, job: Job, measured: MeasurementSession) -> ProfileKey:

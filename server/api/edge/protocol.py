@@ -16,14 +16,14 @@ from urllib.parse import unquote
 
 import httptools
 import structlog
-from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from server.api.edge.access import DEPARTED
 from server.api.edge.bounds import Bounds
 from server.api.edge.connections import Connections, Place
+from server.api.edge.cycle import BoundedCycle, give_up
 from server.api.edge.raw_answers import raw_answer
 
 log = structlog.get_logger()
@@ -55,32 +55,6 @@ class Refused(Exception):  # noqa: N818  an answer, not an error
         super().__init__(detail)
         self.status = status
         self.detail = detail
-
-
-class BoundedCycle(RequestResponseCycle):
-    """One request and its answer. Where the answer is sent before all of the body arrived, the rest is not wanted."""
-
-    lingers = False
-    task: asyncio.Task[None] | None = None
-
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        async def unless_given_up(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  as ASGI has it
-            try:
-                await app(scope, receive, send)
-            except asyncio.CancelledError:
-                if DEPARTED not in self.scope["state"]:
-                    raise
-
-        await super().run_asgi(unless_given_up)
-
-    async def send(self, message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start" and self.more_body:
-            self.keep_alive = False  # so that the answer says it
-            await super().send(message)
-            # Closing at once would destroy the answer on its way: the protocol first lets the client read it.
-            self.lingers = self.keep_alive = True
-        else:
-            await super().send(message)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -142,7 +116,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.pool.remove(self)
         for cycle in (self.running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
-                _give_up(cycle)
+                give_up(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -174,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.deaf = True
         broken = self.cycle if self.cycle is not None and self.cycle.more_body else None  # it is the body that is wrong
         if broken is not None:
-            _give_up(broken)
+            give_up(broken)
             if self.pipeline and self.pipeline[0][0] is broken:
                 self.pipeline.popleft()
         self.refusal = refusal if broken is None or not broken.response_started else None
@@ -384,15 +358,6 @@ def _pool(server_state: ServerState, bounds: Bounds, loop: asyncio.AbstractEvent
         pool = Connections(bounds, loop)
         server_state.pool = pool  # type: ignore[attr-defined]
     return pool
-
-
-def _give_up(cycle: RequestResponseCycle) -> None:
-    """Its client has gone. A read is stopped wherever it waits, for a thread for example; a change goes on."""
-    cycle.disconnected = True
-    cycle.message_event.set()
-    if isinstance(cycle, BoundedCycle) and cycle.task is not None and cycle.scope["method"] == "GET":
-        cycle.scope["state"][DEPARTED] = True
-        cycle.task.cancel()
 
 
 def _watch_for_dead_peers(transport: asyncio.Transport) -> None:
