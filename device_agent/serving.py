@@ -140,10 +140,10 @@ class ServedDevice:
             return False  # another thread is sending it: no claim before it is delivered
         self._release()
         self._see_if_ready()
-        wait_seconds, begun_s = registration.wait_seconds, time.monotonic()
+        wait_seconds, begun_s = registration.wait_seconds(), time.monotonic()
         self._waits = wait_seconds > 0
         try:
-            lease = registration.claim(self.name) if self._ready else None
+            lease = registration.claim(self.name, wait_seconds) if self._ready else None
         finally:
             self._waits = False
         if lease is None:  # after a claim that the server has held, the next one follows at once

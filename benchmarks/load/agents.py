@@ -16,7 +16,7 @@ from benchmarks.load.client import run_loop
 from benchmarks.load.filling import Filled, describe, measured
 from benchmarks.load.servers import Served
 from benchmarks.load.wire import Wire
-from device_agent.uplink.registration import MAX_WAIT_SECONDS
+from device_agent.uplink.registration import LEAST_WAIT, MAX_WAIT_SECONDS
 
 SHARED_WIRES = 16
 PATIENCE_SECONDS = 60.0
@@ -109,10 +109,10 @@ class _Farm:
         wire = Wire(self.served.port, self.filled.agent)
         wait_seconds = min(about.get("wait_seconds") or 0.0, MAX_WAIT_SECONDS)  # as the device agent does
         asked = {"agent_id": about["agent_id"], "devices": [f"load-{number}"]}
-        if wait_seconds:
-            asked["wait_seconds"] = wait_seconds
         await asyncio.sleep(random.random() * 2)
         while True:
+            if wait_seconds:
+                asked["wait_seconds"] = random.uniform(LEAST_WAIT, 1.0) * wait_seconds
             status, lease = await wire.call("POST", "/leases", asked)
             if status == 200:
                 self.leased_s[lease["job_id"]] = time.perf_counter()

@@ -25,6 +25,8 @@ from server.wire import (
 log = structlog.get_logger()
 # Short enough to see between two waits whether the device is still ready.
 MAX_WAIT_SECONDS = 25.0
+LEAST_WAIT = 0.6
+"""Of that, drawn for each wait: many agents that a server has left at the same moment do not call again together."""
 
 # Renewals may fail twice in a row before the lease runs out.
 RENEWALS_PER_LEASE = 3
@@ -67,10 +69,10 @@ class Registration:
     def registered(self) -> bool:
         return self._registered is not None
 
-    @property
     def wait_seconds(self) -> float:
-        """How long a claim waits for a job. Claims take turns, so those of several devices do not wait: they poll."""
-        return self._intervals.wait if len(self._devices) == 1 else 0.0
+        """How long the next claim waits for a job. Claims take turns, so those of several devices do not wait: they
+        poll."""
+        return random.uniform(LEAST_WAIT, 1.0) * self._intervals.wait if len(self._devices) == 1 else 0.0
 
     def set_device(self, about: DeviceDescription) -> None:
         """Serve a device from the next call on; one of its name is replaced."""
@@ -96,15 +98,15 @@ class Registration:
         else:
             self._intervals = _intervals(reply)
 
-    def claim(self, device: str) -> Lease | None:
-        """The next job for a device; None if there is none, or if the server does not know the agent.
+    def claim(self, device: str, wait_seconds: float = 0.0) -> Lease | None:
+        """The next job for a device, waited for; None if there is none, or if the server does not know the agent.
 
         The lease counts as held until it is released.
         """
         with self._calls:
             agent_id = self._ensure_registered()
             try:
-                asked = LeaseRequest(agent_id=agent_id, devices=[device], wait_seconds=self.wait_seconds)
+                asked = LeaseRequest(agent_id=agent_id, devices=[device], wait_seconds=wait_seconds)
                 lease = self.server.claim(asked)
             except UnknownAgent as error:
                 self._forget(agent_id, error)

@@ -1,8 +1,8 @@
 """Heartbeats that say nothing new are kept in memory, and written together every few seconds: an idle agent's write
 nothing by themselves.
 
-Written at once is what changes a device's state, and what would be overdue. What the database has not seen yet is lost
-with the process; the next heartbeat is as good.
+Written at once is what changes a device's state, and soon what would be overdue. What the database has not seen yet is
+lost with the process; the next heartbeat is as good.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from server.wire import DeviceState, Heartbeat
 log = structlog.get_logger()
 CHUNK = 250  # agents of one transaction
 MOST_SECONDS, LEAST_SECONDS = 4.0, 0.05
+SOON_SECONDS = 1.0  # until what is overdue is written, with all that comes meanwhile
+KEPT = 20  # times that: how long an agent is known that is heard elsewhere, or not at all
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Heartbeats:
         self._known: dict[str, _Known] = {}
         self._waiting: dict[str, Beat] = {}
         self._generation = 0
+        self._is_overdue = False
 
     def __len__(self) -> int:
         """How many agents are heard."""
@@ -69,11 +72,13 @@ class Heartbeats:
     def hear_again(self, body: Heartbeat, token_id: str) -> bool:
         """Whether it says nothing new, so that it was kept for the next flush."""
         known, now = self._known.get(body.agent_id), self._clock()
-        if known is None or known.token_id != token_id or now - known.written_at >= self._overdue:
+        if known is None or known.token_id != token_id:
             return False
         if any(known.states.get(beat.name) != beat.state for beat in body.devices):
             return False
         self._waiting[body.agent_id] = Beat(now, body.devices)
+        # Of several server processes another one may have heard it meanwhile, and nothing is overdue then.
+        self._is_overdue = self._is_overdue or now - known.written_at >= self._overdue
         return True
 
     async def hear(self, body: Heartbeat, token_id: str) -> None:
@@ -91,8 +96,9 @@ class Heartbeats:
 
     async def flush(self) -> None:
         """Write what waits."""
+        self._is_overdue = False
         while self._waiting:
-            some = {agent_id: self._waiting.pop(agent_id) for agent_id in list(self._waiting)[:CHUNK]}
+            some = {agent_id: self._waiting.pop(agent_id) for agent_id in sorted(self._waiting)[:CHUNK]}
             if not await run_sync(self._write, some, limiter=self._writes):
                 self.forget()
             for agent_id, beat in some.items():
@@ -100,8 +106,13 @@ class Heartbeats:
                     known.written_at = max(known.written_at, beat.at)
 
     async def flush_forever(self) -> None:
+        waited_seconds, step_seconds = 0.0, min(SOON_SECONDS, self._every_seconds)
         while True:
-            await asyncio.sleep(self._every_seconds)
+            await asyncio.sleep(step_seconds)
+            waited_seconds += step_seconds
+            if not self._is_overdue and waited_seconds < self._every_seconds:
+                continue
+            waited_seconds = 0.0
             try:
                 await self.flush()
                 self._drop_silent()
@@ -110,7 +121,8 @@ class Heartbeats:
 
     def _drop_silent(self) -> None:
         now = self._clock()
-        self._known = {key: known for key, known in self._known.items() if now - known.written_at < 2 * self._overdue}
+        kept = KEPT * self._overdue
+        self._known = {key: known for key, known in self._known.items() if now - known.written_at < kept}
 
     def _write_one(self, body: Heartbeat, token_id: str, now: datetime) -> None:
         with self._database.write() as session:

@@ -68,7 +68,7 @@ async def _wait(state: State, body: bytes, token_id: str, scope: Scope, receive:
         return False
     deadline_s = scope["state"][DEADLINE] = time.monotonic() + asked.wait_seconds
     with state.watch.waiting([device_topic(name) for name in asked.devices]) as waiting:
-        if not state.queue.is_empty(asked.devices) or await waiting.unless_gone(receive, deadline_s):
+        if not await state.queue.is_empty(asked.devices) or await waiting.unless_gone(receive, deadline_s):
             return False
     await _send(send, 204, b"")
     return True

@@ -33,8 +33,11 @@ class Beat:
 
 
 def write(session: Session, beats: Mapping[str, Beat]) -> bool:
-    """Store heartbeats by the agents' ids. False where a device belongs to another agent by now; it is not changed."""
-    seen = [{"agent": agent_id, "at": beat.at} for agent_id, beat in beats.items()]
+    """Store heartbeats by the agents' ids. False where a device belongs to another agent by now; it is not changed.
+
+    Rows are changed in order, so that two server processes that hear the same agents never wait for each other.
+    """
+    seen = [{"agent": agent_id, "at": beats[agent_id].at} for agent_id in sorted(beats)]
     rows = [
         {
             "agent": agent_id,
@@ -46,6 +49,7 @@ def write(session: Session, beats: Mapping[str, Beat]) -> bool:
         for agent_id, beat in beats.items()
         for one in beat.devices
     ]
+    rows.sort(key=lambda row: str(row["device"]))
     return _matched(session, SEEN, seen) + _matched(session, BEAT, rows) == len(seen) + len(rows)
 
 

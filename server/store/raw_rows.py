@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import anyio
+from anyio.to_thread import run_sync
 from sqlalchemy import JSON, Table
 from sqlmodel import Session, SQLModel
 
@@ -71,16 +73,21 @@ class Connections:
 
 
 class QueuedFor:
-    """Whether measuring jobs are queued for devices, answered within microseconds where that can be."""
+    """Whether measuring jobs are queued for devices; on SQLite it is seen within microseconds, without a thread."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, connections: Connections, reads: anyio.CapacityLimiter) -> None:
+        self._connections, self._reads = connections, reads
 
-    def is_empty(self, devices: Sequence[str]) -> bool:
+    async def is_empty(self, devices: Sequence[str]) -> bool:
         """True where no job is queued for them; False where one is, and where it is not known without waiting."""
+        if not devices:
+            return True
         if self._connections.is_postgres:
-            return False
-        places = ", ".join("?" * len(devices))
+            return await run_sync(self._is_empty, devices, limiter=self._reads)
+        return self._is_empty(devices)
+
+    def _is_empty(self, devices: Sequence[str]) -> bool:
+        places = ", ".join(["%s" if self._connections.is_postgres else "?"] * len(devices))
         statement = f"SELECT 1 FROM job WHERE status = 'queued' AND kind = 'measure' AND device IN ({places}) LIMIT 1"
         try:
             return self._connections.first(statement, devices) is None

@@ -65,7 +65,7 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
 async def _may_claim(state: State, body: LeaseRequest, token_id: str) -> bool:
     """Whether a job may wait for the agent; for one that is known, mostly without a thread. Raises NotFound,
     Forbidden."""
-    if state.heartbeats.knows(body.agent_id, token_id, body.devices) and state.queue.is_empty(body.devices):
+    if state.heartbeats.knows(body.agent_id, token_id, body.devices) and await state.queue.is_empty(body.devices):
         return False
     return await run_sync(_has_job, state, body, token_id, limiter=state.reads)
 
