@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass
 class Soak:
-    """One run against a service. `pause_seconds` lies between two actions, on average."""
+    """One run against a service. `pause_seconds` lie between the beginnings of two actions, on average."""
 
     service: Service
     client: Client
@@ -74,10 +74,12 @@ class Soak:
         """All actions, then the verdict over what the service has done `drain_seconds` after the last of them."""
         self._begin()
         actions = amounts.actions(self.rng)
+        due_s = self._begun
         for number, action in enumerate(actions):
             self.say(f"{time.monotonic() - self._begun:6.0f} s  {number + 1}/{len(actions)}  {action}")
             self._do(action)
-            self._pause(self.rng.uniform(0.0, 2.0 * self.pause_seconds))
+            due_s += self.rng.uniform(0.0, 2.0 * self.pause_seconds)
+            self._wait_until(due_s)
         self.client.wait_ready(READY_SECONDS)
         verdict = self.ledger.judge(self.client, drain_seconds)
         self._sample()
@@ -123,10 +125,9 @@ class Soak:
         if kind == ALL or not self.service.running:
             self.service.start()
 
-    def _pause(self, seconds: float) -> None:
+    def _wait_until(self, due_s: float) -> None:
         """Wait, and longer while much work is open: the queue is not what is tested."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end or self._is_full():
+        while time.monotonic() < due_s or self._is_full():
             if time.monotonic() - self._begun > self.samples[-1].at_seconds + SAMPLE_SECONDS:
                 self._sample()
             time.sleep(0.5)

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -23,11 +23,12 @@ from server.store.part_files import part_file
 
 DATABASE = "farm.db"
 PHASE = "files"
+INCOMPLETE = "this-backup-is-incomplete"
 
 
 def back_up(settings: Settings, target: Path, report: Report) -> list[str]:
     """Copy the home folder to `target`, which must not exist or be empty; returns a sentence for each file that is
-    damaged or missing, which the copy then lacks.
+    damaged or missing, which the copy then lacks. Until it is complete, the copy has a file that says so.
 
     A database of PostgreSQL is not copied: pg_dump does that, and has to run before. Raises BadValue, InfraError.
     """
@@ -38,11 +39,25 @@ def back_up(settings: Settings, target: Path, report: Report) -> list[str]:
         raise BadValue(f"{target} lies in the home folder that is backed up: give a folder outside of it")
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (database := _sqlite_file(settings)) is not None:
-            _copy_database(database, target / DATABASE)
-        return list(_copy_files(home, target, report))
+        with _claimed(target):
+            if (database := _sqlite_file(settings)) is not None:
+                _copy_database(database, target / DATABASE)
+            return list(_copy_files(home, target, report))
     except OSError as error:
         raise from_os_error(error, f"the folder {target}") from error
+
+
+@contextmanager
+def _claimed(target: Path) -> Iterator[None]:
+    """One copy is made in a folder at a time. The file that says so stays where it was not completed. Raises
+    BadValue."""
+    mark = target / INCOMPLETE
+    try:
+        mark.touch(0o600, exist_ok=False)
+    except FileExistsError as error:
+        raise BadValue(f"another backup is being written to {target}: give the name of another folder") from error
+    yield
+    mark.unlink()
 
 
 def _sqlite_file(settings: Settings) -> Path | None:

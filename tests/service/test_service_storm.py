@@ -25,6 +25,7 @@ SEED = 12
 STORM = Amounts(searches=30, uploads=20, measurements=10, kills=24)
 PAUSE_SECONDS = 1.0
 DRAIN_SECONDS = 600.0
+STRUCK = ("quarantined", "benchmark", "the exporting process ended by signal SIGKILL")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -51,9 +52,10 @@ def test_a_storm_of_kills_loses_and_doubles_nothing(service: Service) -> None:
     verdict = soak.run(STORM, DRAIN_SECONDS).verdict
     client.close()
     assert (verdict.lost, verdict.doubled, verdict.stuck) == (0, 0, 0), verdict
-    # A session that was killed three times is quarantined; nothing else may fail.
+    # A session that was killed three times is quarantined, and an export that was killed is tried once more: a job
+    # that the storm strikes that often fails. Nothing else may fail.
     assert verdict.outcomes.get("cancelled", 0) == 0, verdict
-    assert all("quarantined" in failure or "benchmark" in failure for failure in verdict.failures), verdict
+    assert all(any(reason in failure for reason in STRUCK) for failure in verdict.failures), verdict
     assert verdict.verified > 0, verdict
     wait_until("clean home", lambda: left_behind(service.home) == [])
     assert service.stop() == 0

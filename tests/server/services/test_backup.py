@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import threading
@@ -13,7 +14,8 @@ import pgserver
 import pytest
 
 from elasticvit.progress import silent
-from server.errors import BadValue
+from server.errors import BadValue, ServerError
+from server.services import backup
 from server.services.backup import back_up
 from server.settings import Settings
 from tests.server.server_farm import Farm, tiny_tflite
@@ -93,6 +95,38 @@ def test_a_copy_never_overwrites_anything(farm: Farm, tmp_path: Path, place: str
     with pytest.raises(BadValue):
         back_up(Settings(home=farm.home), target, silent)
     assert not (target / "farm.db").exists()
+
+
+def test_of_two_backups_into_one_folder_the_second_is_refused(
+    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, refused, copy = tmp_path / "copy", [], backup._copy_database
+
+    def copy_while_another_begins(source: Path, to: Path) -> None:
+        monkeypatch.setattr(backup, "_copy_database", copy)
+        with pytest.raises(BadValue):
+            back_up(Settings(home=farm.home), target, silent)
+        refused.append(to)
+        copy(source, to)
+
+    monkeypatch.setattr(backup, "_copy_database", copy_while_another_begins)
+    target.mkdir()
+    assert back_up(Settings(home=farm.home), target, silent) == [] and refused == [target / "farm.db"]
+    assert not (target / backup.INCOMPLETE).exists()
+    # As if both had seen the empty folder at once.
+    (tmp_path / "other").mkdir()
+    with backup._claimed(tmp_path / "other"), pytest.raises(BadValue), backup._claimed(tmp_path / "other"):
+        pass
+
+
+def test_a_copy_that_was_not_completed_says_so(farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_source: Path, _to: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(backup, "_copy_database", fail)
+    with pytest.raises(ServerError):
+        back_up(Settings(home=farm.home), tmp_path / "copy", silent)
+    assert (tmp_path / "copy" / backup.INCOMPLETE).exists()
 
 
 @pytest.mark.slow
