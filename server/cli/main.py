@@ -39,13 +39,14 @@ def version() -> None:
 
 
 @app.command()
-def up() -> None:
+def up(exit_with_parent: WithParent = False) -> None:
     """Run server, worker and agent in the foreground, with this machine as device `host`."""
     from server.settings import load_settings
     from server.supervise.lock import Taken
     from server.supervise.supervisor import Supervisor
     from server.wire.connect import AddressError
 
+    _watch(exit_with_parent)
     try:
         status = Supervisor(load_settings(), _say()).run()
     except Taken as error:

@@ -220,7 +220,8 @@ def _start(home: Path) -> Service:
     env = os.environ | {"ELASTICVIT_HOME": str(home), "ELASTICVIT_PORT": str(port), "ELASTICVIT_HOST": "127.0.0.1"}
     http = http_client(base_url("127.0.0.1", port), timeout_seconds=30.0)
     # A group of its own, so that stopping it reaches everything it started.
-    process = subprocess.Popen([sys.executable, "-m", "server.cli", "up"], env=env, start_new_session=True)
+    command = [sys.executable, "-m", "server.cli", "up", "--exit-with-parent"]
+    process = subprocess.Popen(command, env=env, start_new_session=True)
     return Service(process, http)
 
 

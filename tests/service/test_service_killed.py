@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,16 @@ def test_a_killed_supervisor_leaves_no_orphans_and_the_next_start_goes_on(
     assert session["attempts"] <= 2
     again.stop()
     check_nothing_left(home)
+
+
+@pytest.mark.slow
+def test_the_service_of_a_demo_ends_with_a_demo_that_is_killed(home: Path) -> None:
+    begin = "import pathlib, sys, time; from server.demo import run; "
+    begin += "run._start(pathlib.Path(sys.argv[1])); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", begin, str(home)]) as demo:
+        wait_until("start", lambda: len(processes(home)) > 2)
+        demo.kill()
+    wait_until("end of the orphans", lambda: processes(home) == {}, ORPHANS_SECONDS)
 
 
 @pytest.mark.long
