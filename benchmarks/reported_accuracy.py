@@ -121,7 +121,7 @@ def _summary(answers: list[Answer]) -> dict[str, float]:
     return {
         "points_too_high_before": _points([answer.before.value - answer.apart.value for answer in answers]),
         "points_too_high_now": _points([answer.now.value - answer.apart.value for answer in answers]),
-        "apart_within_told_interval": round(float(np.mean([_within(one.now, one.apart) for one in answers])), 3),
+        "apart_within_reported_interval": round(float(np.mean([_within(one.now, one.apart) for one in answers])), 3),
     }
 
 

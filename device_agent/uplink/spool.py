@@ -19,7 +19,7 @@ from server.wire import MAX_DETAIL_CHARS, Failure, Report, Reported
 log = structlog.get_logger()
 
 Send = Callable[[Report], Reported]
-# A report is set aside after this many server errors over this time: it would fail for ever.
+# A report is set aside after this many server errors over this time: it would never be accepted.
 MAX_FAULTS = 20
 FAULT_SECONDS = 3600.0
 

@@ -25,7 +25,7 @@ differences are not exaggerated."""
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Told logit = offset + slope · predicted logit.
+    """Reported logit = offset + slope · predicted logit.
 
     Attributes:
         spread: standard deviation of accuracies around what is reported of networks left out of the fit, 0 to 1.

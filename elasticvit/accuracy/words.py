@@ -5,7 +5,7 @@ from typing import Protocol
 PREDICTED = "predicted from other networks of its supernet that were measured"
 
 
-class Told(Protocol):
+class WithAccuracy(Protocol):
     """An accuracy, or what says the same in a manifest or over HTTP. Attributes as of `Accuracy`."""
 
     @property
@@ -20,7 +20,7 @@ class Told(Protocol):
     def upper(self) -> float | None: ...
 
 
-def in_words(accuracy: Told) -> str:
+def in_words(accuracy: WithAccuracy) -> str:
     """As in: measured on 5,000 images that were used for no choice (95 % interval 73.4 % to 75.8 %)."""
     how = _predicted(accuracy) if accuracy.source == "predicted" else _measured(accuracy)
     return f"{how}{interval_in_words(accuracy.lower, accuracy.upper)}"
@@ -34,7 +34,7 @@ def interval_in_words(lower: float | None, upper: float | None, unit: str = "%")
     return f" (95 % interval {100 * lower:{sign}.1f} to {100 * upper:{sign}.1f}{end})"
 
 
-def _measured(accuracy: Told) -> str:
+def _measured(accuracy: WithAccuracy) -> str:
     number = f"{accuracy.images:,} images" if accuracy.images else "images"
     if accuracy.independent:
         return f"measured on {number} that were used for no choice"
@@ -43,7 +43,7 @@ def _measured(accuracy: Told) -> str:
     return f"measured on {number} of which it is not known whether they also chose this network: expect less"
 
 
-def _predicted(accuracy: Told) -> str:
+def _predicted(accuracy: WithAccuracy) -> str:
     if accuracy.independent:
         return f"{PREDICTED} on images that were used for no choice; this network was not"
     if accuracy.independent is False:

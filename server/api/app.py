@@ -86,7 +86,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         def queue_measuring(wanted: Sequence[quick_measure.Wanted]) -> Sequence[quick_measure.Outcome]:
             with suppress(IntegrityError), database.write() as session:
                 return quick_measure.queue_all(session, wanted)
-            return [None] * len(wanted)  # one of them cannot be stored: each by itself says why
+            return [None] * len(wanted)  # one cannot be stored: each is tried alone
 
         try:
             async with (

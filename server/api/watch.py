@@ -54,8 +54,8 @@ class Waiting:
         return not self._closing.is_set()
 
     async def unless_gone(self, receive: Receive, deadline_s: float) -> bool:
-        """The same until a time of the monotonic clock, for a client that is still there; `receive` tells of its
-        departure."""
+        """Whether it was woken before a time of the monotonic clock, while its client is still connected; `receive`
+        gives http.disconnect when the client has left."""
         seconds = deadline_s - time.monotonic()
         if seconds <= 0:
             return False

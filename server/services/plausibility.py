@@ -26,7 +26,7 @@ DOUBTFUL_RATIO, IMPOSSIBLE_RATIO = 10.0, 100.0
 QUANTISED_FACTOR = 10.0
 # How far the anchor may be from its reference on the same device profile: busy and throttled devices are slower.
 DOUBTFUL_SPEED, IMPOSSIBLE_SPEED = 3.0, 10.0
-# So many samples are never all equal on a clock that counts nanoseconds.
+# This number of samples is never all equal on a clock that counts nanoseconds.
 FEWEST_EQUAL = 30
 
 

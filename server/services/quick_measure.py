@@ -68,7 +68,7 @@ class Wanted:
 
 
 def queue(session: Session, wanted: Wanted) -> Accepted | None:
-    """The same for one. Raises BadValue for a session that is too long, TooMany."""
+    """`queue_all` for one request. Raises BadValue for a session that is too long, TooMany."""
     (outcome,) = queue_all(session, [wanted])
     if isinstance(outcome, Exception):
         raise outcome
@@ -79,7 +79,7 @@ def queue_all(session: Session, wanted: Sequence[Wanted]) -> list[Outcome]:
     """Queue a job for each, or find the asker's own open job with the same request.
 
     BadValue stands for a session that is too long, TooMany for an owner without room, None for all that the thorough
-    way has to look at: an unknown device or model, and work that somebody else has queued.
+    way has to look at: an unknown device or model, and a job that another owner has queued.
     """
     all_alone(session, (f"job:{each.plan.key}" for each in wanted))
     batch = _Batch(session, wanted)

@@ -33,7 +33,7 @@ def _table(rng: np.random.Generator, val_images: int) -> AccuracyTable:
 
 
 @pytest.mark.medium
-def test_what_is_told_of_the_best_is_true_of_it() -> None:
+def test_the_reported_accuracy_of_the_best_is_true() -> None:
     """Without images that chose nothing it is not, and says so."""
     everybody = SMALL.sample(np.random.default_rng(9), 2000)
     errors, untold = list[float](), list[float]()

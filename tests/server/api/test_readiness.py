@@ -125,7 +125,7 @@ def test_a_lost_file_of_the_predictor_of_this_machine_is_seen(how: str, make_far
 
 
 @pytest.mark.medium
-def test_a_lost_file_of_another_devices_predictor_is_told_and_not_fatal(serving: Farm) -> None:
+def test_a_lost_file_of_another_devices_predictor_is_reported_and_not_fatal(serving: Farm) -> None:
     with serving.database.read() as session:
         (sha256,) = {row.sha256 for row in session.exec(select(Predictor))}
     serving.blobs.path(sha256).unlink()

@@ -136,7 +136,7 @@ def test_a_whole_home_has_nothing_wrong(home: Farm, capsys: pytest.CaptureFixtur
         ),
     ],
 )
-def test_each_damage_is_told_with_what_to_do(
+def test_each_damage_is_reported_with_what_to_do(
     home: Farm,
     path_of: Callable[[Farm], Path],
     damage: Callable[[Path], object],
@@ -209,7 +209,7 @@ def garble(path: Path) -> None:
         (Path.unlink, "no database"),
     ],
 )
-def test_a_damaged_database_is_told_and_files_are_still_checked(
+def test_a_damaged_database_is_reported_and_files_are_still_checked(
     stopped: Farm, damage: Callable[[Path], object], what: str
 ) -> None:
     file = stopped.home / "farm.db"

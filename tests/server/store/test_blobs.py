@@ -95,7 +95,7 @@ def test_wrong_bytes_are_never_sent(any_farm: Farm, damage: Callable[[Path], Non
     assert (part.status_code, part.content) == (206, b"TFL3")
 
 
-def test_a_missing_file_is_told_from_an_unknown_one(any_farm: Farm) -> None:
+def test_a_missing_file_is_distinguished_from_an_unknown_one(any_farm: Farm) -> None:
     made = any_farm.ok("POST", "/models", "user", content=tiny_tflite())
     any_farm.blobs.path(made["sha256"]).unlink()
     document = problem(any_farm.call("GET", f"/blobs/{made['sha256']}"), 500, "infra")

@@ -41,7 +41,7 @@ def replace(descriptor: int, path: str | Path, flags: int = os.O_WRONLY | os.O_A
     os.close(other)
 
 
-def test_lines_that_a_full_disk_refuses_are_counted_and_told_of(descriptor: int, tmp_path: Path) -> None:
+def test_lines_that_a_full_disk_refuses_are_counted_and_reported(descriptor: int, tmp_path: Path) -> None:
     stream = LogStream(reported, descriptor)
     stream.write("first\n")
     replace(descriptor, "/dev/full")

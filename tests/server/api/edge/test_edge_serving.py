@@ -81,7 +81,7 @@ def is_healthy(port: int) -> bool:
 
 @contextmanager
 def silent(port: int, count: int) -> Iterator[None]:
-    """So many connections on which nothing is sent."""
+    """`count` connections on which nothing is sent."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, count + 500), hard), hard))
     try:

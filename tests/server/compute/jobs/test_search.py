@@ -178,7 +178,7 @@ def test_several_verified_answers_stay_in_order_of_accuracy(setting: Setting) ->
 
 
 @pytest.mark.medium
-def test_what_is_told_of_answers_does_not_order_them(setting: Setting) -> None:
+def test_reported_accuracies_do_not_order_answers(setting: Setting) -> None:
     """It comes from images that choose nothing: by them the best of several would look better than it is."""
     task = setting.task(lambda model, _key: measured(model, 0.9 * setting.budget_ms), verify=True, count=4)
     answers = setting.run(task, StandInExporter(reported=lambda arch: 1 - top1(arch)))["models"]
