@@ -20,10 +20,11 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, col, func, select
 
 from server.errors import NotFound, StaleLease
+from server.ids import new_id
 from server.services.host_exclusion import undisturbed
 from server.services.jobs import TAKEN, changed, get
 from server.services.notices import job_changed
-from server.store.tables import Attempt, Job, new_id
+from server.store.tables import Attempt, Job
 from server.wire import JobKind, JobStatus, Progress
 
 DEFAULT_LEASE_SECONDS = 60.0

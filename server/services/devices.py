@@ -13,11 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, func, select
 
 from server.errors import BadValue, Conflict, Forbidden, NotFound
+from server.ids import new_id
 from server.services import device_binding, lease_expiry
 from server.services.jobs import TAKEN
 from server.services.pages import page
 from server.services.storable import storable
-from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet, new_id
+from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet
 from server.wire import (
     AgentRegister,
     DeviceBeat,

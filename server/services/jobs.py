@@ -44,8 +44,9 @@ from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session, col, func, select
 
 from server.errors import Finished, NotFound
+from server.ids import new_id
 from server.services.notices import job_changed
-from server.store.tables import Job, Token, new_id
+from server.store.tables import Job, Token
 from server.wire import Failure, JobKind, JobStatus, JobView, Progress
 
 OPEN = (JobStatus.QUEUED, JobStatus.LEASED, JobStatus.RUNNING)

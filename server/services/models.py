@@ -19,10 +19,11 @@ from elasticvit.accuracy import value
 from elasticvit.archs.arch import Arch, arch_object
 from elasticvit.costs.flops import macs, params
 from server.errors import DamagedFile, NotFound, ServerError
+from server.ids import new_id
 from server.services import tflite_upload
 from server.services.storable import storable
 from server.store.blobs import Blobs, Draft
-from server.store.tables import Model, ModelFile, Predictor, Supernet, new_id
+from server.store.tables import Model, ModelFile, Predictor, Supernet
 from server.wire import Accuracy, BlobRef, ModelSource, ModelView
 
 # What lists do not show is not read.

@@ -13,10 +13,11 @@ from sqlmodel import Session, and_, col, func, select
 
 from elasticvit.latency.predictor import LatencyPredictor
 from server.errors import NoPredictor, NotFound
+from server.ids import new_id
 from server.services import measurements
 from server.services.pages import page
 from server.store.blobs import Blobs
-from server.store.tables import Predictor, Supernet, new_id
+from server.store.tables import Predictor, Supernet
 from server.wire import Page, PredictorRef, PredictorView, Statistic
 
 

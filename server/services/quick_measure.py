@@ -14,12 +14,13 @@ from sqlalchemy import bindparam, insert, text
 from sqlmodel import Session
 
 from server.errors import BadValue, TooMany
+from server.ids import new_id
 from server.services import askers, joining
 from server.services.alone import all_alone
 from server.services.askers import Asker
 from server.services.jobs import OPEN
 from server.store.hints import device_topic, hint, job_topic
-from server.store.tables import Job, new_id
+from server.store.tables import Job
 from server.wire import Accepted, JobKind, JobRequest, JobStatus, MeasureProtocol
 
 MEASURE_PRIORITY = 5

@@ -7,10 +7,11 @@ from datetime import datetime
 from sqlmodel import Session, select
 
 from server.errors import BadValue, StaleLease
+from server.ids import new_id
 from server.services import claims, devices, job_ends, jobs, measurements, model_latency, models, p90, plausibility
 from server.services.statistics import figures
 from server.services.storable import digest, storable
-from server.store.tables import Attempt, Job, Measurement, Model, OpRow, Profile, new_id
+from server.store.tables import Attempt, Job, Measurement, Model, OpRow, Profile
 from server.wire import JobStatus, MeasurementSession, MeasureProtocol, ProfileKey, Report, Reported
 
 

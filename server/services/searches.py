@@ -11,10 +11,11 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from server.errors import BadValue, Infeasible, NoPredictor, NotFound
+from server.ids import new_id
 from server.services import askers, devices, job_ends, jobs, predictors, spaces, submissions, supernets
 from server.services.askers import Asker
 from server.store.blobs import Blobs
-from server.store.tables import Job, Search, Supernet, new_id
+from server.store.tables import Job, Search, Supernet
 from server.wire import (
     Accepted,
     JobKind,

@@ -13,10 +13,11 @@ import structlog
 from sqlmodel import Session, col, select
 
 from server.errors import InfraError, NotFound, Unauthorized, from_os_error
+from server.ids import new_id
 from server.services.pages import page
 from server.store.blobs import set_aside, write_private
 from server.store.db import Database
-from server.store.tables import Token, new_id
+from server.store.tables import Token
 from server.wire import Page, Role, TokenCreated, TokenView
 
 log = structlog.get_logger()

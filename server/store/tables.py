@@ -3,7 +3,6 @@
 JSON values are replaced, never changed in place: SQLAlchemy does not see inside. Latencies are milliseconds.
 """
 
-import secrets
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,11 +38,6 @@ class PlainText(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else plain_text(value)
-
-
-def new_id(prefix: str, now: datetime) -> str:
-    """An id that sorts by creation time, so that lists are paged by it."""
-    return f"{prefix}-{int(now.timestamp() * 1000):011x}{secrets.token_hex(4)}"
 
 
 class Token(SQLModel, table=True):
