@@ -17,11 +17,13 @@ from device_agent.devices.device import Device
 from device_agent.devices.source import Attached, Detached, DeviceEvent, DeviceSource
 from device_agent.errors import AgentError
 from device_agent.serving import ServedDevice, Uplink
+from device_agent.uplink.registration import Intervals
 from server.wire import DeviceBeat, DeviceState
 from server.wire.liveness import Liveness, Pulse, Watchdog
 
 log = structlog.get_logger()
 LOOK_SECONDS = 0.1
+IDLE_LOOK_SECONDS = 1.0  # for the end of a wait
 
 # For one heartbeat, with the reports that it delivers; each call to the server has a limit of its own.
 BEAT_SECONDS = 1800.0
@@ -112,7 +114,7 @@ class Agent:
         # A heartbeat before would register the agent without its devices, which the server then takes for offline.
         self._listed.wait()
         while not self._stop.is_set:
-            pulse.within(registration.intervals.heartbeat + BEAT_SECONDS)
+            pulse.within(registration.intervals.idle_heartbeat + registration.intervals.heartbeat + BEAT_SECONDS)
             try:
                 registration.heartbeat([served.beat() for served in self._present.values()])
                 if not self._present:  # otherwise the threads of the devices deliver what waits
@@ -124,7 +126,17 @@ class Agent:
                 self._stop.wait(registration.intervals.heartbeat)
             else:
                 backoff.clear()
-                self._stop.wait(registration.intervals.heartbeat)
+                self._rest(registration.intervals)
+
+    def _rest(self, intervals: Intervals) -> None:
+        """Until the next heartbeat: longer while all devices wait for jobs, since each wait counts as a heartbeat."""
+        sent_s = time.monotonic()
+        self._stop.wait(intervals.heartbeat)
+        while self._all_wait() and time.monotonic() - sent_s < intervals.idle_heartbeat and not self._stop.is_set:
+            self._stop.wait(min(IDLE_LOOK_SECONDS, intervals.heartbeat))
+
+    def _all_wait(self) -> bool:
+        return bool(self._present) and all(served.waits for served in self._present.values())
 
     def _say_goodbye(self, seconds: float) -> None:
         beats = [DeviceBeat(name=name, state=DeviceState.OFFLINE) for name in self._present]

@@ -37,7 +37,7 @@ class Size:
 
 
 FULL = Size(
-    filled=150, rounds=3, seconds=2.0, agents=1000, jobs=400, settle_seconds=40.0, idle_seconds=10.0, streams=500
+    filled=150, rounds=3, seconds=2.0, agents=1000, jobs=400, settle_seconds=60.0, idle_seconds=60.0, streams=500
 )
 QUICK = Size(filled=5, rounds=1, seconds=0.5, agents=20, jobs=20, settle_seconds=2.0, idle_seconds=1.0, streams=20)
 JOBS_A_SECOND = 40.0

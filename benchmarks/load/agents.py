@@ -98,12 +98,12 @@ class _Farm:
 
     async def _beat(self, number: int, about: dict[str, Any]) -> None:
         body = {"agent_id": about["agent_id"], "devices": [{"name": f"load-{number}", "state": "idle"}]}
-        seconds = about["heartbeat_seconds"]
+        seconds = about["heartbeat_seconds"]  # the first one comes soon, as an agent sends it when it starts
         await asyncio.sleep(random.random() * seconds)
         while True:
             _status, reply = await self._wire().call("POST", "/agents/heartbeat", body)
-            seconds = reply["heartbeat_seconds"]
-            await asyncio.sleep(seconds)
+            # As the device agent does while its device waits for jobs.
+            await asyncio.sleep(reply.get("idle_heartbeat_seconds") or reply["heartbeat_seconds"])
 
     async def _serve(self, number: int, about: dict[str, Any]) -> None:
         wire = Wire(self.served.port, self.filled.agent)

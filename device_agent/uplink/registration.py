@@ -35,13 +35,15 @@ RENEWALS_PER_LEASE = 3
 @dataclass(frozen=True)
 class Intervals:
     """Seconds, from the server's last answer. `renew` is how often a lease is renewed, also to hear of its end; `wait`
-    is how long a claim may wait for a job, 0 with servers that answer at once."""
+    is how long a claim may wait for a job, 0 with servers that answer at once; `idle_heartbeat` is for the time while
+    all devices wait."""
 
     heartbeat: float
     poll: float
     lease: float
     renew: float
     wait: float = 0.0
+    idle_heartbeat: float = 0.0
 
 
 class Registration:
@@ -190,7 +192,8 @@ def _intervals(answer: AgentRegistered | HeartbeatReply) -> Intervals:
     longest = answer.lease_seconds / RENEWALS_PER_LEASE
     renew = min(answer.renew_seconds or longest, longest)
     wait = min(answer.wait_seconds or 0.0, MAX_WAIT_SECONDS)
-    return Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds, renew, wait)
+    idle = max(answer.idle_heartbeat_seconds or 0.0, answer.heartbeat_seconds)
+    return Intervals(answer.heartbeat_seconds, answer.poll_seconds, answer.lease_seconds, renew, wait, idle)
 
 
 def _version() -> str:

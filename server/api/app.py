@@ -92,7 +92,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             async with (
                 upkeep(database, clock, settings) as sweeper,
                 watched(database, reads, settings.look_seconds) as watch,
-                heard(database, clock, settings.offline_after, writes) as heartbeats,
+                heard(database, clock, settings.offline_after, reads, writes) as heartbeats,
             ):
                 app.state.server = State(
                     settings=settings,
@@ -106,7 +106,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                     reads=reads,
                     writes=writes,
                     heartbeats=heartbeats,
-                    queue=QueuedFor(connections, reads),
+                    queue=QueuedFor(connections, database.hints, reads),
                     measuring=Batches(queue_measuring, writes),
                     tokens=TokenCache(lookup, settings.token_cache_seconds),
                     sweeper=sweeper,

@@ -1,5 +1,5 @@
 """Heartbeats that say nothing new are kept in memory, and written together every few seconds: an idle agent's write
-nothing by themselves.
+nothing by themselves. A claim counts as a heartbeat, which says that its devices are idle.
 
 Written at once is what changes a device's state, and soon what would be overdue. What the database has not seen yet is
 lost with the process; the next heartbeat is as good.
@@ -22,7 +22,7 @@ from server.services import beats, devices
 from server.services.beats import Beat
 from server.store.db import Database
 from server.store.hints import AGENTS
-from server.wire import DeviceState, Heartbeat
+from server.wire import DeviceBeat, DeviceState, Heartbeat
 
 log = structlog.get_logger()
 CHUNK = 250  # agents of one transaction
@@ -36,7 +36,8 @@ class _Known:
     """An agent as it was written last."""
 
     token_id: str
-    states: dict[str, DeviceState]
+    beats: dict[str, DeviceBeat]
+    """By the name of the device."""
     written_at: datetime
 
 
@@ -44,9 +45,14 @@ class Heartbeats:
     """Those of the agents that this process hears. Belongs to the event loop."""
 
     def __init__(
-        self, database: Database, clock: Clock, offline_after: timedelta, writes: anyio.CapacityLimiter
+        self,
+        database: Database,
+        clock: Clock,
+        offline_after: timedelta,
+        reads: anyio.CapacityLimiter,
+        writes: anyio.CapacityLimiter,
     ) -> None:
-        self._database, self._clock, self._writes = database, clock, writes
+        self._database, self._clock, self._reads, self._writes = database, clock, reads, writes
         self._every_seconds = min(MOST_SECONDS, max(LEAST_SECONDS, offline_after.total_seconds() / 5))
         # Later than that, the next flush could come too late. Heartbeats of many agents come every `offline_after` / 2.
         self._overdue = offline_after - timedelta(seconds=1.5 * self._every_seconds)
@@ -62,7 +68,7 @@ class Heartbeats:
     def knows(self, agent_id: str, token_id: str, names: Sequence[str]) -> bool:
         """Whether the agent is registered with this token and these devices."""
         known = self._known.get(agent_id)
-        return known is not None and known.token_id == token_id and known.states.keys() >= set(names)
+        return known is not None and known.token_id == token_id and known.beats.keys() >= set(names)
 
     def forget(self) -> None:
         """Ask the database again from now on: an agent was registered, or a device rebound."""
@@ -74,25 +80,45 @@ class Heartbeats:
         known, now = self._known.get(body.agent_id), self._clock()
         if known is None or known.token_id != token_id:
             return False
-        if any(known.states.get(beat.name) != beat.state for beat in body.devices):
+        if any(beat.name not in known.beats or known.beats[beat.name].state != beat.state for beat in body.devices):
             return False
-        self._waiting[body.agent_id] = Beat(now, body.devices)
-        # Of several server processes another one may have heard it meanwhile, and nothing is overdue then.
-        self._is_overdue = self._is_overdue or now - known.written_at >= self._overdue
+        known.beats |= {beat.name: beat for beat in body.devices}
+        self._keep(body.agent_id, known, now)
+        return True
+
+    def hear_claim(self, agent_id: str, token_id: str, names: Sequence[str]) -> bool:
+        """Whether the agent is known. Its claim says that these devices are idle; its others are as they were."""
+        if not self.knows(agent_id, token_id, names):
+            return False
+        known = self._known[agent_id]
+        for name in names:
+            if known.beats[name].state is not DeviceState.IDLE:
+                known.beats[name] = known.beats[name].model_copy(update={"state": DeviceState.IDLE})
+        self._keep(agent_id, known, self._clock())
         return True
 
     async def hear(self, body: Heartbeat, token_id: str) -> None:
         """Raises NotFound for an unknown agent or device, Forbidden for another agent's."""
+        if not self.knows(body.agent_id, token_id, []):
+            await self.learn(body.agent_id, token_id)
         if self.hear_again(body, token_id):
             return
-        now, states = self._clock(), {beat.name: beat.state for beat in body.devices}
+        now, heard = self._clock(), {beat.name: beat for beat in body.devices}
         if self.knows(body.agent_id, token_id, []):
-            states = self._known[body.agent_id].states | states
+            heard = self._known[body.agent_id].beats | heard
         generation = self._generation
         await run_sync(self._write_one, body, token_id, now, limiter=self._writes)
         self._waiting.pop(body.agent_id, None)
         if generation == self._generation:
-            self._known[body.agent_id] = _Known(token_id, states, now)
+            self._known[body.agent_id] = _Known(token_id, heard, now)
+
+    async def learn(self, agent_id: str, token_id: str) -> None:
+        """Read what other processes wrote of an agent, or this one before it forgot. Raises NotFound for an unknown
+        agent, Forbidden for another token's."""
+        generation = self._generation
+        at, beats = await run_sync(self._read, agent_id, token_id, limiter=self._reads)
+        if generation == self._generation:
+            self._known[agent_id] = _Known(token_id, {beat.name: beat for beat in beats}, at)
 
     async def flush(self) -> None:
         """Write what waits."""
@@ -119,6 +145,12 @@ class Heartbeats:
             except Exception:  # the next heartbeats are as good
                 log.exception("heartbeats could not be written; trying again")
 
+    def _keep(self, agent_id: str, known: _Known, now: datetime) -> None:
+        """For the next flush."""
+        self._waiting[agent_id] = Beat(now, list(known.beats.values()))
+        # Of several server processes another one may have heard it meanwhile, and nothing is overdue then.
+        self._is_overdue = self._is_overdue or now - known.written_at >= self._overdue
+
     def _drop_silent(self) -> None:
         now = self._clock()
         kept = KEPT * self._overdue
@@ -128,6 +160,10 @@ class Heartbeats:
         with self._database.write() as session:
             devices.heartbeat(session, body.agent_id, body.devices, token_id, now)
 
+    def _read(self, agent_id: str, token_id: str) -> tuple[datetime, list[DeviceBeat]]:
+        with self._database.read() as session:
+            return beats.last(session, agent_id, token_id)
+
     def _write(self, some: dict[str, Beat]) -> bool:
         with self._database.write() as session:
             return beats.write(session, some)
@@ -135,10 +171,14 @@ class Heartbeats:
 
 @asynccontextmanager
 async def heard(
-    database: Database, clock: Clock, offline_after: timedelta, writes: anyio.CapacityLimiter
+    database: Database,
+    clock: Clock,
+    offline_after: timedelta,
+    reads: anyio.CapacityLimiter,
+    writes: anyio.CapacityLimiter,
 ) -> AsyncIterator[Heartbeats]:
     """Heartbeats that are written now and then inside the block, and at its end."""
-    heartbeats, loop = Heartbeats(database, clock, offline_after, writes), asyncio.get_running_loop()
+    heartbeats, loop = Heartbeats(database, clock, offline_after, reads, writes), asyncio.get_running_loop()
 
     def forget() -> None:
         with suppress(RuntimeError):  # the loop was closed

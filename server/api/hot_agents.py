@@ -64,7 +64,9 @@ async def _beat(state: State, body: bytes, token_id: str, send: Send) -> bool:
 async def _wait(state: State, body: bytes, token_id: str, scope: Scope, receive: Receive, send: Send) -> bool:
     """Wait while no job is queued; as soon as one may be, the route looks for it."""
     asked = _read(LeaseRequest, body)
-    if asked is None or not asked.wait_seconds or not state.heartbeats.knows(asked.agent_id, token_id, asked.devices):
+    if asked is None or not asked.wait_seconds:
+        return False
+    if not state.heartbeats.hear_claim(asked.agent_id, token_id, asked.devices):
         return False
     deadline_s = scope["state"][DEADLINE] = time.monotonic() + asked.wait_seconds
     with state.watch.waiting([device_topic(name) for name in asked.devices]) as waiting:

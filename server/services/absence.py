@@ -9,13 +9,15 @@ from sqlmodel import Session
 from server.store.tables import Device
 from server.wire import DeviceState
 
-# Several heartbeats, and less than the lease that an agent lets run out when it goes.
-SILENT_SECONDS = 20.0
+SILENT_SECONDS = 30.0  # more than the longest time between two calls of an agent that waits for jobs
+# An agent that measures sends heartbeats more often; less than the lease that it lets run out when it goes.
+HOLDER_SILENT_SECONDS = 20.0
 
 
-def is_away(session: Session, name: str | None, now: datetime, silent_seconds: float = SILENT_SECONDS) -> bool:
-    """Whether the device is not known, its agent does not serve it any more, or nothing was heard of it for a while."""
-    return name is None or away_since(session, name, now, silent_seconds) is not None
+def is_away(session: Session, name: str | None, now: datetime) -> bool:
+    """Whether a device on which a job ran is not known, is not served by its agent any more, or nothing was heard of
+    it for a while."""
+    return name is None or away_since(session, name, now, HOLDER_SILENT_SECONDS) is not None
 
 
 def away_since(session: Session, name: str, now: datetime, silent_seconds: float = SILENT_SECONDS) -> datetime | None:

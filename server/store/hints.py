@@ -54,6 +54,7 @@ class Hints:
     def __init__(self, url: str) -> None:
         self._lock = threading.Lock()
         self._wakes: dict[str, list[Wake]] = {}
+        self._quiet: set[str] = set()
         self._sender = secrets.token_hex(8)
         self.postgres = PostgresListener(url, self._received) if url.startswith("postgresql") else None
         self._datagrams = Datagrams(url) if self.postgres is None else None
@@ -94,6 +95,20 @@ class Hints:
             self._wakes.setdefault(topic, []).append(event.set)
         return event
 
+    def note_quiet(self, topics: Collection[str]) -> None:
+        """Call before looking for what the topics stand for: from then on `quiet` says whether a hint has come."""
+        with self._lock:
+            self._quiet.update(topics)
+
+    def forget_quiet(self, topics: Collection[str]) -> None:
+        """Something was found there."""
+        with self._lock:
+            self._quiet.difference_update(topics)
+
+    def quiet(self, topics: Collection[str]) -> bool:
+        """Whether no hint came on any of the topics since each was noted; False where hints may have been missed."""
+        return (self.postgres is None or self.postgres.connected) and self._quiet.issuperset(topics)
+
     def topics(self, prefix: str) -> list[str]:
         """The topics with this prefix that somebody waits for now, without the prefix."""
         with self._lock:
@@ -127,6 +142,10 @@ class Hints:
 
     def _deliver(self, topics: Collection[str]) -> None:
         with self._lock:
+            if ANY in topics or QUEUE in topics:
+                self._quiet.clear()
+            else:
+                self._quiet.difference_update(topics)
             if ANY in topics:
                 wakes = [wake for wakes in self._wakes.values() for wake in wakes]
             else:

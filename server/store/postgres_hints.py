@@ -30,12 +30,18 @@ class PostgresListener:
         self._deliver = deliver
         self._closing = threading.Event()
         self._listening = threading.Event()
+        self._connected = False
         self._wake_read, self._wake_write = os.pipe()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
         self._thread.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection listens now, as far as is known."""
+        return self._connected
 
     def listening(self, seconds: float) -> bool:
         """Whether the connection listens, waited for."""
@@ -62,9 +68,10 @@ class PostgresListener:
                     self._listening.set()
                     if missed:
                         self._deliver(f"\n{ANY}")
+                    self._connected = True
                     self._receive(connection)
             except (psycopg.Error, OSError) as error:
-                missed = True
+                missed, self._connected = True, False
                 log.warning("hints of other processes are not received; trying again", reason=str(error))
                 self._closing.wait(RETRY_SECONDS)
 

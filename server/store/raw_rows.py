@@ -22,6 +22,7 @@ from sqlalchemy import JSON, Table
 from sqlmodel import Session, SQLModel
 
 from server.store.db import Database
+from server.store.hints import Hints, device_topic
 from server.store.sqlite_file import identity
 from server.version import VERSION
 
@@ -73,18 +74,25 @@ class Connections:
 
 
 class QueuedFor:
-    """Whether measuring jobs are queued for devices; on SQLite it is seen within microseconds, without a thread."""
+    """Whether measuring jobs are queued for devices. The database is asked only where a hint has come since it was
+    asked last; on SQLite it answers within microseconds, without a thread."""
 
-    def __init__(self, connections: Connections, reads: anyio.CapacityLimiter) -> None:
-        self._connections, self._reads = connections, reads
+    def __init__(self, connections: Connections, hints: Hints, reads: anyio.CapacityLimiter) -> None:
+        self._connections, self._hints, self._reads = connections, hints, reads
 
     async def is_empty(self, devices: Sequence[str]) -> bool:
         """True where no job is queued for them; False where one is, and where it is not known without waiting."""
-        if not devices:
+        topics = [device_topic(name) for name in devices]
+        if self._hints.quiet(topics):
             return True
+        self._hints.note_quiet(topics)
         if self._connections.is_postgres:
-            return await run_sync(self._is_empty, devices, limiter=self._reads)
-        return self._is_empty(devices)
+            is_empty = await run_sync(self._is_empty, devices, limiter=self._reads)
+        else:
+            is_empty = self._is_empty(devices)
+        if not is_empty:
+            self._hints.forget_quiet(topics)
+        return is_empty
 
     def _is_empty(self, devices: Sequence[str]) -> bool:
         places = ", ".join(["%s" if self._connections.is_postgres else "?"] * len(devices))

@@ -36,10 +36,12 @@ class AgentRegister(Request):
 class AgentRegistered(Answer):
     """`renew_seconds` is how often an agent that measures renews its lease, None for a third of `lease_seconds`: a
     cancellation reaches it so soon. `wait_seconds` is how long a POST /leases may wait for a job; None from a server
-    where it may not."""
+    where it may not. While all devices wait in such requests, heartbeats every `idle_heartbeat_seconds` are enough;
+    None for `heartbeat_seconds`."""
 
     agent_id: str
     heartbeat_seconds: float
+    idle_heartbeat_seconds: float | None = None
     poll_seconds: float
     lease_seconds: float
     renew_seconds: float | None = None
@@ -56,7 +58,10 @@ class DeviceBeat(Request):
 
 
 class Heartbeat(Request):
-    """Sent every `heartbeat_seconds`. A 404 means: the server does not know this agent, register again."""
+    """Sent every `heartbeat_seconds`; a POST /leases counts as one.
+
+    A 404 means: the server does not know this agent, register again.
+    """
 
     agent_id: Text
     devices: Annotated[list[DeviceBeat], Field(max_length=500)]
@@ -64,6 +69,7 @@ class Heartbeat(Request):
 
 class HeartbeatReply(Answer):
     heartbeat_seconds: float
+    idle_heartbeat_seconds: float | None = None
     poll_seconds: float
     lease_seconds: float
     renew_seconds: float | None = None

@@ -51,6 +51,7 @@ async def heartbeat(body: Heartbeat, state: TheState, token: DevicesAgent) -> Re
 async def lease(body: LeaseRequest, request: Request, state: TheState, token: AgentToken) -> Any:  # noqa: ANN401  a Lease or an empty answer
     """The next job for one of the idle devices; 204 when none is queued. With `wait_seconds` it waits for one."""
     deadline_s = request.scope["state"].get(DEADLINE) or time.monotonic() + body.wait_seconds
+    await _hear_claim(state, body, token.id)
     with state.watch.waiting([device_topic(name) for name in body.devices]) as waiting:
         while True:
             waiting.clear()
@@ -60,6 +61,13 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
                 given = await run_in_threadpool(_granted, state, body, token.id)
             if given is not None or not await waiting.unless_gone(request.receive, deadline_s):
                 return given or Response(status_code=204)
+
+
+async def _hear_claim(state: State, body: LeaseRequest, token_id: str) -> None:
+    """Raises NotFound, Forbidden."""
+    if not state.heartbeats.hear_claim(body.agent_id, token_id, body.devices):
+        await state.heartbeats.learn(body.agent_id, token_id)
+        state.heartbeats.hear_claim(body.agent_id, token_id, body.devices)
 
 
 async def _may_claim(state: State, body: LeaseRequest, token_id: str) -> bool:
