@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.edge import bodies
-from server.api.edge.access import TOKEN
+from server.api.edge.access import ON_GONE, TOKEN
 from server.api.intervals import intervals
 from server.api.routes.deps import State
 from server.store.hints import device_topic
@@ -22,6 +22,8 @@ from server.wire import Heartbeat, HeartbeatReply, LeaseRequest
 
 TYPE = (b"content-type", b"application/json")
 DEADLINE = "deadline"  # in the scope's state: a wait for a job that has begun here ends then
+LONG_SECONDS, TOGETHER_SECONDS = 10.0, 0.5
+"""One request by itself costs several times as much as one among others, for which processor and caches are cold."""
 M = TypeVar("M", bound=BaseModel)
 HEARTBEAT, LEASES = "/agents/heartbeat", "/leases"
 
@@ -42,7 +44,7 @@ class HotAgents:
         if scope["path"] == HEARTBEAT:
             answered = await _beat(state, body, token_id, send)
         else:
-            answered = await _wait(state, body, token_id, scope, receive, send)
+            answered = await _wait(state, body, token_id, scope, send)
         if not answered:
             await self.app(scope, bodies.replayed(body, receive), send)
 
@@ -61,19 +63,26 @@ async def _beat(state: State, body: bytes, token_id: str, send: Send) -> bool:
     return True
 
 
-async def _wait(state: State, body: bytes, token_id: str, scope: Scope, receive: Receive, send: Send) -> bool:
+async def _wait(state: State, body: bytes, token_id: str, scope: Scope, send: Send) -> bool:
     """Wait while no job is queued; as soon as one may be, the route looks for it."""
     asked = _read(LeaseRequest, body)
     if asked is None or not asked.wait_seconds:
         return False
     if not state.heartbeats.hear_claim(asked.agent_id, token_id, asked.devices):
         return False
-    deadline_s = scope["state"][DEADLINE] = time.monotonic() + asked.wait_seconds
+    deadline_s = scope["state"][DEADLINE] = _end_s(asked.wait_seconds)
     with state.watch.waiting([device_topic(name) for name in asked.devices]) as waiting:
-        if not await state.queue.is_empty(asked.devices) or await waiting.unless_gone(receive, deadline_s):
+        scope["state"][ON_GONE] = waiting.leave
+        if not await state.queue.is_empty(asked.devices) or await waiting.until(deadline_s):
             return False
     await _send(send, 204, b"")
     return True
+
+
+def _end_s(wait_seconds: float) -> float:
+    """When a wait ends, by the monotonic clock: long ones that end in the same half second end together."""
+    end_s = time.monotonic() + wait_seconds
+    return end_s - end_s % TOGETHER_SECONDS if wait_seconds >= LONG_SECONDS else end_s
 
 
 def _read(model: type[M], body: bytes) -> M | None:

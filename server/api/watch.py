@@ -15,7 +15,6 @@ from typing import Any
 import anyio
 import structlog
 from anyio.to_thread import run_sync
-from starlette.types import Receive
 
 from server.services import waits
 from server.store.db import Database
@@ -32,6 +31,7 @@ class Waiting:
     def __init__(self, closing: asyncio.Event) -> None:
         self._event, self._closing = asyncio.Event(), closing
         self._loop = asyncio.get_running_loop()
+        self._gone = False
 
     def wake(self) -> None:
         """From any thread."""
@@ -44,32 +44,23 @@ class Waiting:
 
     async def within(self, seconds: float) -> bool:
         """Whether it was woken before the time was over."""
-        if self._closing.is_set():
+        if seconds <= 0 or self._gone or self._closing.is_set():
             return False
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with asyncio.timeout(seconds):
                 await self._event.wait()
         except TimeoutError:
             return False
         return not self._closing.is_set()
 
-    async def unless_gone(self, receive: Receive, deadline_s: float) -> bool:
-        """Whether it was woken before a time of the monotonic clock, while its client is still connected; `receive`
-        gives http.disconnect when the client has left."""
-        seconds = deadline_s - time.monotonic()
-        if seconds <= 0:
-            return False
-        leaving = asyncio.create_task(self._until_gone(receive))
-        try:
-            return await self.within(seconds) and not leaving.done()
-        finally:
-            leaving.cancel()
+    async def until(self, deadline_s: float) -> bool:
+        """Whether it was woken before a time of the monotonic clock, while its client is still connected."""
+        return await self.within(deadline_s - time.monotonic()) and not self._gone
 
-    async def _until_gone(self, receive: Receive) -> None:
-        """Ends when the client has left, and ends the wait with it."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.wake()
+    def leave(self) -> None:
+        """Its client has gone: the wait ends. In the event loop."""
+        self._gone = True
+        self._event.set()
 
     @property
     def over(self) -> bool:

@@ -51,9 +51,12 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.token = TOKEN
         self.lease_seconds = 60.0
         self.renew_seconds: float | None = None
+        self.wait_seconds: float | None = None
+        self.idle_heartbeat_seconds: float | None = None
         self.agents: dict[str, AgentRegister] = {}
         self.jobs: dict[str, Job] = {}
         self.blobs: dict[str, bytes] = {}
@@ -94,6 +97,7 @@ class FakeServer:
         with self.lock:
             job_id = f"job-{len(self.jobs) + 1}"
             job = self.jobs[job_id] = Job(job_id, model, anchor, MeasureProtocol.model_validate(values))
+            self.changed.notify_all()
             return job
 
     def expire(self, job: Job) -> None:
@@ -122,6 +126,9 @@ class FakeServer:
     def claim(self, body: LeaseRequest) -> Lease | Problem | None:
         if body.agent_id not in self.agents:
             return _problem(404, "register first")
+        deadline_s = time.monotonic() + body.wait_seconds
+        while time.monotonic() < deadline_s and all(job.status is not JobStatus.QUEUED for job in self.jobs.values()):
+            self.changed.wait(deadline_s - time.monotonic())
         for job in self.jobs.values():
             if job.status is JobStatus.QUEUED:
                 job.status = JobStatus.LEASED
@@ -177,6 +184,8 @@ class FakeServer:
             "poll_seconds": 0.05,
             "lease_seconds": self.lease_seconds,
             "renew_seconds": self.renew_seconds,
+            "wait_seconds": self.wait_seconds,
+            "idle_heartbeat_seconds": self.idle_heartbeat_seconds,
             "server_time": datetime.now(UTC),
         }
 

@@ -25,6 +25,7 @@ from server.store.tables import Token
 from server.wire import Role
 
 TOKEN, RULE, DEPARTED = "token", "rule", "departed"  # keys in the state of a scope
+ON_GONE = "on_gone"  # there: what is called when the client has gone
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
 AGENT_BYTES = 512_000  # 500 devices, each with what it tells of itself
 

@@ -8,7 +8,7 @@ from typing import Any
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from server.api.edge.access import DEPARTED
+from server.api.edge.access import DEPARTED, ON_GONE
 
 
 class BoundedCycle(RequestResponseCycle):
@@ -41,6 +41,9 @@ def give_up(cycle: RequestResponseCycle) -> None:
     """Its client has gone. A read is stopped wherever it waits, for a thread for example; a change goes on."""
     cycle.disconnected = True
     cycle.message_event.set()
+    on_gone = cycle.scope["state"].get(ON_GONE)
+    if on_gone is not None:
+        on_gone()
     if isinstance(cycle, BoundedCycle) and cycle.task is not None and cycle.scope["method"] == "GET":
         cycle.scope["state"][DEPARTED] = True
         cycle.task.cancel()

@@ -9,6 +9,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from server.api.edge.access import ON_GONE
 from server.api.hot_agents import DEADLINE
 from server.api.intervals import intervals
 from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, TheState
@@ -53,13 +54,14 @@ async def lease(body: LeaseRequest, request: Request, state: TheState, token: Ag
     deadline_s = request.scope["state"].get(DEADLINE) or time.monotonic() + body.wait_seconds
     await _hear_claim(state, body, token.id)
     with state.watch.waiting([device_topic(name) for name in body.devices]) as waiting:
+        request.scope["state"][ON_GONE] = waiting.leave
         while True:
             waiting.clear()
             given = None
             # A job is not given to an agent that has gone: it would wait for the lease to run out.
             if await _may_claim(state, body, token.id) and not await request.is_disconnected():
                 given = await run_in_threadpool(_granted, state, body, token.id)
-            if given is not None or not await waiting.unless_gone(request.receive, deadline_s):
+            if given is not None or not await waiting.until(deadline_s):
                 return given or Response(status_code=204)
 
 
