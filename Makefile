@@ -55,7 +55,7 @@ check: $(STAMP)  ## Lint, types, import rules
 bench: $(PEERS)/.installed  ## Print the figures of docs/figures.md that need no server
 	@ELASTICVIT_PEERS=$(PEERS) $(BIN)/python -m benchmarks
 
-load: $(STAMP)  ## Print how the service holds under load, against a bare app (about six minutes)
+load: $(STAMP)  ## Print how the service holds under load, against a bare app (about ten minutes)
 	@$(BIN)/python -m benchmarks.load
 
 # Networks to be timed against. Without what they ask for: torchvision wants another build of torch, and both stay out of the way.

@@ -9,6 +9,7 @@ import asyncio
 import collections
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,35 +24,48 @@ PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Farmed:
+class Queueing:
+    """Jobs that are queued one after the other, at a steady rate."""
+
+    jobs: int
+    jobs_a_second: float
+
+
+@dataclass(frozen=True)
+class Delivered:
     """Latencies in ms, sorted: from the request that queued a job until its agent had the lease."""
 
+    queueing: Queueing
+    latencies_ms: list[float]
+
+    def percentile_ms(self, share: float) -> float:
+        if not self.latencies_ms:
+            return float("inf")
+        return self.latencies_ms[min(len(self.latencies_ms) - 1, int(share * len(self.latencies_ms)))]
+
+
+@dataclass(frozen=True)
+class Farmed:
+    """What the agents cost and got; `delivered` has one entry for each rate."""
+
     agents: int
-    jobs: int
     idle_cpu_share: float
-    delivered_ms: list[float]
+    delivered: list[Delivered]
     claimed_twice: int
     lost: int
     measured_twice: int
-
-    def percentile_ms(self, share: float) -> float:
-        if not self.delivered_ms:
-            return float("inf")
-        return self.delivered_ms[min(len(self.delivered_ms) - 1, int(share * len(self.delivered_ms)))]
 
 
 def farm(
     served: Served,
     filled: Filled,
     agents: int,
-    jobs: int,
+    queueings: Sequence[Queueing],
     settle_seconds: float,
     idle_seconds: float,
-    jobs_a_second: float,
 ) -> Farmed:
-    """`settle_seconds` pass first, until all agents have sent a heartbeat, of which each first one is written by
-    itself, and the waits from before it are over."""
-    return run_loop(_Farm(served, filled, agents, jobs).run(settle_seconds, idle_seconds, jobs_a_second))
+    """`settle_seconds` pass first, until all agents have sent a heartbeat and the waits from before it are over."""
+    return run_loop(_Farm(served, filled, agents).run(queueings, settle_seconds, idle_seconds))
 
 
 @dataclass
@@ -59,12 +73,11 @@ class _Farm:
     served: Served
     filled: Filled
     agents: int
-    jobs: int
     queued_s: dict[str, float] = field(default_factory=dict)
     leased_s: dict[str, float] = field(default_factory=dict)
     claims: collections.Counter[str] = field(default_factory=collections.Counter)
 
-    async def run(self, settle_seconds: float, idle_seconds: float, jobs_a_second: float) -> Farmed:
+    async def run(self, queueings: Sequence[Queueing], settle_seconds: float, idle_seconds: float) -> Farmed:
         self._shared = [Wire(self.served.port, self.filled.agent) for _ in range(SHARED_WIRES)]
         registered = await asyncio.gather(*(self._register(number) for number in range(self.agents)))
         served = [asyncio.create_task(self._serve(number, about)) for number, about in enumerate(registered)]
@@ -73,14 +86,12 @@ class _Farm:
         before = self.served.usage().cpu_seconds
         await asyncio.sleep(idle_seconds)
         idle_share = (self.served.usage().cpu_seconds - before) / idle_seconds
-        await self._queue(jobs_a_second)
-        await self._settle()
+        delivered = [await self._deliver(queueing) for queueing in queueings]
         for task in (*served, *beats):
             task.cancel()
         counts = await self._count()
-        delivered = sorted((self.leased_s[job] - at) * 1e3 for job, at in self.queued_s.items() if job in self.leased_s)
         twice = sum(number > 1 for number in self.claims.values())
-        return Farmed(self.agents, len(self.queued_s), idle_share, delivered, twice, *counts)
+        return Farmed(self.agents, idle_share, delivered, twice, *counts)
 
     def _wire(self) -> Wire:
         return random.choice(self._shared)
@@ -128,16 +139,24 @@ class _Farm:
             status, answer = await wire.call("POST", f"/leases/{lease['lease_id']}/report", body)
             assert status == 200, answer
 
-    async def _queue(self, jobs_a_second: float) -> None:
+    async def _deliver(self, queueing: Queueing) -> Delivered:
+        before = set(self.queued_s)
+        await self._queue(queueing, len(before))
+        await self._settle()
+        mine = [job_id for job_id in self.queued_s if job_id not in before and job_id in self.leased_s]
+        latencies_ms = sorted((self.leased_s[job_id] - self.queued_s[job_id]) * 1e3 for job_id in mine)
+        return Delivered(queueing, latencies_ms)
+
+    async def _queue(self, queueing: Queueing, first: int) -> None:
         wire = Wire(self.served.port, self.filled.admin)
-        for number in range(self.jobs):
+        for number in range(first, first + queueing.jobs):
             body = {"kind": "measure", "model_id": self.filled.model_id, "device": f"load-{number % self.agents}"}
             body["protocol"] = {"runs": 1 + number % 9000}  # type: ignore[assignment]
             begun_s = time.perf_counter()
             status, answer = await wire.call("POST", "/jobs", body)
             assert status == 202, answer
             self.queued_s[answer["id"]] = begun_s
-            await asyncio.sleep(max(0.0, 1 / jobs_a_second - (time.perf_counter() - begun_s)))
+            await asyncio.sleep(max(0.0, 1 / queueing.jobs_a_second - (time.perf_counter() - begun_s)))
 
     async def _settle(self) -> None:
         deadline_s = time.perf_counter() + PATIENCE_SECONDS
