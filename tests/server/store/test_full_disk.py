@@ -7,14 +7,16 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server.services import presence
 from server.services.clock_jumps import Jumps
-from tests.server.server_farm import Farm, problem, tiny_tflite
+from tests.server.server_farm import Farm, on_a_socket, problem, tiny_tflite
 from tests.small_disk import filled, small_filesystem
 
 DISK_BYTES = 8_000_000
@@ -70,6 +72,27 @@ def test_posts_are_507_and_store_nothing_and_reads_go_on(farm: Farm) -> None:
     assert farm.upload(tiny_tflite(3.0))
     with closing(sqlite3.connect(farm.home / "farm.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_requests_that_share_a_transaction_are_refused_together_and_none_of_them_is_stored(farm: Farm) -> None:
+    farm.agent()
+    model_id, admin = farm.upload(), farm.secret("admin")
+    stored, refused = 0, 0
+
+    def post(runs: int) -> httpx.Response:
+        body = {"kind": "measure", "device": "host", "model_id": model_id, "protocol": {"runs": runs}}
+        return httpx.post(f"{url}/jobs", json=body, headers={"Authorization": f"Bearer {admin}"}, timeout=60.0)
+
+    with on_a_socket(farm) as url, ThreadPoolExecutor(20) as pool:
+        with filled(farm.home):
+            fill_the_log_of_the_database(farm)
+            for answer in pool.map(post, range(1, 101)):
+                refused += answer.status_code == 507
+                stored += answer.status_code == 202
+        assert refused > 50 and refused + stored == 100, "a log that is written over takes some rows more"
+        assert len(farm.ok("GET", "/jobs", params={"max_results": 200})["items"]) == stored
+        assert {answer.status_code for answer in pool.map(post, range(201, 221))} == {202}
+    assert len(farm.ok("GET", "/jobs", params={"max_results": 200})["items"]) == stored + 20
 
 
 def test_leases_that_run_out_meanwhile_are_taken_back_afterwards(farm: Farm) -> None:
