@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -104,6 +105,30 @@ def test_after_the_clock_was_set_back_heartbeats_count(known: tuple[Farm, str]) 
     with farm.database.write() as session:
         assert beats.write(session, {agent_id: Beat(earlier, [DeviceBeat(name="host", state=DeviceState.IDLE)])})
     assert host(farm).last_seen_at == earlier and host(farm).state == "idle"
+
+
+def test_processes_that_hear_the_same_agents_do_not_wait_for_each_other(any_farm: Farm) -> None:
+    names = [f"phone-{number}" for number in range(30)]
+    agent_ids = [any_farm.agent(name, (name,)) for name in names]
+    heard = {
+        agent_id: Beat(any_farm.clock(), [DeviceBeat(name=name, state=DeviceState.IDLE)])
+        for agent_id, name in zip(agent_ids, names, strict=True)
+    }
+    url = any_farm.database.engine.url.render_as_string(hide_password=False)
+
+    def write(agent_ids: Sequence[str]) -> bool:
+        database = Database(url)  # as of another process
+        try:
+            for _ in range(20):
+                with database.write() as session:
+                    if not beats.write(session, {agent_id: heard[agent_id] for agent_id in agent_ids}):
+                        return False
+        finally:
+            database.close()
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(write, (agent_ids, agent_ids[::-1])))
 
 
 class TestLooks:

@@ -104,3 +104,24 @@ def test_the_sweeper_moves_what_it_would_have_ended(database: Database, clock: C
     clock.pass_seconds(2 * HOUR)
     sweeper.sweep()
     assert job(database, search_id).status == JobStatus.RUNNING
+
+
+def test_a_jump_while_the_database_refuses_is_not_forgotten(
+    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search_id, _children = parked_search(database, clock, 1)
+    sweeper = Sweeper(database, clock, 5.0, LONGEST)
+    sweeper.sweep()
+
+    def refuse(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("server.services.presence.mark", refuse)
+        clock.pass_seconds(2 * HOUR)
+        sweeper._try()
+        clock.pass_seconds(2 * HOUR)
+        sweeper._try()
+    assert sweeper.last.failures == 2
+    sweeper._try()
+    assert sweeper.last.failures == 0 and job(database, search_id).status == JobStatus.RUNNING
