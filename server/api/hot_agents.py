@@ -23,7 +23,7 @@ from server.wire import Heartbeat, HeartbeatReply, LeaseRequest
 TYPE = (b"content-type", b"application/json")
 DEADLINE = "deadline"  # in the scope's state: a wait for a job that has begun here ends then
 LONG_SECONDS, TOGETHER_SECONDS = 10.0, 0.5
-"""One request by itself costs several times as much as one among others, for which processor and caches are cold."""
+"""A request that comes alone costs more than one of several, which finds the processor's caches warm."""
 M = TypeVar("M", bound=BaseModel)
 HEARTBEAT, LEASES = "/agents/heartbeat", "/leases"
 
