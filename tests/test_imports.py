@@ -33,7 +33,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("cli",),
     ),
     "server": (
-        ("version", "clock", "wakeup"),
+        ("version", "clock", "ids", "wakeup"),
         ("wire",),
         ("errors", "logs"),
         ("settings",),

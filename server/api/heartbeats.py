@@ -22,7 +22,7 @@ from server.services import beats, devices
 from server.services.beats import Beat
 from server.store.db import Database
 from server.store.hints import AGENTS
-from server.wire import DeviceBeat, DeviceState, Heartbeat
+from server.wire import DeviceState, Heartbeat
 
 log = structlog.get_logger()
 CHUNK = 250  # agents of one transaction
@@ -36,8 +36,7 @@ class _Known:
     """An agent as it was written last."""
 
     token_id: str
-    beats: dict[str, DeviceBeat]
-    """By the name of the device."""
+    states: dict[str, DeviceState]
     written_at: datetime
 
 
@@ -68,7 +67,7 @@ class Heartbeats:
     def knows(self, agent_id: str, token_id: str, names: Sequence[str]) -> bool:
         """Whether the agent is registered with this token and these devices."""
         known = self._known.get(agent_id)
-        return known is not None and known.token_id == token_id and known.beats.keys() >= set(names)
+        return known is not None and known.token_id == token_id and known.states.keys() >= set(names)
 
     def forget(self) -> None:
         """Ask the database again from now on: an agent was registered, or a device rebound."""
@@ -80,21 +79,18 @@ class Heartbeats:
         known, now = self._known.get(body.agent_id), self._clock()
         if known is None or known.token_id != token_id:
             return False
-        if any(beat.name not in known.beats or known.beats[beat.name].state != beat.state for beat in body.devices):
+        if any(known.states.get(beat.name) != beat.state for beat in body.devices):
             return False
-        known.beats |= {beat.name: beat for beat in body.devices}
-        self._keep(body.agent_id, known, now)
+        self._keep(body.agent_id, known, Beat.of(now, body.devices))
         return True
 
     def hear_claim(self, agent_id: str, token_id: str, names: Sequence[str]) -> bool:
-        """Whether the agent is known. Its claim says that these devices are idle; its others are as they were."""
+        """Whether the agent is known. Its claim says that it lives and that these devices are idle."""
         if not self.knows(agent_id, token_id, names):
             return False
-        known = self._known[agent_id]
-        for name in names:
-            if known.beats[name].state is not DeviceState.IDLE:
-                known.beats[name] = known.beats[name].model_copy(update={"state": DeviceState.IDLE})
-        self._keep(agent_id, known, self._clock())
+        known, now = self._known[agent_id], self._clock()
+        known.states |= dict.fromkeys(names, DeviceState.IDLE)
+        self._keep(agent_id, known, self._waiting.get(agent_id, Beat(now, {})).and_idle(now, names))
         return True
 
     async def hear(self, body: Heartbeat, token_id: str) -> None:
@@ -103,22 +99,22 @@ class Heartbeats:
             await self.learn(body.agent_id, token_id)
         if self.hear_again(body, token_id):
             return
-        now, heard = self._clock(), {beat.name: beat for beat in body.devices}
+        now, states = self._clock(), {beat.name: beat.state for beat in body.devices}
         if self.knows(body.agent_id, token_id, []):
-            heard = self._known[body.agent_id].beats | heard
+            states = self._known[body.agent_id].states | states
         generation = self._generation
         await run_sync(self._write_one, body, token_id, now, limiter=self._writes)
         self._waiting.pop(body.agent_id, None)
         if generation == self._generation:
-            self._known[body.agent_id] = _Known(token_id, heard, now)
+            self._known[body.agent_id] = _Known(token_id, states, now)
 
     async def learn(self, agent_id: str, token_id: str) -> None:
         """Read what other processes wrote of an agent, or this one before it forgot. Raises NotFound for an unknown
         agent, Forbidden for another token's."""
         generation = self._generation
-        at, beats = await run_sync(self._read, agent_id, token_id, limiter=self._reads)
+        at, states = await run_sync(self._read, agent_id, token_id, limiter=self._reads)
         if generation == self._generation:
-            self._known[agent_id] = _Known(token_id, {beat.name: beat for beat in beats}, at)
+            self._known[agent_id] = _Known(token_id, states, at)
 
     async def flush(self) -> None:
         """Write what waits."""
@@ -145,11 +141,11 @@ class Heartbeats:
             except Exception:  # the next heartbeats are as good
                 log.exception("heartbeats could not be written; trying again")
 
-    def _keep(self, agent_id: str, known: _Known, now: datetime) -> None:
+    def _keep(self, agent_id: str, known: _Known, beat: Beat) -> None:
         """For the next flush."""
-        self._waiting[agent_id] = Beat(now, list(known.beats.values()))
+        self._waiting[agent_id] = beat
         # Of several server processes another one may have heard it meanwhile, and nothing is overdue then.
-        self._is_overdue = self._is_overdue or now - known.written_at >= self._overdue
+        self._is_overdue = self._is_overdue or beat.at - known.written_at >= self._overdue
 
     def _drop_silent(self) -> None:
         now = self._clock()
@@ -160,7 +156,7 @@ class Heartbeats:
         with self._database.write() as session:
             devices.heartbeat(session, body.agent_id, body.devices, token_id, now)
 
-    def _read(self, agent_id: str, token_id: str) -> tuple[datetime, list[DeviceBeat]]:
+    def _read(self, agent_id: str, token_id: str) -> tuple[datetime, dict[str, DeviceState]]:
         with self._database.read() as session:
             return beats.last(session, agent_id, token_id)
 

@@ -14,15 +14,16 @@ from server.api import hot_agents
 from server.api.heartbeats import Heartbeats
 from server.api.intervals import intervals
 from server.services import beats, submissions
-from server.services.beats import Beat
+from server.services.beats import Beat, Said
 from server.store.db import Database
 from server.store.hints import QUEUE, device_topic
 from server.store.raw_rows import QueuedFor
 from server.store.tables import Device
-from server.wire import DeviceBeat, DeviceState, MeasureProtocol
+from server.wire import DeviceState, MeasureProtocol
 from tests.server.api.edge.edge_farm import eventually, serving
 from tests.server.server_farm import Farm, problem
 
+IDLE = Said(DeviceState.IDLE, {})
 WAIT = {"devices": ["host"], "wait_seconds": 0.05}
 
 
@@ -73,6 +74,30 @@ def test_a_process_learns_of_an_agent_that_another_one_has_heard(known: tuple[Fa
     problem(claim(farm, "agent-nobody"), 404)
 
 
+def test_a_claim_leaves_the_readings_that_another_process_has_heard(known: tuple[Farm, str]) -> None:
+    farm, agent_id = known
+    assert claim(farm, agent_id).status_code == 204
+    flush(farm)
+    farm.clock.pass_seconds(10)
+    with farm.database.write() as session:
+        said = Said(DeviceState.BUSY, {"battery": 20})
+        assert beats.write(session, {agent_id: Beat(farm.clock(), {"host": said})})
+    farm.clock.pass_seconds(10)
+    assert claim(farm, agent_id).status_code == 204
+    flush(farm)
+    assert host(farm).conditions == {"battery": 20}
+    assert (host(farm).state, host(farm).last_seen_at) == ("idle", farm.clock())
+
+
+def test_a_claim_keeps_the_readings_of_a_heartbeat_that_waits(known: tuple[Farm, str]) -> None:
+    farm, agent_id = known
+    about = {"name": "host", "state": "busy", "conditions": {"battery": 60}}
+    farm.ok("POST", "/agents/heartbeat", "agent", json={"agent_id": agent_id, "devices": [about]})
+    assert claim(farm, agent_id).status_code == 204
+    flush(farm)
+    assert (host(farm).state, host(farm).conditions) == ("idle", {"battery": 60})
+
+
 def test_a_claim_for_a_device_of_another_agent_says_nothing(known: tuple[Farm, str]) -> None:
     farm, agent_id = known
     other_id = farm.agent("other", ("phone",))
@@ -90,11 +115,11 @@ def test_a_heartbeat_that_waited_changes_nothing_newer(known: tuple[Farm, str]) 
     farm.clock.pass_seconds(2)
     goodbye = {"agent_id": agent_id, "devices": [{"name": "host", "state": "offline"}]}
     farm.ok("POST", "/agents/heartbeat", "agent", json=goodbye)
-    late = {agent_id: Beat(heard_at, [DeviceBeat(name="host", state=DeviceState.IDLE)])}
+    late = {agent_id: Beat(heard_at, {"host": IDLE})}
     with farm.database.write() as session:
         assert beats.write(session, late), "the rows are there"
     assert host(farm).state == "offline" and host(farm).last_seen_at == farm.clock()
-    moved = {agent_id: Beat(heard_at, [DeviceBeat(name="phone", state=DeviceState.IDLE)])}
+    moved = {agent_id: Beat(heard_at, {"phone": IDLE})}
     with farm.database.write() as session:
         assert not beats.write(session, moved)
 
@@ -103,17 +128,14 @@ def test_after_the_clock_was_set_back_heartbeats_count(known: tuple[Farm, str]) 
     farm, agent_id = known
     earlier = farm.clock() - timedelta(hours=1)
     with farm.database.write() as session:
-        assert beats.write(session, {agent_id: Beat(earlier, [DeviceBeat(name="host", state=DeviceState.IDLE)])})
+        assert beats.write(session, {agent_id: Beat(earlier, {"host": IDLE})})
     assert host(farm).last_seen_at == earlier and host(farm).state == "idle"
 
 
 def test_processes_that_hear_the_same_agents_do_not_wait_for_each_other(any_farm: Farm) -> None:
     names = [f"phone-{number}" for number in range(30)]
     agent_ids = [any_farm.agent(name, (name,)) for name in names]
-    heard = {
-        agent_id: Beat(any_farm.clock(), [DeviceBeat(name=name, state=DeviceState.IDLE)])
-        for agent_id, name in zip(agent_ids, names, strict=True)
-    }
+    heard = {agent_id: Beat(any_farm.clock(), {name: IDLE}) for agent_id, name in zip(agent_ids, names, strict=True)}
     url = any_farm.database.engine.url.render_as_string(hide_password=False)
 
     def write(agent_ids: Sequence[str]) -> bool:
