@@ -70,7 +70,7 @@ class Heartbeats:
         return known is not None and known.token_id == token_id and known.states.keys() >= set(names)
 
     def forget(self) -> None:
-        """Ask the database again from now on: an agent was registered, or a device rebound."""
+        """Ask the database again from now on: a device or an agent changed hands."""
         self._generation += 1
         self._known.clear()
 

@@ -18,6 +18,7 @@ from server.services import device_binding, lease_expiry
 from server.services.jobs import TAKEN
 from server.services.pages import page
 from server.services.storable import storable
+from server.store.hints import AGENTS, hint
 from server.store.tables import Agent, Attempt, Device, Job, Measurement, Predictor, Profile, Supernet
 from server.wire import (
     AgentRegister,
@@ -55,6 +56,8 @@ def register(session: Session, body: AgentRegister, token_id: str, now: datetime
         raise Conflict(f"an agent named '{body.name}' is alive with another token: stop it or choose another name")
     # Under another token it is another agent, which holds none of the leases of the one before.
     kept = body.leases if agent.token_id == token_id else []
+    if agent.token_id != token_id:
+        hint(session, AGENTS)
     agent.token_id, agent.version, agent.last_seen_at = token_id, body.version, now
     session.add(agent)
     session.flush()
@@ -236,6 +239,8 @@ def _register_device(session: Session, agent: Agent, about: DeviceDescription, n
             created_at=now,
             last_seen_at=now,
         )
+    elif device.agent_id != agent.id:
+        hint(session, AGENTS)
     device.token_id = agent.token_id
     device.agent_id, device.kind, device.profile_id = agent.id, about.kind, profile.id
     device.description = storable(about.model_dump(mode="json"))

@@ -23,7 +23,7 @@ COMPUTE = "compute"
 QUEUE = "queue"
 """Something changed that may let queued jobs be claimed, on whichever device."""
 AGENTS = "agents"
-"""An agent was registered, or a device rebound: what is known of them is to be read again."""
+"""A device or an agent changed hands: what is known of all agents is to be read again."""
 MAX_PAYLOAD_BYTES = 7900  # PostgreSQL takes less than 8000
 Wake = Callable[[], None]
 

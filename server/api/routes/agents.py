@@ -16,7 +16,7 @@ from server.api.routes.deps import AgentToken, DevicesAgent, Reporter, State, Th
 from server.api.things import JSON_TYPE
 from server.errors import BadValue
 from server.services import claims, devices, leases, reports
-from server.store.hints import AGENTS, device_topic, hint
+from server.store.hints import device_topic
 from server.wire import (
     AgentRegister,
     AgentRegistered,
@@ -38,7 +38,6 @@ router = APIRouter(tags=["agents"])
 def register(body: AgentRegister, state: TheState, token: DevicesAgent) -> AgentRegistered:
     with state.database.write() as session:
         agent = devices.register(session, body, token.id, state.now, state.settings.offline_after)
-        hint(session, AGENTS)
         return AgentRegistered(agent_id=agent.id, **intervals(state))
 
 

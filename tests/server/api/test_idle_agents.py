@@ -74,6 +74,20 @@ def test_a_process_learns_of_an_agent_that_another_one_has_heard(known: tuple[Fa
     problem(claim(farm, "agent-nobody"), 404)
 
 
+def test_what_is_known_of_agents_outlives_the_registration_of_others(known: tuple[Farm, str]) -> None:
+    farm, agent_id = known
+    token_id = host(farm).token_id or ""
+    farm.agent("other", ("phone",))
+    farm.agent()  # registered again, with the same device
+    assert farm.state.heartbeats.knows(agent_id, token_id, ["host"])
+    farm.agent("thief", ("host",))  # of the same token, so it may
+    eventually(lambda: not farm.state.heartbeats.knows(agent_id, token_id, ["host"]))
+    farm.clock.pass_seconds(20)
+    assert claim(farm, agent_id).status_code == 204
+    flush(farm)
+    assert host(farm).last_seen_at < farm.clock(), "the device is the other agent's now"
+
+
 def test_a_claim_leaves_the_readings_that_another_process_has_heard(known: tuple[Farm, str]) -> None:
     farm, agent_id = known
     assert claim(farm, agent_id).status_code == 204
