@@ -73,7 +73,8 @@ async def _wait(state: State, body: bytes, token_id: str, scope: Scope, send: Se
     deadline_s = scope["state"][DEADLINE] = _end_s(asked.wait_seconds)
     with state.watch.waiting([device_topic(name) for name in asked.devices]) as waiting:
         scope["state"][ON_GONE] = waiting.leave
-        if not await state.queue.is_empty(asked.devices) or await waiting.until(deadline_s):
+        is_empty = await state.queue.is_empty(asked.devices, asked.wait_seconds)
+        if not is_empty or await waiting.until(deadline_s):
             return False
     await _send(send, 204, b"")
     return True

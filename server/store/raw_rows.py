@@ -74,16 +74,19 @@ class Connections:
 
 
 class QueuedFor:
-    """Whether measuring jobs are queued for devices. The database is asked only where a hint has come since it was
-    asked last; on SQLite it answers within microseconds, without a thread."""
+    """Whether measuring jobs are queued for devices. SQLite answers within microseconds, without a thread. One who
+    waits for at least `look_seconds` is answered without the database where no hint has come since it was asked last:
+    a hint that was lost is found by the look for all who wait."""
 
-    def __init__(self, connections: Connections, hints: Hints, reads: anyio.CapacityLimiter) -> None:
-        self._connections, self._hints, self._reads = connections, hints, reads
+    def __init__(
+        self, connections: Connections, hints: Hints, reads: anyio.CapacityLimiter, look_seconds: float
+    ) -> None:
+        self._connections, self._hints, self._reads, self._look_seconds = connections, hints, reads, look_seconds
 
-    async def is_empty(self, devices: Sequence[str]) -> bool:
+    async def is_empty(self, devices: Sequence[str], wait_seconds: float) -> bool:
         """True where no job is queued for them; False where one is, and where it is not known without waiting."""
         topics = [device_topic(name) for name in devices]
-        if self._hints.quiet(topics):
+        if wait_seconds >= self._look_seconds and self._hints.quiet(topics):
             return True
         self._hints.note_quiet(topics)
         if self._connections.is_postgres:

@@ -74,7 +74,8 @@ async def _hear_claim(state: State, body: LeaseRequest, token_id: str) -> None:
 async def _may_claim(state: State, body: LeaseRequest, token_id: str) -> bool:
     """Whether a job may wait for the agent; for one that is known, mostly without a thread. Raises NotFound,
     Forbidden."""
-    if state.heartbeats.knows(body.agent_id, token_id, body.devices) and await state.queue.is_empty(body.devices):
+    is_known = state.heartbeats.knows(body.agent_id, token_id, body.devices)
+    if is_known and await state.queue.is_empty(body.devices, body.wait_seconds):
         return False
     return await run_sync(_has_job, state, body, token_id, limiter=state.reads)
 

@@ -188,8 +188,8 @@ class TestLooks:
         if postgres is not None:
             eventually(lambda: postgres.connected)
 
-    def empty(self, farm: Farm) -> bool:
-        return farm.client.portal.call(farm.state.queue.is_empty, ["host"])  # type: ignore[union-attr]
+    def empty(self, farm: Farm, wait_seconds: float = 3600.0) -> bool:
+        return farm.client.portal.call(farm.state.queue.is_empty, ["host"], wait_seconds)  # type: ignore[union-attr]
 
     def test_one_is_enough_until_a_hint_comes(self, any_farm: Farm, looks: list[Sequence[str]]) -> None:
         any_farm.agent()
@@ -202,6 +202,22 @@ class TestLooks:
             assert self.empty(any_farm) and looks == []
             hints.wake([topic])
             assert self.empty(any_farm) and self.empty(any_farm) and looks == [["host"]]
+
+    def test_one_who_may_miss_the_look_for_lost_hints_asks_each_time(
+        self, any_farm: Farm, looks: list[Sequence[str]]
+    ) -> None:
+        agent_id = any_farm.agent()
+        assert any_farm.state.settings.look_seconds == 3600.0
+        assert self.empty(any_farm)
+        for wait_seconds in (0.0, 25.0):
+            looks.clear()
+            assert self.empty(any_farm, wait_seconds) and self.empty(any_farm, wait_seconds) and len(looks) == 2
+        model_id = any_farm.upload()
+        with any_farm.database.write() as session:
+            submissions.measure(session, model_id, "host", MeasureProtocol(), any_farm.clock())
+            session.info.pop("hints")  # lost
+        assert self.empty(any_farm), "what the look is for"
+        assert claim(any_farm, agent_id, wait_seconds=0.0).status_code == 200
 
     def test_a_queued_job_is_seen_at_once_and_each_time(self, any_farm: Farm, looks: list[Sequence[str]]) -> None:
         agent_id = any_farm.agent()
