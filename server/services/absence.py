@@ -9,7 +9,7 @@ from sqlmodel import Session
 from server.store.tables import Device
 from server.wire import DeviceState
 
-SILENT_SECONDS = 30.0  # more than the longest time between two calls of an agent that waits for jobs
+SILENT_SECONDS = 30.0  # more than an agent that waits for jobs lets pass between two requests
 # An agent that measures sends heartbeats more often; less than the lease that it lets run out when it goes.
 HOLDER_SILENT_SECONDS = 20.0
 

@@ -74,9 +74,9 @@ class Connections:
 
 
 class QueuedFor:
-    """Whether measuring jobs are queued for devices. SQLite answers within microseconds, without a thread. One who
-    waits for at least `look_seconds` is answered without the database where no hint has come since it was asked last:
-    a hint that was lost is found by the look for all who wait."""
+    """Whether measuring jobs are queued for devices. SQLite answers within microseconds, without a thread. A
+    claim that waits for at least `look_seconds` needs no answer of the database where no hint has come since the last
+    one: if a hint was lost, the look for all who wait finds the job."""
 
     def __init__(
         self, connections: Connections, hints: Hints, reads: anyio.CapacityLimiter, look_seconds: float

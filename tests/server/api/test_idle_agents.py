@@ -203,7 +203,7 @@ class TestLooks:
             hints.wake([topic])
             assert self.empty(any_farm) and self.empty(any_farm) and looks == [["host"]]
 
-    def test_one_who_may_miss_the_look_for_lost_hints_asks_each_time(
+    def test_a_claim_that_may_miss_the_look_for_lost_hints_asks_each_time(
         self, any_farm: Farm, looks: list[Sequence[str]]
     ) -> None:
         agent_id = any_farm.agent()
@@ -282,7 +282,7 @@ def test_many_agents_are_asked_to_call_less_often(farm: Farm, monkeypatch: pytes
     monkeypatch.setattr(Heartbeats, "__len__", lambda _: 1000)
     many = intervals(farm.state)
     assert (many["heartbeat_seconds"], many["idle_heartbeat_seconds"]) == (15.0, 50.0)
-    # Whatever is set, the next call of an agent comes before its device counts as offline.
+    # The next request of an agent comes before its device counts as offline.
     assert many["wait_seconds"] < farm.state.settings.offline_after_seconds > many["heartbeat_seconds"]
     monkeypatch.setattr(Heartbeats, "__len__", lambda _: 100_000)
     assert intervals(farm.state)["idle_heartbeat_seconds"] == 60.0
