@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import httpx
 from server.wire.connect import base_url, http_client
 
 PATIENCE_SECONDS = 180.0
+PAGE = 200
 RETRIED = (502, 503, 504, 507)
 
 
@@ -30,6 +31,22 @@ class Client:
 
     def get(self, path: str, **parameters: Any) -> Any:  # noqa: ANN401  any JSON
         return self._patiently(lambda http: http.get(path, params=parameters)).json()
+
+    def pages_of(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+        """All items of a list."""
+        token: str | None = None
+        while True:
+            more = {"page_token": token} if token else {}
+            page = self.get(path, max_results=PAGE, **parameters, **more)
+            yield from page["items"]
+            token = page["next_page_token"]
+            if token is None:
+                return
+
+    def models_mb(self) -> float:
+        """The size of all models; the same file counts once."""
+        sizes: dict[str, int] = {model["sha256"]: model["size_bytes"] for model in self.pages_of("/models")}
+        return sum(sizes.values()) / 1e6
 
     def bytes_of(self, path: str) -> bytes:
         return self._patiently(lambda http: http.get(path)).content

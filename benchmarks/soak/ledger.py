@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.soak.client import Client
 
 FINISHED = ("succeeded", "failed", "cancelled")
-PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,9 @@ class Verdict:
 
 @dataclass
 class Ledger:
-    """URLs of accepted work, and ids of uploaded models."""
+    """URLs of accepted work, and ids of uploaded models. `before` are the ids of what a home had before the run."""
 
+    before: frozenset[str] = frozenset()
     searches: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
@@ -48,15 +47,13 @@ class Ledger:
     def judge(self, client: Client, seconds: float) -> Verdict:
         """Wait at most `seconds` for the rest of the work, and judge all of it."""
         views = self._finished(client, time.monotonic() + seconds)
-        searches = {view["id"] for view in _all(client, "/searches")}
-        jobs = {view["id"]: view for view in _all(client, "/jobs", kind="measure")}
-        uploads = {view["id"] for view in _all(client, "/models", source="upload")}
+        searches, direct, uploads = _stored(client)
         ours = {_id(url) for url in self.searches}
-        measured = Counter(view["job_id"] for view in _all(client, "/measurements"))
-        direct = {job for job, view in jobs.items() if view["parent_id"] is None}
+        measured = Counter(view["job_id"] for view in client.pages_of("/measurements"))
         accepted_jobs, accepted_models = {_id(url) for url in self.jobs}, set(self.models)
         lost = len(ours - searches) + len(accepted_jobs - direct) + len(accepted_models - uploads)
-        doubled = len(searches - ours) + len(direct - accepted_jobs) + len(uploads - accepted_models)
+        unknown = (searches | direct | uploads) - ours - accepted_jobs - accepted_models - self.before
+        doubled = len(unknown)
         doubled += sum(count > 1 for count in measured.values())
         return Verdict(
             searches=len(self.searches),
@@ -80,15 +77,16 @@ class Ledger:
         return list(views.values())
 
 
-def _all(client: Client, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-    token: str | None = None
-    while True:
-        more = {"page_token": token} if token else {}
-        page = client.get(path, max_results=PAGE, **parameters, **more)
-        yield from page["items"]
-        token = page["next_page_token"]
-        if token is None:
-            return
+def _stored(client: Client) -> tuple[set[str], set[str], set[str]]:
+    """The ids of searches, of measurements that were asked for, and of uploads."""
+    searches = {view["id"] for view in client.pages_of("/searches")}
+    direct = {view["id"] for view in client.pages_of("/jobs", kind="measure") if view["parent_id"] is None}
+    return searches, direct, {view["id"] for view in client.pages_of("/models", source="upload")}
+
+
+def stored(client: Client) -> frozenset[str]:
+    """The ids of all that a service has been asked for."""
+    return frozenset().union(*_stored(client))
 
 
 def _id(url: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from benchmarks.soak.client import Client
-from benchmarks.soak.ledger import Ledger, Verdict
+from benchmarks.soak.ledger import Ledger, Verdict, stored
 from benchmarks.soak.plan import ALL, Amounts, counted
 from benchmarks.soak.service import Service, Usage
 
@@ -30,7 +30,7 @@ class Sample:
 
     at_seconds: float
     usage: dict[str, Usage]
-    disk_mb: float
+    disk_mb: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Outcome:
     actions: dict[str, int]
     answers: dict[str, int]
     seconds: float
+    models_mb: tuple[float, float]
+    """All models that the service has, at the beginning and at the end: what the stored files should grow by."""
 
     def figures(self) -> dict[str, object]:
         return {
@@ -51,7 +53,11 @@ class Outcome:
             **self.verdict.figures(),
             "memory_mb": {kind: _halves(self.samples, kind) for kind in ("server", "worker", "exporter", "agent")},
             "descriptors": {kind: _descriptors(self.samples, kind) for kind in ("server", "worker", "agent")},
-            "disk_mb": [round(self.samples[0].disk_mb, 1), round(self.samples[-1].disk_mb, 1)],
+            "disk_mb": {
+                kind: [round(sample.disk_mb[kind], 1) for sample in (self.samples[0], self.samples[-1])]
+                for kind in self.samples[0].disk_mb
+            },
+            "models_mb": [round(size_mb, 1) for size_mb in self.models_mb],
         }
 
 
@@ -69,6 +75,7 @@ class Soak:
     _range_ms: tuple[float, float] = (0.0, 0.0)
     _file: bytes = b""
     _begun: float = 0.0
+    _models_mb: float = 0.0
 
     def run(self, amounts: Amounts, drain_seconds: float) -> Outcome:
         """All actions, then the verdict over what the service has done `drain_seconds` after the last of them."""
@@ -84,7 +91,8 @@ class Soak:
         verdict = self.ledger.judge(self.client, drain_seconds)
         self._sample()
         seconds = time.monotonic() - self._begun
-        return Outcome(verdict, self.samples, counted(actions), dict(self.client.seen), seconds)
+        models_mb = self._models_mb, self.client.models_mb()
+        return Outcome(verdict, self.samples, counted(actions), dict(self.client.seen), seconds, models_mb)
 
     def _begin(self) -> None:
         self._begun = time.monotonic()
@@ -92,6 +100,7 @@ class Soak:
         self._range_ms = newest["smallest"]["upper_ms"], newest["largest"]["upper_ms"]
         anchor = self.client.get("/models", source="anchor", max_results=1)["items"][0]
         self._file = self.client.bytes_of(anchor["download_url"])
+        self._models_mb, self.ledger.before = self.client.models_mb(), stored(self.client)
         self._sample()
 
     def _do(self, action: str) -> None:

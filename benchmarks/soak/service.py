@@ -95,13 +95,18 @@ class Service:
         """By kind; of several processes of a kind, the sum."""
         return {kind: _sum([_usage(pid) for pid in self.pids(kind)]) for kind in KINDS}
 
-    def disk_mb(self) -> float:
-        """All files of the home folder."""
-        size = 0
-        for path in self.home.rglob("*"):
-            with suppress(OSError):
-                size += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
-        return size / 1e6
+    def disk_mb(self) -> dict[str, float]:
+        """The home folder: the stored files, the agents' caches, which are bounded, and all that remains."""
+        blobs, caches = _size_mb(self.home / "blobs"), _size_mb(self.home / "agents")
+        return {"blobs": blobs, "caches": caches, "rest": _size_mb(self.home) - blobs - caches}
+
+
+def _size_mb(folder: Path) -> float:
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+    return size / 1e6
 
 
 def _usage(pid: int) -> Usage:
