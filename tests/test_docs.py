@@ -29,7 +29,7 @@ FILE = re.compile(
     rf"(?<![\w./~-])(?:{'|'.join(TOP_LEVEL)})/[\w./*-]+|[\w-]+(?:/[\w.-]+)*/[\w-]+\.(?:py|c|h|md|svg|jsonl?)"
 )
 VARIABLE = re.compile(r"\bELASTICVIT_[A-Z_]+\b")
-COMMAND = re.compile(r"`(?:ELASTICVIT_\w+=\w+ )?(?:make|elasticvit|python -m benchmarks|GET) ")
+COMMAND = re.compile(r"`(?:ELASTICVIT_\w+=\w+ )?(?:make|elasticvit|python -m benchmarks(?:\.\w+)?|GET) ")
 FUNCTION = re.compile(r"`([\w/]+\.py)` `(\w+)`")
 STOP = re.compile(r"^(\d+)\. `([^`]+)` `([^`]+)`: ", re.MULTILINE)
 # Made by a command, or of the reader's own.
