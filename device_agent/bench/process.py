@@ -62,7 +62,7 @@ def _watch(process: subprocess.Popen[bytes], stderr: IO[bytes], limit_s: float, 
         log.wait(POLL_SECONDS)
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             _kill_group(process)  # before it is reaped, so that its number is not another group's
-            _, status, usage = os.wait4(process.pid, 0)  # not `wait()`, which does not tell the peak memory
+            _, status, usage = os.wait4(process.pid, 0)  # `wait()` does not return the peak memory
             process.returncode = os.waitstatus_to_exitcode(status)
             log.wait(0)
             return Ended(process.returncode, log.text(), usage.ru_maxrss * 1024)

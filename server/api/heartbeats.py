@@ -85,7 +85,7 @@ class Heartbeats:
         return True
 
     def hear_claim(self, agent_id: str, token_id: str, names: Sequence[str]) -> bool:
-        """Whether the agent is known. Its claim says that it lives and that these devices are idle."""
+        """Whether the agent is known. Its claim shows that it is alive and that these devices are idle."""
         if not self.knows(agent_id, token_id, names):
             return False
         known, now = self._known[agent_id], self._clock()

@@ -9,7 +9,7 @@ from server.wire import MAX_WAIT_SECONDS
 
 HEARTBEATS_A_SECOND, IDLE_HEARTBEATS_A_SECOND, POLLS_A_SECOND = 65.0, 20.0, 200.0  # of all agents of a process
 MAX_IDLE_SECONDS = 60.0
-"""Between two heartbeats of an agent that waits for jobs: they bring its readings, its waits say that it lives."""
+"""Between two heartbeats of an agent that waits for jobs: they carry its readings; its waits show that it is alive."""
 
 
 def intervals(state: State) -> dict[str, Any]:

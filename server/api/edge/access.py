@@ -27,7 +27,7 @@ from server.wire import Role
 TOKEN, RULE, DEPARTED = "token", "rule", "departed"  # keys in the state of a scope
 ON_GONE = "on_gone"  # there: what is called when the client has gone
 MULTIPART_BYTES = 100_000  # what a form adds around the file in it
-AGENT_BYTES = 512_000  # 500 devices, each with what it tells of itself
+AGENT_BYTES = 512_000  # 500 devices, each with its description
 
 
 class Body(Enum):
@@ -36,7 +36,7 @@ class Body(Enum):
     SMALL = auto()
     """A request of a person or script, by ELASTICVIT_MAX_REQUEST_KB."""
     AGENT = auto()
-    """What an agent tells of all its devices."""
+    """A registration or a heartbeat, with all devices of an agent."""
     REPORT = auto()
     """A measuring session with its samples, by ELASTICVIT_MAX_BODY_MB."""
     UPLOAD = auto()

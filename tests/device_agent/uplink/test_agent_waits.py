@@ -1,4 +1,4 @@
-"""An agent that waits for jobs: its claims say that it lives, so that its heartbeats may be rare."""
+"""An agent that waits for jobs: its claims show that it is alive, so its heartbeats may be rare."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_while_its_device_waits_an_agent_sends_fewer_heartbeats(agent_farm: Farm
     assert len(server.beats) - before <= WAITS // 2
     assert server.beats[-1].devices[0].state.value == "idle"
     server.job(agent_farm.model("slow", until=str(go)))
-    # Its device is busy now, and no wait says that it lives.
+    # Its device is busy now, and no wait shows that it is alive.
     wait_until(
         "heartbeats of a busy device", lambda: [beat.devices[0].state for beat in server.beats[-3:]] == ["busy"] * 3
     )

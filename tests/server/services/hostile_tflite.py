@@ -1,4 +1,4 @@
-"""Small .tflite files, all offsets inside the file, whose parts are shared so often that they stand for millions."""
+"""Small .tflite files, all offsets inside the file, whose shared parts expand to millions."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def serve(home: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def used(make_farm: Callable[..., Farm], tmp_path: Path) -> Path:
-    """A home folder that was in use, and is not any more."""
+    """A home folder that was in use, and is not now."""
     farm = make_farm()
     for number in range(40):
         farm.ok("POST", "/tokens", json={"name": f"token-{number}", "role": "viewer"})
