@@ -189,7 +189,7 @@ def _part(rows: Rows, names: tuple[str, ...], left_out: LeftOut) -> Part:
 
 
 def check_class_names(names: Sequence[str]) -> None:
-    """Raises `DataError` for names that go into models and their manifests, but do not distinguish the classes or cannot
+    """Raises `DataError` for names that go into models and their manifests, but do not distinguish classes or cannot
     be written: as UTF-8, or as a text that ends at its first zero."""
     for number, name in enumerate(names):
         try:
